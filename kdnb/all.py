@@ -1,0 +1,2 @@
+"Everything public, for notebooks: `from kdnb.all import *`."
+from kdnb.places import *
