@@ -1,2 +1,9 @@
 "Everything public, for notebooks: `from kdnb.all import *`."
 from kdnb.places import *
+from kdnb.data import *
+from kdnb.models.resnet import *
+from kdnb.models.zoo import *
+from kdnb.measure import *
+from kdnb.losses.logit import *
+from kdnb.terms import *
+from kdnb.runs import *
