@@ -12,9 +12,9 @@ SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(BIN)/installed ## Make .venv with kdnb and its tools, and tell this clone's git how to merge notebooks.
+setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clone's git how to merge notebooks.
 
-$(BIN)/installed: settings.ini setup.py
+.venv/installed: settings.ini setup.py
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'

@@ -3,7 +3,10 @@ from kdnb.places import *
 from kdnb.data import *
 from kdnb.models.resnet import *
 from kdnb.models.zoo import *
+from kdnb.taps import *
 from kdnb.measure import *
 from kdnb.losses.logit import *
 from kdnb.terms import *
+from kdnb.schemes import *
 from kdnb.runs import *
+from kdnb.learner import *

@@ -16,10 +16,8 @@ from torchvision.transforms.v2 import functional as TF
 from .places import data_root, key, unknown
 
 # %% ../nbs/00_data.ipynb #as-images
-def _as_images(
-    x, # uint8 images, NCHW with 1 or 3 channels: tensor or array
-):     # (N, 3, H, H) uint8 tensor
-    "Images in the one form that all else relies on, or an error that says what is wrong with them."
+def _as_images(x):
+    "Images as a uint8 tensor (N, 3, H, H), or an error that says what is wrong with them."
     x = torch.as_tensor(x)
     if x.dtype != torch.uint8: raise TypeError(f'images are {x.dtype}: give uint8, 0 to 255 (drop ToTensor and Normalize, kdnb normalises on the device)')
     if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f'images of shape {tuple(x.shape)}: give (N, C, H, W) with 1 or 3 channels')
@@ -28,12 +26,8 @@ def _as_images(
     return x.expand(-1, 3, -1, -1)
 
 # %% ../nbs/00_data.ipynb #as-labels
-def _as_labels(
-    y,     # class numbers: tensor, array or list
-    n:int, # how many images they belong to
-    c:int, # how many classes there are
-):         # (n,) int64 tensor
-    "Labels that fit their images and classes, or an error that says what is wrong with them."
+def _as_labels(y, n, c):
+    "Labels as an int64 tensor that fits n images and c classes, or an error that says what is wrong with them."
     y = torch.as_tensor(y)
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool: raise TypeError(f'labels are {y.dtype}: give the integer number of the class')
     y = y.reshape(-1).long()
@@ -50,10 +44,10 @@ class Split:
         self.mean, self.std = (torch.tensor(m, device=device).mul(255).view(1, 3, 1, 1) for m in (mean, std))
     def _keep(self, x, device): self.store = x.contiguous().to(device)
     @property
-    def x(self): return self.store.permute(0, 3, 1, 2)
+    def x(self): "The images, (N, 3, H, H) uint8."; return self.store.permute(0, 3, 1, 2)
     @property
-    def num_batches(self): return math.ceil(len(self)/self.bs)
-    def normalise(self, x): return x.to(torch.float32, memory_format=torch.channels_last).sub_(self.mean).div_(self.std)
+    def num_batches(self): "Batches in one pass."; return math.ceil(len(self)/self.bs)
+    def normalise(self, x): "uint8 as float32, channels last."; return x.to(torch.float32, memory_format=torch.channels_last).sub_(self.mean).div_(self.std)
     def __len__(self): return len(self.y)
     def __iter__(self): return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
 
@@ -69,34 +63,22 @@ def channel_stats(
     return tuple(mean.tolist()), tuple(s or 1. for s in std.tolist())     # a constant channel is left as it is
 
 # %% ../nbs/00_data.ipynb #pad-images
-def _pad_images(
-    x,            # images, (N, H, H, C)
-    pad:int,      # pixels on each side
-    reflect:bool, # mirror the image there, instead of black
-):                # (N, H+2*pad, H+2*pad, C)
-    "Images with a border."
+def _pad_images(x, pad, reflect):
+    "Images (N, H, H, C) with a border of `pad` pixels: black, or mirrored."
     if not reflect: return torch.nn.functional.pad(x, (0, 0, pad, pad, pad, pad))
     last = x.shape[1] - 1
     at = last - (last - torch.arange(-pad, x.shape[1]+pad, device=x.device).abs()).abs()
     return x[:, at][:, :, at]
 
 # %% ../nbs/00_data.ipynb #draw-epoch
-def _draw_epoch(
-    n:int,    # images
-    pad:int,  # pixels of padding: windows are 0 to 2*pad
-    size:int, # pixels of a side
-    seed,     # the run's
-    epoch,    # which one
-):            # (6, n) int64: image, window's y and x, flip, cutout's y and x
-    "Everything random of one epoch: the same for the same seed and epoch, on every machine."
+def _draw_epoch(n, pad, size, seed, epoch):
+    "Everything random of one epoch, (6, n) int64: image, window's y and x, flip, cutout's y and x."
     g = torch.Generator().manual_seed(key(seed, epoch, 'order'))
     draw = lambda k, high: torch.randint(0, high, (k, n), generator=g)
     return torch.cat([torch.randperm(n, generator=g)[None], draw(2, 2*pad+1), draw(1, 2), draw(2, size)])
 
 # %% ../nbs/00_data.ipynb #parse-augment
-def _parse_augment(
-    augment, # None, 'crop' or 'crop_flip', with '+reflect' and '+cutout'
-)->set:      # its words
+def _parse_augment(augment):
     "The words of an augmentation's name, or an error that offers the nearest."
     known = [b + e for b in ('crop', 'crop_flip') for e in ('', '+reflect', '+cutout', '+reflect+cutout')]
     if augment is None: return set()
@@ -105,11 +87,7 @@ def _parse_augment(
     return {*base.split('_'), *extras}
 
 # %% ../nbs/00_data.ipynb #cutout-fn
-def _cutout(
-    xb, # normalised images, (B, C, H, H)
-    cy, # centre of the square, row, (B,)
-    cx, # centre, column, (B,)
-):
+def _cutout(xb, cy, cx):
     "A square of half the side, centred at (cy, cx), set to the mean in place."
     at, half = torch.arange(xb.shape[-1], device=xb.device), xb.shape[-1]//4
     inside = lambda c: (at >= c[:, None] - half) & (at < c[:, None] + half)
@@ -126,7 +104,7 @@ class TrainSplit(Split):
         self.store, h = _pad_images(x, self.pad, 'reflect' in self.words).to(device).contiguous(), x.shape[1]
         self.windows = self.store.unfold(1, h, 1).unfold(2, h, 1).permute(0, 1, 2, 4, 5, 3)
     @property
-    def x(self): return self.windows[:, self.pad, self.pad].permute(0, 3, 1, 2)
+    def x(self): "The images without their border."; return self.windows[:, self.pad, self.pad].permute(0, 3, 1, 2)
     def __iter__(self): return self.epoch(torch.randint(2**62, ()).item(), 0)
 
 # %% ../nbs/00_data.ipynb #epoch-fn
@@ -146,12 +124,8 @@ def _epoch(self, seed, epoch):
 TrainSplit._batch, TrainSplit.epoch = _batch, _epoch
 
 # %% ../nbs/00_data.ipynb #stratified
-def _stratified(
-    y,     # labels, (N,)
-    n:int, # how many to pick
-    *seed, # what the choice depends on
-):         # (n,) sorted indices
-    "n images with each class in its share, drawn at random."
+def _stratified(y, n, *seed):
+    "Sorted indices of n images, each class of the labels `y` in its share; the seed decides which."
     share = y.bincount() * (n / len(y))
     take = share.floor().long()
     take[(share - take).argsort(descending=True, stable=True)[:n - take.sum()]] += 1
@@ -159,13 +133,8 @@ def _stratified(
     return torch.cat([order[y[order] == c][:k] for c, k in enumerate(take.tolist())]).sort().values
 
 # %% ../nbs/00_data.ipynb #cut
-def _cut(
-    y,          # labels of the full training set, (N,)
-    valid,      # held-out images: a fraction, or a count
-    n_train,    # training images drawn from the rest; None: all
-    split_seed, # of both draws, never the run's
-):              # (train, valid): sorted indices
-    "A stratified valid set, then n_train images of what remains."
+def _cut(y, valid, n_train, split_seed):
+    "Sorted indices of train and valid: a stratified valid set, then n_train images of what remains."
     n, c = len(y), len(y.unique())
     held = round(valid*n) if isinstance(valid, float) and 0 <= valid < 1 else valid
     if type(held) is not int or held < 0 or held >= n or (valid and not held):
@@ -191,12 +160,8 @@ def _item_image(image):
     if isinstance(image, np.ndarray): image = torch.from_numpy(image).reshape(*image.shape[:2], -1).permute(2, 0, 1)
     return _as_images(torch.as_tensor(image)[None])[0]
 
-# %% ../nbs/00_data.ipynb #as-pair
-def _as_pair(
-    source, # (images, labels), or a Dataset of (image, class number)
-    c:int,  # classes
-):          # (x, y): (N, 3, H, H) uint8 and (N,) int64
-    "Images and labels of one split, checked."
+def _as_pair(source, c):
+    "A split, (images, labels) or a Dataset, as checked (x, y); c is the number of classes."
     if not isinstance(source, (tuple, list)) or len(source) != 2 or not hasattr(source[0], 'ndim'):
         if not (hasattr(source, '__len__') and hasattr(source, '__getitem__')): raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(source).__name__}')
         items = [(_item_image(image), int(label)) for image, label in (source[i] for i in range(len(source)))]
@@ -214,13 +179,8 @@ def _as_device(device): # None: a CUDA GPU where there is one, else the CPU
     except Exception as e: raise ValueError(f"device {device!r} cannot be used here ({str(e).splitlines()[0][:80]}): give 'cpu', or None to choose") from e
 
 # %% ../nbs/00_data.ipynb #check-splits
-def _check_splits(
-    x,     # training images
-    valid, # (images, labels) or None
-    test,  # (images, labels)
-    bs,    # images in a batch
-):
-    "An error where splits disagree in size or a batch cannot be filled."
+def _check_splits(x, valid, test, bs):
+    "An error where splits disagree in size, or a batch is larger than the training images `x`."
     sizes = [x.shape[-1]] + [s[0].shape[-1] for s in (valid, test) if s]
     if len(set(sizes)) > 1: raise ValueError(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give all the same size')
     if type(bs) is not int or not 1 <= bs <= len(x): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {len(x)} training images')
@@ -242,20 +202,16 @@ class Data:
         split=None,     # what `describe` says of the cut; None: a checksum of the labels
     ):
         self.name, self.classes, self.bs, self.device = name, [str(c) for c in classes], bs, _as_device(device)
-        self.augment = 'crop_flip' if augment == 'auto' else augment
+        self.augment, self.reduced = 'crop_flip' if augment == 'auto' else augment, ''
         _parse_augment(self.augment)
-        c = len(self.classes)
+        self.num_classes = c = len(self.classes)
         (x, y), va, te = _as_pair(train, c), None if valid is None else _as_pair(valid, c), _as_pair(test, c)
         _check_splits(x, va, te, bs)
-        self.mean, self.std = stats or channel_stats(x)
+        self.size, (self.mean, self.std) = x.shape[-1], stats or channel_stats(x)
         self._split = split or dict(split=_checksum(y, va and va[1]), split_seed=None)
         self.train = TrainSplit(x, y, self.mean, self.std, bs, self.device, self.augment)
         self.valid, self.test = (s and Split(*s, self.mean, self.std, max(bs, 256), self.device) for s in (va, te))
-    @property
-    def num_classes(self): return len(self.classes)
-    @property
-    def size(self): return self.train.size
-    def one_batch(self): return next(self.train.epoch(0, 0))
+    def one_batch(self): "A training batch, the same each time."; return next(self.train.epoch(0, 0))
 
 # %% ../nbs/00_data.ipynb #examples-fn
 def _examples(self,
@@ -303,21 +259,15 @@ def _digits():
 # %% ../nbs/00_data.ipynb #cifar-damage
 _cifars = {'cifar10': datasets.CIFAR10, 'cifar100': datasets.CIFAR100}
 
-def _cifar_files(
-    kind,      # torchvision's class
-    root:Path, # the folder that holds its folder
-):             # the files that are missing
-    "Which files are not there; one that is there and damaged is an error."
+def _cifar_files(kind, root):
+    "The files of torchvision's class `kind` that are missing; one that is there and damaged is an error."
     files = [(root/kind.base_folder/f, md5) for f, md5 in [*kind.train_list, *kind.test_list, (kind.meta['filename'], kind.meta['md5'])]]
     for f, md5 in [*files, (root/kind.filename, kind.tgz_md5)]:
         if f.exists() and not datasets.utils.check_integrity(f, md5): raise OSError(f'{f} is damaged (its hash is not the published one): delete it, and load again')
     return [f for f, _ in files if not f.exists()]
 
 # %% ../nbs/00_data.ipynb #cifar-fn
-def _cifar(
-    name:str, # 'cifar10' or 'cifar100'
-    root,     # the folder that holds torchvision's folder
-):
+def _cifar(name, root):
     "torchvision's CIFAR, downloaded if need be: (train, test, classes)."
     kind, root = _cifars[name], data_root(root)
     try: train = kind(root, train=True)
@@ -342,7 +292,6 @@ def _download(name, kind, root, missing):
 _kdpytorch, _distillation, _none = ((.4814, .4822, .4465), (.2023, .1994, .2010)), ((125.3/255, 123/255, 113.9/255), (63/255, 62.1/255, 66.7/255)), ((0., 0., 0.), (1., 1., 1.))
 _cifar10, _cifar100 = ((.4914, .4822, .4465), (.2470, .2435, .2616)), ((.5071, .4865, .4409), (.2673, .2564, .2762))
 _recipes = {                  # batch size, padding, constants of CIFAR-10 and CIFAR-100
-    None:           (64,  '',         _cifar10,      _cifar100),
     'crd':          (64,  '',         _cifar10,      ((.5071, .4867, .4408), (.2675, .2565, .2761))),  # RepDistiller; CIFAR-100 only
     'reducenet':    (128, '',         _none,         _none),
     'kdpytorch':    (64,  '',         _kdpytorch,    _kdpytorch),
@@ -350,6 +299,7 @@ _recipes = {                  # batch size, padding, constants of CIFAR-10 and C
     'jointrd':      (128, '',         _cifar10,      _cifar100),
     'cheapconv':    (128, '',         ((.4914, .4822, .4465), (.2023, .1994, .2010)), _cifar100),      # CIFAR-10 only
 }
+_recipes[None] = _recipes['crd']                # the default everywhere
 
 # %% ../nbs/00_data.ipynb #npz-fn
 def _npz(path:Path):
@@ -366,46 +316,38 @@ def _npz(path:Path):
     return pair(a['x_train'], a['y_train']), pair(a['x_test'], a['y_test']), range(c)
 
 # %% ../nbs/00_data.ipynb #fit-image
-def _fit(
-    x,    # uint8 images, (..., C, H, W)
-    size, # pixels of a side; None: as they are
-):
-    "Images resized and cropped to size x size."
+def _fit(x, size):
+    "uint8 images (..., C, H, W) resized and cropped to size x size; None leaves them as they are."
     if size is None or x.shape[-2:] == (size, size): return x
     if x.ndim == 4 and len(x) > 1000: return torch.cat([_fit(part, size) for part in x.split(1000)])
     return TF.center_crop(TF.resize(x, [size], antialias=True), [size, size])
 
-# %% ../nbs/00_data.ipynb #limit
 def _check_bytes(n, size):
     "An error for what is too large to live on a device."
     if n*3*size*size > 2**33: raise ValueError(f'{n} images of {size} x {size} pixels take {n*3*size*size/2**30:.1f} GiB as uint8, and kdnb holds up to 8: give a smaller size=')
 
+# %% ../nbs/00_data.ipynb #read-image
+def _read_image(file, size):
+    "An image file as (3, H, W) uint8."
+    try:
+        with Image.open(file) as im: return _fit(TF.pil_to_tensor(im.convert('RGB')), size)
+    except Exception as e: raise OSError(f'{file} cannot be read as an image ({type(e).__name__}): replace or delete it') from e
+
 # %% ../nbs/00_data.ipynb #decode
-def _decode(
-    files, # image files
-    size,  # pixels of a side; None: all have the same already
-):         # (N, 3, H, W) uint8
-    "Image files as one tensor."
-    def one(f):
-        try:
-            with Image.open(f) as im: return _fit(TF.pil_to_tensor(im.convert('RGB')), size)
-        except Exception as e: raise OSError(f'{f} cannot be read as an image ({type(e).__name__}): replace or delete it') from e
-    first = one(files[0])
+def _decode(files, size):
+    "Image files as one tensor (N, 3, H, W) uint8."
+    first = _read_image(files[0], size)
     _check_bytes(len(files), first.shape[-1])
-    x = first.new_empty((len(files), *first.shape))
+    x, pixels = first.new_empty((len(files), *first.shape)), lambda image: ' x '.join(map(str, image.shape[1:]))
     def put(i):
-        image = one(files[i])
-        if image.shape != first.shape: raise ValueError(f'{files[0]} has {_pixels(first)} pixels and {files[i]} {_pixels(image)}: give size=, to which all are resized')
+        image = _read_image(files[i], size)
+        if image.shape != first.shape: raise ValueError(f'{files[0]} has {pixels(first)} pixels and {files[i]} {pixels(image)}: give size=, to which all are resized')
         x[i] = image
     with ThreadPoolExecutor() as pool: list(pool.map(put, range(len(files))))
     return x
 
-def _pixels(image): return f'{image.shape[-2]} x {image.shape[-1]}'
-
 # %% ../nbs/00_data.ipynb #class-files
-def _class_files(
-    path:Path, # holds a folder for each class
-):             # (files, labels, classes)
+def _class_files(path):
     "The image files below class folders."
     folders = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith('.'))
     if not folders: raise OSError(f'{path} holds no class folders: put the images of each class into a folder named after it')
@@ -429,12 +371,8 @@ def _folder(path:Path, size):
     return (_decode(files, size), y), (_decode(tfiles, size), ty), classes
 
 # %% ../nbs/00_data.ipynb #source
-def _source(
-    name, # as load_data has it
-    size, # pixels of a side, or None
-    root, # the data root, or None
-):        # (name, train, test, classes)
-    "Where a name or a path leads."
+def _source(name, size, root):
+    "Where a name or a path leads: (name, train, test, classes)."
     if name == 'digits': return name, *_digits()
     if name in _cifars: return name, *_cifar(name, root)
     path = next((p for p in (Path(name).expanduser(), data_root(root)/name) if p.exists()), None)
@@ -445,17 +383,22 @@ def _source(
     if path.suffix == '.npz': return path.stem, *_npz(path)
     raise ValueError(f'{path} is neither an .npz nor a folder of class folders: convert it to one of these')
 
+# %% ../nbs/00_data.ipynb #reduced-fn
+def _reduced(name, n, full):
+    "'' where all training images are used of a set that papers report on."
+    return f'{n} of {full:,} training images' if n < full else 'digits' if name == 'digits' else ''
+
 # %% ../nbs/00_data.ipynb #load-data
 def load_data(
     name,           # 'digits', 'cifar10', 'cifar100', a folder of class folders, or an .npz (x_train, y_train, x_test, y_test; NHWC uint8)
-    bs=None,        # images in a training batch; None: the recipe's, 64 without one
+    bs=None,        # images in a training batch; None: the recipe's
     size=None,      # pixels of a side; None: the set's own
     valid=.1,       # held-out share of train, or a count; 0: none
     n_train=None,   # training images drawn from the rest; None: all
     root=None,      # where data are; None: $KDNB_DATA, else ~/.cache/kdnb
     device=None,    # None: a CUDA GPU where there is one
     augment='auto', # None, 'crop' or 'crop_flip', with '+reflect' and '+cutout'; 'auto': 'crop' for digits, else 'crop_flip', padded as the recipe says
-    recipe=None,    # a source system whose batch size, padding and normalisation to use
+    recipe=None,    # a source system whose batch size, padding and normalisation to use; None: 'crd'
     split_seed=0,   # of the draws of valid and n_train; never the run's seed
 )->Data:
     "A data set by its name or path, cut into train, valid and test, on the device."
@@ -469,6 +412,8 @@ def load_data(
     x, xt = (_as_images(_fit(i, size)) for i in (x, xt))
     y = _as_labels(y, len(x), len(classes))
     tr, va = _cut(y, valid, n_train, split_seed)
-    stats = dict(zip(_cifars, constants)).get(label) or channel_stats(x)
-    return Data((x[tr], y[tr]), (x[va], y[va]) if len(va) else None, (xt, yt), classes, rbs if bs is None else bs, augment, device,
+    stats = dict(zip(_cifars, constants)).get(name) or channel_stats(x)
+    data = Data((x[tr], y[tr]), (x[va], y[va]) if len(va) else None, (xt, yt), classes, rbs if bs is None else bs, augment, device,
                 name=label, stats=stats, split=dict(split=_checksum(tr, va), split_seed=split_seed))
+    data.reduced = _reduced(label, len(tr), len(y) - len(va))
+    return data

@@ -6,7 +6,7 @@
 __all__ = ['Tap', 'Taps', 'find_taps', 'tap_name', 'Tapped']
 
 # %% ../nbs/20_taps.ipynb #imports
-import html, warnings
+import html, operator, warnings
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -15,11 +15,22 @@ from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 from .places import unknown
 
+# %% ../nbs/20_taps.ipynb #proxy
+class _Proxy(fx.Proxy):
+    "A stand-in for a tensor. The usual one turns `out += x` into `out = out + x`; this one writes down what was said."
+    def _note(self, op, other): return self.tracer.create_proxy('call_function', op, (self, other), {}, name=op.__name__[1:])
+    def __iadd__(self, other): return self._note(operator.iadd, other)
+    def __isub__(self, other): return self._note(operator.isub, other)
+    def __imul__(self, other): return self._note(operator.imul, other)
+    def __itruediv__(self, other): return self._note(operator.itruediv, other)
+
 # %% ../nbs/20_taps.ipynb #tracer
 class _Tracer(NodePathTracer):
     "Records every operation on one image, by name, and what each module returned."
     proxy_buffer_attributes = True
     def __init__(self): super().__init__(); self.made = {}
+
+    def proxy(self, node): return _Proxy(node, self)
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         return self.root.forward, [self.create_proxy('placeholder', 'x', (), {})] # other arguments keep their defaults
@@ -38,20 +49,28 @@ def _untouched(model): # what `forward` notes on its modules is forgotten afterw
         for m, attributes in before: vars(m).clear(); vars(m).update(attributes)
 
 # %% ../nbs/20_taps.ipynb #record
+_untraced = '{} cannot be traced ({}): its taps are modules, named by hand and read by hooks'
+
 def _record(model): # -> graph, tracer
     if hasattr(model, '_orig_mod'): raise ValueError('this model is compiled: tap first, compile after, as in torch.compile(Tapped(model, names))')
-    tracer = _Tracer()
-    with _untouched(model):
-        graph = tracer.trace(model)
-        if hasattr(model, '_tensor_constant0'): raise fx.proxy.TraceError('its forward makes a tensor of its own')
+    tracer, known = _Tracer(), set(vars(model))
+    try:
+        with _untouched(model):
+            graph = tracer.trace(model)
+            if any('_tensor_constant' in k for k in set(vars(model)) - known): raise ValueError('its forward makes a tensor of its own')
+    except Exception as e: raise fx.proxy.TraceError(_untraced.format(type(model).__name__, (str(e).splitlines() or ['?'])[0][:100])) from e
     return graph, tracer
 
 # %% ../nbs/20_taps.ipynb #names-of
+def _inside(name): # 'a.b.c' is inside 'a.b' and 'a'
+    parts = name.split('.')
+    return ['.'.join(parts[:i]) for i in range(1, len(parts))]
+
 def _names(tracer): # {node: its name}
     names = tracer.node_to_qualname
+    count = Counter(outer for name in names.values() for outer in _inside(name))
     owner = {n: name.rpartition('.')[0] for n,name in names.items() if n.op != 'call_module'}
-    alone = Counter(owner.values())
-    return {n: owner[n] if owner.get(n) and alone[owner[n]] == 1 and owner[n] not in names.values() else name for n,name in names.items()}
+    return {n: owner[n] if count[owner.get(n)] == 1 else name for n,name in names.items()}
 
 # %% ../nbs/20_taps.ipynb #trace
 class _Trace:
@@ -65,12 +84,16 @@ class _Trace:
         if n.op == 'call_module': return type(self.model.get_submodule(n.target)).__name__.lower()
         return getattr(n.target, '__name__', str(n.target)).lower()
 
-# %% ../nbs/20_taps.ipynb #find
-def _embedding(trace): # the input of the last linear layer
-    linear = [n for n in trace.graph.nodes if 'linear' in trace.kind(n)]
-    if not linear: raise ValueError(f"{type(trace.model).__name__} has no linear classifier, so it has no 'embedding': name the tap, for instance its last pooling")
-    return linear[-1].all_input_nodes[0]
+# %% ../nbs/20_taps.ipynb #embedding
+def _output(graph): return next(n for n in reversed(graph.nodes) if n.op == 'output')
 
+def _embedding(trace): # the input of the linear layer that makes the logits
+    n = _output(trace.graph)
+    while n.all_input_nodes and not trace.kind(n).endswith('linear') and 'conv' not in trace.kind(n): n = n.all_input_nodes[0]
+    if trace.kind(n).endswith('linear'): return n.all_input_nodes[0]
+    raise ValueError(f"{type(trace.model).__name__} does not end in a linear layer, so it has no 'embedding': name the tap, for instance its last pooling")
+
+# %% ../nbs/20_taps.ipynb #find
 def _find(trace, name): # -> node
     if name in trace.node: return trace.node[name]
     if name == 'embedding': return _embedding(trace)
@@ -86,24 +109,25 @@ _views = ('view', 'reshape', 'flatten', 'transpose', 'permute', 'chunk', 'split'
 
 def _writes(trace, n): # does this operation write over its first input?
     if n.op == 'call_module': return getattr(trace.model.get_submodule(n.target), 'inplace', False) is True
-    if n.op not in ('call_function', 'call_method') or n.all_input_nodes[:1] == [] or n.all_input_nodes[0].op == 'get_attr': return False
-    return n.kwargs.get('inplace', False) is True or (trace.kind(n).endswith('_') and not trace.kind(n).endswith('__'))
+    if n.op not in ('call_function', 'call_method') or not n.all_input_nodes or n.all_input_nodes[0].op == 'get_attr': return False
+    return n.kwargs.get('inplace') is True or trace.kind(n) in ('iadd', 'isub', 'imul', 'itruediv') or trace.kind(n).endswith('_')
 
 # %% ../nbs/20_taps.ipynb #newest
-def _newest(trace): # after a write, the tensor is known by the writer's name
+def _newest(trace): # whoever reads a tensor after a write to it reads the writer's output: the same tensor, by its newest name
     order = {n: i for i,n in enumerate(trace.graph.nodes)}
     for n in trace.graph.nodes:
         if _writes(trace, n): n.all_input_nodes[0].replace_all_uses_with(n, lambda user: order[user] > order[n])
 
 # %% ../nbs/20_taps.ipynb #protect
 def _protect(trace, taps): # gives whatever would write over a tap a copy to write on
-    order, memory = {n: i for i,n in enumerate(trace.graph.nodes)}, {}
+    order, memory = {n: i for i,n in enumerate(trace.graph.nodes)}, {} # memory: the node that made what a node's tensor lies in
     for n in list(trace.graph.nodes):
-        v = n.all_input_nodes[0] if n.all_input_nodes else n
-        memory[n] = memory[v] if v is not n and (_writes(trace, n) or trace.kind(n).startswith(_views)) else n
-        if not _writes(trace, n) or not any(memory.get(t) is memory[v] for t in taps if order[t] < order[n]): continue
-        if v not in taps or any(memory[u] is memory[v] and order[w] > order[n] for u in memory if u not in (v, n) for w in u.users):
-            raise ValueError(f'{trace.name[n]!r} writes in place over memory that a tap shares as a view: write it out of place')
+        v = n.all_input_nodes[0] if n.all_input_nodes else None
+        writes = _writes(trace, n)
+        memory[n] = memory[v] if v and (writes or trace.kind(n).startswith(_views)) else n
+        if not writes or not any(memory.get(t) is memory[v] for t in taps): continue
+        if any(memory[u] is memory[v] and order.get(w, 0) > order[n] for u in memory if u not in (v, n) for w in u.users):
+            raise ValueError(f'{trace.name[n]!r} writes over a tap through a view of it: write it out of place')
         with trace.graph.inserting_before(n): memory[n] = trace.graph.call_method('clone', (v,))
         n.replace_input_with(v, memory[n])
 
@@ -111,7 +135,7 @@ def _protect(trace, taps): # gives whatever would write over a tap a copy to wri
 def _generate(trace, names): # -> f(model, x) = (logits, [features])
     taps = [_find(trace, name) for name in names]
     _newest(trace); _protect(trace, taps)
-    out = next(n for n in reversed(trace.graph.nodes) if n.op == 'output')
+    out = _output(trace.graph)
     out.args = ((out.args[0], taps),)
     code = trace.graph.python_code('self')
     space = dict(code.globals)
@@ -141,18 +165,15 @@ def _hooked(model, names, x): # -> logits, [features]
 # %% ../nbs/20_taps.ipynb #by-hooks
 def _by_hooks(model, names, why): # -> f(model, x), like _generate's
     known = [name for name,_ in model.named_modules() if name]
-    if 'embedding' in names: raise ValueError(f"{type(model).__name__} cannot be traced ({why}), so 'embedding' is not known: name the module before the classifier")
     for name in names:
         if name not in known: raise unknown('module', name, known)
-    warnings.warn(f'{type(model).__name__} cannot be traced ({why}): its taps are read by hooks on modules')
+    warnings.warn(str(why))
     return lambda model, x: _hooked(model, names, x)
 
-# %% ../nbs/20_taps.ipynb #reader
 @torch.compiler.disable
 def _reader(model, names): # -> f(model, x), in the mode that the model is in
     try: trace = _Trace(model)
-    except ValueError: raise
-    except Exception as e: return _by_hooks(model, names, str(e).split('\n')[0][:80])
+    except fx.proxy.TraceError as e: return _by_hooks(model, names, e)
     return _generate(trace, names)
 
 # %% ../nbs/20_taps.ipynb #shapes
@@ -205,12 +226,18 @@ def _cuts(path): # those that every path crosses: no edge jumps over them
 # %% ../nbs/20_taps.ipynb #kinds
 _acts = {'relu', 'relu6', 'leakyrelu', 'prelu', 'rrelu', 'elu', 'selu', 'celu', 'gelu', 'silu', 'swish', 'mish', 'hardswish', 'hardtanh', 'tanh', 'softplus'}
 
+_cats = ('cat', 'concat', 'concatenate')
+
+def _is_same(trace, n): return trace.kind(n) == 'identity'
+def _read_by(trace, n): return [v for u in n.users for v in (_read_by(trace, u) if _is_same(trace, u) else [u])]
+def _source(trace, n): return _source(trace, n.all_input_nodes[0]) if _is_same(trace, n) else n
+
 def _is_act(trace, n): return trace.kind(n).replace('_', '') in _acts
 def _is_bn(trace, n): return 'batchnorm' in trace.kind(n).replace('_', '')
 def _is_conv(trace, n): return 'conv' in trace.kind(n)
 def _is_join(trace, n): # a sum, a concatenation, or the bare output of a block: a BatchNorm that goes into a convolution
-    if trace.kind(n).rstrip('_') in ('add', 'cat', 'concat', 'concatenate'): return len(n.all_input_nodes) > 1
-    return _is_bn(trace, n) and any(_is_conv(trace, u) for u in n.users)
+    if trace.kind(n) in ('add', 'add_', 'iadd', *_cats): return len(n.all_input_nodes) > 1
+    return _is_bn(trace, n) and any(_is_conv(trace, u) for u in _read_by(trace, n))
 
 # %% ../nbs/20_taps.ipynb #tap
 class Tap(NamedTuple):
@@ -231,8 +258,8 @@ class Taps:
     def __iter__(self): return iter(self.rows)
     def __getitem__(self, stage:int)->Tap:
         rows = dict(zip(self.stages, self.rows)) | {i-len(self): r for i,r in enumerate(self.rows)}
-        if stage not in rows: raise ValueError(f'there is no stage {stage}: this model has {", ".join(map(str, self.stages))}, and -1 is the last')
-        return rows[stage]
+        if stage in rows: return rows[stage]
+        raise ValueError(f'there is no stage {stage}: this model has {", ".join(map(str, self.stages))} at {self.size}x{self.size} pixels, and -1 is the last')
 
 # %% ../nbs/20_taps.ipynb #show-taps
 def _cells(taps): # the table as text
@@ -248,30 +275,30 @@ def _as_html(taps):
 
 Taps.__repr__, Taps._repr_html_ = _as_text, _as_html
 
-# %% ../nbs/20_taps.ipynb #bn-of
-def _bn(trace, node, depth): # the module name of the deepest BatchNorm behind a node, with nothing but sums between
-    found, todo = set(), [node]
-    while todo:
-        n = todo.pop()
-        if _is_bn(trace, n): found.add(n)
-        elif n in depth and not (_is_act(trace, n) or _is_conv(trace, n) or trace.kind(n) in ('cat', 'concat', 'concatenate', 'linear')): todo += n.all_input_nodes
-    deepest = [n for n in found if depth[n] == max(depth[m] for m in found)]
-    if len(deepest) != 1: return None
-    return deepest[0].target if deepest[0].op == 'call_module' else trace.name[deepest[0]].rpartition('.')[0]
-
-# %% ../nbs/20_taps.ipynb #row
+# %% ../nbs/20_taps.ipynb #depth
 def _depth(path): # {node: operations on the longest way from the image}
     depth = {}
     for n in path: depth[n] = 1 + max([depth[i] for i in n.all_input_nodes if i in depth], default=0)
     return depth
 
+def _bn(trace, node, depth): # the module name of the deepest BatchNorm behind a node
+    found, todo = set(), [node]
+    while todo:
+        n = todo.pop()
+        if _is_bn(trace, n): found.add(n)
+        elif n in depth and not (_is_act(trace, n) or _is_conv(trace, n) or trace.kind(n) in ('linear', *_cats)): todo += n.all_input_nodes
+    deepest = [n for n in found if depth[n] == max(depth[m] for m in found)]
+    if len(deepest) != 1: return None
+    return deepest[0].target if deepest[0].op == 'call_module' else trace.name[deepest[0]].rpartition('.')[0]
+
+# %% ../nbs/20_taps.ipynb #row
 def _tap(trace, stage, group, shapes, depth):
     acts = [n for n in group if _is_act(trace, n)]
     post = acts[-1] if acts else group[-1]
-    pre = post.all_input_nodes[0] if acts else None
+    pre = _source(trace, post.all_input_nodes[0]) if acts else None
     joins = [n for n in group[:group.index(post)+1] if _is_join(trace, n)]
-    name = lambda n: n and trace.name[n]
-    return Tap(stage, shapes[post][2:], shapes[post][1], name(joins[-1] if joins else None), name(pre), name(post), _bn(trace, pre or post, depth))
+    join, pre_name = (n and trace.name[n] for n in (joins[-1] if joins else None, pre))
+    return Tap(stage, shapes[post][2:], shapes[post][1], join, pre_name, trace.name[post], _bn(trace, pre or post, depth))
 
 # %% ../nbs/20_taps.ipynb #groups
 def _groups(trace, cuts, path, shapes): # the cuts at each resolution that has convolutions, and how many it has
@@ -289,7 +316,6 @@ def _channels_first(trace, cuts, shapes): # or an error that names places
     some = some[len(some)//4-1::max(len(some)//4, 1)]
     raise ValueError(f'{type(trace.model).__name__} turns to tokens or channels-last at {trace.name[odd[0]]!r}: name its taps by hand, for instance {", ".join(some)}')
 
-# %% ../nbs/20_taps.ipynb #size-of
 def _own_size(model): # the image size that a model says it is for, else 32
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]
@@ -297,13 +323,11 @@ def _own_size(model): # the image size that a model says it is for, else 32
 # %% ../nbs/20_taps.ipynb #find-taps
 def find_taps(
     model:nn.Module, # from images to logits
-    size:int=None,   # height and width of its images; None: the model's own, else 32
+    size:int=None,   # height and width of its images; None: what the model says it is for, else 32
 )->Taps:
     "The stages of a model: at each resolution the last activation that every path crosses."
     size = size or _own_size(model)
-    with _in_eval(model):
-        trace = _Trace(model)
-        shapes = _shapes(trace, size)
+    with _in_eval(model): shapes = _shapes(trace := _Trace(model), size)
     path = _path(trace.graph, shapes)
     cuts, depth = _cuts(path), _depth(path)
     _channels_first(trace, cuts, shapes)
@@ -330,27 +354,26 @@ def tap_name(
 class Tapped(nn.Module):
     "A model and the places to read: `Tapped(x)` -> (logits, {name: feature})."
     def __init__(self,
-        model:nn.Module, # from images to logits; it is kept, not copied, and not changed
-        names=(),        # places: names, stages (0 the stem, -1 the last) or 'embedding'
+        model:nn.Module, # from images to logits; it is not copied and not changed
+        names=(),        # places: names, stages (0 the stem, -1 the last; their `post`), 'embedding'
         size:int=None,   # height and width of the images, to find stages with
     ):
         super().__init__()
-        if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not {type(model).__name__}')
+        if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
         names = [names] if isinstance(names, (str, int)) else list(names)
         taps = find_taps(model, size) if any(isinstance(n, int) for n in names) else None
         self.model, self._readers, self.at = model, {}, {n: n if isinstance(n, str) else taps[n].post for n in names}
-        if names: self._readers[model.training] = _reader(model, list(self.at.values()))
+        if names: self._reader_now()
 
-    def forward(self, x):
-        if not self.at: return _logits(self.model(x)), {}
+    def _reader_now(self): # for the mode that the model is in
         mode = self.model.training
         if mode not in self._readers: self._readers[mode] = _reader(self.model, list(self.at.values()))
-        logits, features = self._readers[mode](self.model, x)
-        return _logits(logits), dict(zip(self.at, features))
+        return self._readers[mode]
+
+    def forward(self, x):
+        logits, features = self._reader_now()(self.model, x) if self.at else (self.model(x), [])
+        if isinstance(logits, Tensor): return logits, dict(zip(self.at, features))
+        raise TypeError(f'the model returned a {type(logits).__name__} in place of logits: build it without auxiliary heads (aux_logits=False)')
 
     def extra_repr(self): return f'taps={list(self.at)}'
-    def __getstate__(self): return {**self.__dict__, '_readers': {}} # functions are made again where they are needed
-
-def _logits(out):
-    if isinstance(out, Tensor): return out
-    raise TypeError(f'the model returned a {type(out).__name__}, not logits: build it without auxiliary heads (aux_logits=False)')
+    def __getstate__(self): return {**self.__dict__, '_readers': {}}

@@ -1,6 +1,7 @@
 "What the data notebook cannot show: torchvision's own transforms as the judge, a fake CIFAR on disk, and the same stream on a GPU."
 import hashlib, pickle
 import numpy as np, pytest, torch
+from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
@@ -114,6 +115,23 @@ def test_an_interrupted_download_leaves_nothing(cifar, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR100, 'download', interrupted)
     with pytest.raises(KeyboardInterrupt): load_data('cifar100', root=cifar)
     assert not archive.exists()
+
+def test_archives_and_folders(tmp_path):
+    a = np.random.RandomState(0).randint(0, 256, (40, 12, 10, 3)).astype(np.uint8)
+    np.savez(tmp_path/'cifar10.npz', x_train=a, y_train=np.arange(40)[:, None] % 4, x_test=a[:8], y_test=np.arange(8) % 4)
+    mine = load_data(tmp_path/'cifar10.npz', size=8, bs=8, device='cpu')
+    assert (mine.num_classes, len(mine.train), len(mine.valid), len(mine.test)) == (4, 36, 4, 8)
+    assert mine.mean != (.4914, .4822, .4465)                   # a file's name brings no constants
+    for part in ('.', 'train', 'val'):
+        for i, im in enumerate(a):
+            f = tmp_path/('alone' if part == '.' else 'split')/part/['cat', 'dog'][i % 2]/f'{i}.png'
+            f.parent.mkdir(parents=True, exist_ok=True); Image.fromarray(im[:10]).save(f)
+    alone, split = (load_data(d, root=tmp_path, bs=8, device='cpu') for d in ('alone', 'split'))
+    assert alone.classes == split.classes == ['cat', 'dog'] and (len(alone.train), len(alone.test), len(split.test)) == (29, 8, 40)
+    first = np.stack([a[i, :10] for i in sorted(range(0, 40, 2), key=lambda i: f'{i}.png')])
+    assert np.array_equal(split.test.x[:20].permute(0, 2, 3, 1).numpy(), first) and split.test.y.tolist() == [0]*20 + [1]*20
+    (tmp_path/'split'/'val'/'dog').rename(tmp_path/'split'/'val'/'dogs')
+    with pytest.raises(ValueError, match='class dog is in only one'): load_data('split', root=tmp_path)
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_and_cpu_make_the_same_batches():

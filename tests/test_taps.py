@@ -1,0 +1,265 @@
+"Taps: every model family, every way of copying, moving and compiling; what is read agrees with hooks, and the model is never changed."
+import copy, io, pickle, warnings
+import pytest, torch, torch.nn.functional as F, torchvision.models as tvm
+from torch import nn
+from kdnb.models.resnet import resnet
+from kdnb.taps import Tapped, find_taps, tap_name
+
+MODELS = dict(resnet20=lambda: resnet(20), resnet18=tvm.resnet18, mobilenet_v2=tvm.mobilenet_v2, shufflenet_v2=tvm.shufflenet_v2_x1_0, densenet121=tvm.densenet121,
+              vgg11=lambda: tvm.vgg11(init_weights=False, num_classes=10), vgg11_bn=lambda: tvm.vgg11_bn(init_weights=False, num_classes=10), squeezenet=tvm.squeezenet1_1, efficientnet=tvm.efficientnet_b0)
+TIMM = ['resnet18', 'regnety_002', 'mobilenetv3_small_050', 'convnext_atto', 'vit_tiny_patch16_224']
+
+def make(build):
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return build()
+
+def images(size=64): return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+def by_hooks(model, xb):
+    "Logits, and a copy of what each module returned, for modules that ran once and returned a tensor."
+    seen, runs = {}, {}
+    def hook(name):
+        def note(module, args, out): runs[name] = runs.get(name, 0) + 1; seen[name] = out.clone() if isinstance(out, torch.Tensor) else None
+        return note
+    handles = [m.register_forward_hook(hook(n)) for n,m in model.named_modules() if n]
+    logits = model(xb)
+    for h in handles: h.remove()
+    return logits, {n: f for n,f in seen.items() if runs[n] == 1 and f is not None}
+
+def agrees(model, size=64):
+    "In both modes, with the same dropout: logits and every tap, bit for bit; parameters, statistics and gradients too."
+    for mode in (False, True):
+        plain, xb = copy.deepcopy(model.train(mode)), images(size)
+        torch.manual_seed(2); want, features = by_hooks(plain, xb)
+        tapped = Tapped(model, list(features))
+        torch.manual_seed(2); logits, got = tapped(xb)
+        assert torch.equal(logits, want)
+        for name in features: assert torch.equal(got[name], features[name]), name
+        for a, b in zip(plain.state_dict().values(), model.state_dict().values()): assert torch.equal(a, b)
+        torch.manual_seed(3); r = torch.randn_like(want)
+        (want*r).sum().backward(); (logits*r).sum().backward()
+        for a, b in zip(plain.parameters(), model.parameters()): assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.equal(a.grad, b.grad))
+        model.zero_grad()
+
+@pytest.mark.parametrize('name', MODELS)
+def test_agrees_with_hooks(name): agrees(make(MODELS[name]))
+
+@pytest.mark.parametrize('name', TIMM)
+def test_agrees_with_hooks_on_timm(name):
+    timm = pytest.importorskip('timm')
+    agrees(make(lambda: timm.create_model(name)), 224 if 'vit' in name else 64)
+
+@pytest.mark.parametrize('name', ['resnet18', 'regnety_002', 'efficientnet_b0'])
+def test_find_taps_on_timm(name):
+    timm = pytest.importorskip('timm')
+    taps = find_taps(make(lambda: timm.create_model(name)))
+    assert taps.size == 224 and taps[-1].size == (7, 7) and all(r.bn and r.sum for r in taps if r.stage)
+
+@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'convnext_atto'])
+def test_tokens_are_refused(name):
+    timm = pytest.importorskip('timm')
+    model = make(lambda: timm.create_model(name))
+    with pytest.raises(ValueError, match='name its taps by hand, for instance') as e: find_taps(model)
+    offered = str(e.value).rpartition('instance ')[2].split(', ')
+    assert len(Tapped(model, offered)(images(224))[1]) == len(offered) > 1
+
+SIZES = dict(resnet20=[1, 2, 3], resnet18=[0, 1, 2, 3, 4], mobilenet_v2=[1, 2, 3, 4, 5], shufflenet_v2=[0, 1, 2, 3], densenet121=[0, 1, 2, 3, 4], vgg11=[1, 2, 3, 4, 5], vgg11_bn=[1, 2, 3, 4, 5])
+
+@pytest.mark.parametrize('name', SIZES)
+def test_stages(name):
+    model = make(MODELS[name])
+    taps = find_taps(model, 64 if name != 'resnet20' else 32)
+    assert taps.stages == SIZES[name] and [r for r in taps] == [taps[i] for i in taps.stages] and taps[-1] is taps[taps.stages[-1]]
+    xb = images(taps.size)
+    for r in taps:
+        readings = [n for n in (r.sum, r.pre, r.post) if n]
+        _, fs = Tapped(model.eval(), readings)(xb)
+        assert fs[r.post].shape == (2, r.channels, *r.size)
+        if r.pre and r.pre != r.sum: assert fs[r.pre].min() < 0 <= fs[r.post].min()
+        if r.bn: assert isinstance(model.get_submodule(r.bn), nn.BatchNorm2d)
+
+def test_the_published_readings():
+    mobile, dense = find_taps(make(tvm.mobilenet_v2), 64), find_taps(make(tvm.densenet121), 64)
+    assert [r.sum for r in mobile] == ['features.1.conv.2', 'features.3.add', 'features.6.add', 'features.13.add', 'features.17.conv.3']
+    assert dense[2].sum == 'features.denseblock2.cat' and dense[2].bn == dense[2].pre == 'features.transition2.norm'
+    r8 = find_taps(resnet(8))
+    assert [r.bn for r in r8] == ['stages.0.0.bn2', 'stages.1.0.bn2', 'stages.2.0.bn2'] # the residual branch, not the shortcut
+
+class PreAct(nn.Module):
+    "The shortcut carries the rectified x only because the ReLU writes in place."
+    def __init__(self): super().__init__(); self.bn, self.act, self.conv, self.fc = nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 5)
+    def forward(self, x):
+        y = self.bn(x)
+        out = self.conv(self.act(y))
+        out += y
+        return self.fc(out.mean((2, 3)))
+
+class Alias(nn.Module):
+    "`+=` is seen through every name of the tensor."
+    def __init__(self): super().__init__(); self.conv, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 5)
+    def forward(self, x):
+        y = self.conv(x); z = y
+        z += 1; z *= 2; z.sub_(.5); torch.neg_(z)
+        F.relu(z, inplace=True)
+        return self.fc((y+z).mean((2, 3)))
+
+class Standardised(nn.Module):
+    "The weight is computed from a parameter in forward."
+    def __init__(self): super().__init__(); self.weight, self.scale, self.fc = nn.Parameter(torch.randn(3, 3, 3, 3)), torch.tensor(2.), nn.Linear(3, 5)
+    def forward(self, x):
+        self.last = y = F.conv2d(x, self.weight/self.weight.std())*self.scale
+        return self.fc(F.dropout(y.relu(), .5, self.training).mean((2, 3)))
+
+@pytest.mark.parametrize('build', [PreAct, Alias, Standardised])
+def test_writes_in_place(build):
+    model = make(build); agrees(model, 8)
+    names = [n for n in Tapped(model, []).model.state_dict()] # nothing was added to the model
+    assert names == list(make(build).state_dict()) and not hasattr(model, 'last')
+
+@pytest.mark.parametrize('name', ['conv', 'add', 'mul', 'sub_', 'neg_', 'relu'])
+def test_each_place_before_it_is_written_over(name):
+    model, xb = make(Alias), images(8)
+    y = model.conv(xb)
+    want = dict(conv=y, add=y+1, mul=(y+1)*2, sub_=(y+1)*2-.5, neg_=.5-(y+1)*2, relu=(.5-(y+1)*2).relu())
+    logits, got = Tapped(model, [name])(xb)
+    assert torch.equal(got[name], want[name]) and torch.equal(logits, model(xb))
+
+def test_a_write_through_a_view_is_refused():
+    class Net(nn.Module):
+        def __init__(self): super().__init__(); self.conv = nn.Conv2d(3, 3, 1)
+        def forward(self, x):
+            y = self.conv(x); y.view(2, -1).relu_()
+            return y.mean((2, 3))
+    with pytest.raises(ValueError, match='through a view of it'): Tapped(Net(), ['conv'])
+
+@pytest.fixture
+def tapped(): return Tapped(make(lambda: resnet(8)), [1, 'stages.1', 'embedding']).eval()
+
+def same(a, b, xb):
+    (la, fa), (lb, fb) = a(xb), b(xb)
+    return torch.equal(la, lb) and list(fa) == list(fb) and all(torch.equal(fa[n], fb[n]) for n in fa)
+
+def test_owns_the_very_model(tapped):
+    model = tapped.model
+    assert list(tapped.state_dict()) == ['model.'+n for n in model.state_dict()] and len(list(tapped.parameters())) == len(list(model.parameters()))
+    with torch.no_grad(): model.head.fc.bias += 1
+    assert torch.equal(tapped(images(32))[0], model(images(32)))
+    model.load_state_dict(make(lambda: resnet(8)).state_dict())
+    assert torch.equal(tapped(images(32))[0], model(images(32)))
+
+def test_modes(tapped):
+    assert not tapped.training and not tapped.model.training
+    for mode in (True, False):
+        tapped.train(mode)
+        assert tapped.model.stem.bn.training is mode
+        assert torch.equal(tapped(images(32))[0], copy.deepcopy(tapped.model)(images(32)))
+    tapped.model.train()                                                        # even behind its back
+    assert torch.equal(tapped(images(32))[0], copy.deepcopy(tapped.model)(images(32)))
+
+@pytest.mark.parametrize('how', ['deepcopy', 'pickle', 'torch.save'])
+@pytest.mark.parametrize('mode', [False, True])
+def test_copies(tapped, how, mode):
+    tapped.train(mode)
+    if how == 'deepcopy': other = copy.deepcopy(tapped)
+    if how == 'pickle': other = pickle.loads(pickle.dumps(tapped))
+    if how == 'torch.save': f = io.BytesIO(); torch.save(tapped, f); f.seek(0); other = torch.load(f, weights_only=False)
+    assert other.training is mode and all(m.training is mode for m in other.modules()) and other.model is not tapped.model
+    assert same(tapped, other, images(32))
+    with torch.no_grad(): other.model.head.fc.weight.zero_()
+    assert tapped.model.head.fc.weight.abs().sum() > 0
+
+def test_to_and_double(tapped):
+    logits, features = tapped.double()(images(32).double())
+    assert {f.dtype for f in features.values()} | {logits.dtype} == {torch.float64}
+    assert tapped.to(torch.float32)(images(32))[0].dtype == torch.float32
+    assert tapped.to(memory_format=torch.channels_last)(images(32))[1][1].shape == (2, 16, 32, 32)
+
+@pytest.mark.parametrize('mode', [False, True])
+def test_compile(tapped, mode):
+    fast = torch.compile(copy.deepcopy(tapped).train(mode), backend='aot_eager') # a fresh copy: its reader is made while compiling
+    (want, fw), (got, fg) = tapped.train(mode)(images(32)), fast(images(32))
+    torch.testing.assert_close(got, want); torch.testing.assert_close(fg, fw)
+
+def test_compile_whole(tapped):
+    want = tapped(images(32))
+    torch.testing.assert_close(torch.compile(tapped, fullgraph=True, backend='aot_eager')(images(32)), want)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_cuda(tapped):
+    want, got = tapped(images(32)), tapped.cuda()(images(32).cuda())
+    torch.testing.assert_close(got[0].cpu(), want[0], rtol=1e-2, atol=1e-2)
+    assert {f.device.type for f in got[1].values()} == {'cuda'} and len(find_taps(tapped.model)) == 3
+
+def test_gradient_reaches_the_student_through_its_taps():
+    student, teacher = Tapped(make(lambda: resnet(8)), [2]), Tapped(make(lambda: resnet(14)), [2]).eval().requires_grad_(False)
+    (student(images(32))[1][2] - teacher(images(32))[1][2]).pow(2).mean().backward()
+    reached = {n.split('.')[0] if 'stages' not in n else n[:8] for n,p in student.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == {'stem', 'stages.0', 'stages.1'} and all(p.grad is None for p in teacher.parameters())
+
+def test_a_tap_is_on_the_way_to_the_logits():
+    logits, features = Tapped(make(tvm.resnet18), ['bn1', 'relu'])(images())
+    for f in features.values(): assert torch.autograd.grad(logits.sum(), f, retain_graph=True)[0].abs().sum() > 0
+
+def test_find_taps_leaves_no_trace():
+    model = make(tvm.densenet121); model.features.denseblock1.eval()
+    before, modes, rng = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()], torch.get_rng_state()
+    find_taps(model, 64); Tapped(model, [1, -1], size=64)
+    assert torch.equal(rng, torch.get_rng_state()) and modes == [m.training for m in model.modules()]
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
+
+def test_channels_device_and_dtype_are_the_models_own():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)).double()
+    net(torch.zeros(1, 1, 8, 8).double())
+    assert find_taps(net, 8)[-1].post == '3'
+
+class Untraceable(nn.Module):
+    def __init__(self): super().__init__(); self.a, self.b, self.act, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Linear(4, 5)
+    def forward(self, x): return self.fc(self.act((self.a if x.mean() > 0 else self.b)(x)).mean((2, 3)))
+
+def test_hooks_where_there_is_no_graph():
+    model, xb = make(Untraceable), images(8).abs()
+    with pytest.warns(UserWarning, match='hooks') as warned: tapped = Tapped(model, ['act'])
+    assert len(warned) == 1
+    logits, features = tapped(xb)
+    assert torch.equal(logits, model(xb)) and torch.equal(features['act'], model.a(xb).relu()) and not model.act._forward_hooks
+    with torch.inference_mode(): assert torch.equal(tapped(xb)[1]['act'], features['act'])
+
+@pytest.mark.filterwarnings('ignore')
+def test_hooks_fail_aloud():
+    model, xb = make(Untraceable), images(8).abs()
+    with pytest.raises(RuntimeError, match="'b' did not run"): Tapped(model, ['b'])(xb)
+    with pytest.raises(RuntimeError, match="'a' was written over in place"): Tapped(model, ['a'])(xb)
+    with pytest.raises(RuntimeError, match='ran twice'): Tapped(nn.Sequential(model, Twice()), ['1.fc'])(xb)
+    assert all(not m._forward_hooks for m in model.modules())
+    with pytest.raises(ValueError, match='did you mean'): Tapped(model, ['acts'])
+    with pytest.raises(ValueError, match='cannot be traced'): find_taps(model)
+    with pytest.raises(ValueError, match='cannot be traced'): Tapped(model, [1])
+
+class Twice(nn.Module):
+    def __init__(self): super().__init__(); self.fc = nn.Linear(5, 5)
+    def forward(self, x): return self.fc(self.fc(x)) if x.sum() == x.sum() else x
+
+def test_errors():
+    model = make(lambda: resnet(8))
+    with pytest.raises(ValueError, match='tap first, compile after'): Tapped(torch.compile(model), ['stem'])
+    with pytest.raises(ValueError, match='tap first, compile after'): find_taps(torch.compile(model))
+    with pytest.raises(TypeError, match='nn.Module'): Tapped(lambda x: x, [1])
+    with pytest.raises(ValueError, match='did you mean stages.2'): Tapped(model, ['stages.3'])
+    with pytest.raises(ValueError, match='there is no stage 4'): Tapped(model, [4])
+    with pytest.raises(ValueError, match='give a larger size'): find_taps(model, 1)
+    with pytest.raises(ValueError, match="has no 'pre'"): tap_name(make(tvm.shufflenet_v2_x1_0), 1, 'pre', size=64)
+
+def test_auxiliary_heads_are_refused_in_train_mode():
+    model = make(lambda: tvm.googlenet(init_weights=False))
+    tapped = Tapped(model, ['inception3b']).eval()
+    assert torch.equal(tapped(images())[0], model(images()))
+    for names in (['inception3b'], []):
+        with pytest.raises(TypeError, match='aux_logits=False'): Tapped(model, names).train()(images(224))
+    assert Tapped(make(lambda: tvm.googlenet(aux_logits=False, init_weights=False)), ['inception3b']).train()(images())[0].shape == (2, 1000)
+
+def test_no_names_is_the_model():
+    model, xb = make(Untraceable), images(8)
+    logits, features = Tapped(model)(xb)
+    assert torch.equal(logits, model(xb)) and features == {}
