@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it makes. After that no network is needed.
 PYTHON ?= python3
-CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 BIN := .venv/bin
 QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))

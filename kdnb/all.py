@@ -10,3 +10,5 @@ from kdnb.terms import *
 from kdnb.schemes import *
 from kdnb.runs import *
 from kdnb.learner import *
+from kdnb.callbacks import *
+from kdnb.show import *

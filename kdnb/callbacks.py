@@ -53,7 +53,7 @@ def _draw(self, learn):
     self.bar.write(_cells(learn.history[-1]), table=True)
     curves = live_curves(learn.history)
     self.bar.names = list(curves)
-    self.bar.update_graph(list(curves.values()), [1, max(2, learn.epochs)], [0, 105])
+    self.bar.update_graph(list(curves.values()), [1, max(2, learn.epochs)], [0, 105], figsize=(4.8, 2.8))
 
 Progress._draw = _draw
 Learner.callbacks = [Progress]

@@ -156,13 +156,13 @@ Learner._train_epoch = _train_epoch
 # %% ../nbs/51_learner.ipynb #one-epoch
 def _one_epoch(self):
     "Train, check, score, remember."
-    start, row = time.perf_counter(), dict(epoch=self.epoch+1, lr=self.sched.get_last_lr()[0])
+    start, row = time.perf_counter(), dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
     self.scheme.begin_epoch(self.epoch, self.epochs)
     with seeded(key(self.seed, self.epoch, 'dropout')): table, names, hits = self._train_epoch()
     _check_finite(table, names, self.scheme, row)
     trained = time.perf_counter() - start
     self.sched.step(); self.epoch += 1
-    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=100*hits.item()/len(self.data.train))
+    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=round(100*hits.item()/len(self.data.train), 3))
     split = 'valid' if self.data.valid else 'test'
     row |= {f'{split}_acc': max(self.validate(split).values()), 'seconds': round(time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
     self.history.append(row); self._save(row, f'{split}_acc')
@@ -178,7 +178,7 @@ def _validate(self,
     if split not in ('train', 'valid', 'test'): raise unknown('split', split, ['train', 'valid', 'test'])
     images = getattr(self.data, split)
     if images is None: raise ValueError("this data has no valid split: load it with valid=0.1, or validate('test')")
-    with self.autocast(): return {name: accuracy(*predict(m, images)) for name, m in self.scheme.models_to_score().items()}
+    with self.autocast(): return {name: round(accuracy(*predict(m, images)), 3) for name, m in self.scheme.models_to_score().items()}
 
 Learner.validate = _validate
 

@@ -127,7 +127,7 @@ def _draw_attention(
         row[0].imshow(photo)
         top = max(m[r].max().item() for m in maps.values())
         for ax, (k, m) in zip(row[1:], maps.items()):
-            ax.imshow(m[r, 0], cmap=_levels('inferno'), vmin=0, vmax=top, interpolation='nearest')
+            ax.imshow(m[r, 0].numpy(), cmap=_levels('inferno'), vmin=0, vmax=top, interpolation='nearest')
             if not r: ax.set_title(f'{k}\n{heads[k]:.2f}', fontsize=8, pad=4)
 
 # %% ../nbs/60_show.ipynb #stage-name
@@ -161,7 +161,7 @@ def _bar(fig, box, image, text, ticks): # box: left, top, width, height in inche
     bar.ax.tick_params(labelsize=6.5, length=2, pad=2); bar.ax.set_title(text, fontsize=7, pad=3)
 
 def _draw_matrix(ax, sim, cmap, low, high):
-    return ax.imshow(sim.masked_fill(torch.eye(len(sim), dtype=torch.bool), math.nan), cmap=_levels(cmap), vmin=low, vmax=high, interpolation='nearest')
+    return ax.imshow(sim.clone().fill_diagonal_(math.nan).numpy(), cmap=_levels(cmap), vmin=low, vmax=high, interpolation='nearest')
 
 # %% ../nbs/60_show.ipynb #draw-similarity
 def _draw_similarity(
@@ -173,7 +173,7 @@ def _draw_similarity(
     "A matrix for each model, and below it what differs from the first."
     (ref, first), *others = sims.items()
     away = ~torch.eye(len(first), dtype=torch.bool)
-    low, high = np.percentile(torch.cat([m[away] for m in sims.values()]), [1, 99])
+    low, high = np.percentile(torch.cat([m[away] for m in sims.values()]).numpy(), [1, 99])
     axes = _squares(fig, left, top, 1 + bool(others), len(sims), side, (gap, .5))
     for ax, (k, m) in zip(axes[0], sims.items()):
         image = _draw_matrix(ax, m, 'viridis', low, high); ax.set_title(k, fontsize=8, pad=4); ax.set_xlabel(captions[k], fontsize=7, labelpad=3)
@@ -183,7 +183,7 @@ def _draw_similarity(
 # %% ../nbs/60_show.ipynb #draw-differences
 def _draw_differences(fig, axes, left, top, side, others, first, ref):
     away = ~torch.eye(len(first), dtype=torch.bool)
-    high = np.percentile(torch.cat([(m - first)[away] for m in others.values()]).abs(), 99) or 1.
+    high = np.percentile(torch.cat([(m - first)[away] for m in others.values()]).abs().numpy(), 99) or 1.
     for ax, m in zip(axes[1:], others.values()):
         image = _draw_matrix(ax, m - first, 'RdBu_r', -high, high)
         ax.set_xlabel(f'minus {ref}\nmean size {(m - first)[away].abs().mean():.3f}', fontsize=7, labelpad=3)

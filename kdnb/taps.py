@@ -350,6 +350,16 @@ def tap_name(
     if name := getattr(row, reading): return name
     raise ValueError(f"stage {row.stage} of {type(model).__name__} has no {reading!r}: it has {', '.join(r for r in ('sum', 'pre', 'post') if getattr(row, r))}")
 
+# %% ../nbs/20_taps.ipynb #reader-now
+def _reader_now(tapped): # made when a mode is first met
+    mode = tapped.model.training
+    if mode not in tapped._readers: tapped._readers[mode] = _reader(tapped.model, list(tapped.at.values()))
+    return tapped._readers[mode]
+
+def _checked(logits):
+    if isinstance(logits, Tensor): return logits
+    raise TypeError(f'the model returned a {type(logits).__name__} in place of logits: build it without auxiliary heads (aux_logits=False)')
+
 # %% ../nbs/20_taps.ipynb #tapped
 class Tapped(nn.Module):
     "A model and the places to read: `Tapped(x)` -> (logits, {name: feature})."
@@ -363,17 +373,16 @@ class Tapped(nn.Module):
         names = [names] if isinstance(names, (str, int)) else list(names)
         taps = find_taps(model, size) if any(isinstance(n, int) for n in names) else None
         self.model, self._readers, self.at = model, {}, {n: n if isinstance(n, str) else taps[n].post for n in names}
-        if names: self._reader_now()
-
-    def _reader_now(self): # for the mode that the model is in
-        mode = self.model.training
-        if mode not in self._readers: self._readers[mode] = _reader(self.model, list(self.at.values()))
-        return self._readers[mode]
+        if names: _reader_now(self)
 
     def forward(self, x):
-        logits, features = self._reader_now()(self.model, x) if self.at else (self.model(x), [])
-        if isinstance(logits, Tensor): return logits, dict(zip(self.at, features))
-        raise TypeError(f'the model returned a {type(logits).__name__} in place of logits: build it without auxiliary heads (aux_logits=False)')
+        logits, features = _reader_now(self)(self.model, x) if self.at else (self.model(x), [])
+        return _checked(logits), dict(zip(self.at, features))
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.at: _reader_now(self) # torch.compile finds it ready
+        return self
 
     def extra_repr(self): return f'taps={list(self.at)}'
     def __getstate__(self): return {**self.__dict__, '_readers': {}}

@@ -186,6 +186,10 @@ def test_compile_whole(tapped):
     want = tapped(images(32))
     torch.testing.assert_close(torch.compile(tapped, fullgraph=True, backend='aot_eager')(images(32)), want)
 
+def test_compile_whole_after_a_change_of_mode(tapped):
+    fast = torch.compile(copy.deepcopy(tapped).train().eval(), fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(fast(images(32)), tapped(images(32)))
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_cuda(tapped):
     want, got = tapped(images(32)), tapped.cuda()(images(32).cuda())
