@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['differences', 'Files', 'Run', 'save_state', 'load_state', 'write_history', 'read_history', 'open_run', 'device_name',
-           'about']
+           'about', 'stamp']
 
 # %% ../nbs/50_runs.ipynb #imports
 import datetime, io, json, platform, sys
@@ -132,3 +132,15 @@ def about(
     from kdnb import __version__
     return dict(date=datetime.date.today().isoformat(), device=device_name(device), kdnb=__version__, torch=str(torch.__version__), torchvision=str(torchvision.__version__),
                 python=platform.python_version(), command=' '.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if 'ipykernel' not in sys.modules else 'notebook')
+
+# %% ../nbs/50_runs.ipynb #stamp
+def stamp(
+    *runs, # learners, or runs by name or path
+)->str:
+    "Data, epochs, seeds, devices, versions and dates of some runs, and REDUCED where they are."
+    runs = [r if isinstance(r, Run) else r.run if hasattr(r, 'run') else Run(r) for r in runs]
+    configs = [r.json('config.json') for r in runs]
+    def each(f): return ', '.join(dict.fromkeys(f(c) for c in configs))
+    return ' · '.join(filter(None, [each(lambda c: f"{c['data']['name']} ({c['data']['n_train']:,} training images)"), each(lambda c: str(c['epochs'])) + ' epochs',
+        'seeds ' + each(lambda c: str(c['seed'])), each(lambda c: c['about']['device']), 'torch ' + each(lambda c: c['about']['torch']),
+        each(lambda c: c['about']['date']), each(lambda c: c['about']['reduced'])]))

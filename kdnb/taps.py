@@ -31,6 +31,9 @@ class _Tracer(NodePathTracer):
     def __init__(self): super().__init__(); self.made = {}
 
     def proxy(self, node): return _Proxy(node, self)
+    def create_proxy(self, *args, **kwargs):
+        if not torch.is_grad_enabled(): raise ValueError('its forward switches gradients off, which a graph does not hold')
+        return super().create_proxy(*args, **kwargs)
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         return self.root.forward, [self.create_proxy('placeholder', 'x', (), {})] # other arguments keep their defaults
@@ -55,7 +58,7 @@ def _record(model): # -> graph, tracer
     if hasattr(model, '_orig_mod'): raise ValueError('this model is compiled: tap first, compile after, as in torch.compile(Tapped(model, names))')
     tracer, known = _Tracer(), set(vars(model))
     try:
-        with _untouched(model):
+        with torch.enable_grad(), _untouched(model):
             graph = tracer.trace(model)
             if any('_tensor_constant' in k for k in set(vars(model)) - known): raise ValueError('its forward makes a tensor of its own')
     except Exception as e: raise fx.proxy.TraceError(_untraced.format(type(model).__name__, (str(e).splitlines() or ['?'])[0][:100])) from e
@@ -105,7 +108,7 @@ def _find(trace, name): # -> node
 
 # %% ../nbs/20_taps.ipynb #inplace
 _views = ('view', 'reshape', 'flatten', 'transpose', 'permute', 'chunk', 'split', 'getitem', 'narrow', 'select', 'squeeze', 'expand', 'contiguous',
-          'identity', 'dropout', 'stochastic', 'detach', 'getattr', 'unbind', 'swap', 'movedim') # what may return its input's own memory
+          'identity', 'dropout', 'stochastic', 'detach', 'getattr', 'unbind', 'swap', 'movedim', 'to', 'float', 'type', 'unflatten') # what may return its input's own memory
 
 def _writes(trace, n): # does this operation write over its first input?
     if n.op == 'call_module': return getattr(trace.model.get_submodule(n.target), 'inplace', False) is True
@@ -350,11 +353,17 @@ def tap_name(
     if name := getattr(row, reading): return name
     raise ValueError(f"stage {row.stage} of {type(model).__name__} has no {reading!r}: it has {', '.join(r for r in ('sum', 'pre', 'post') if getattr(row, r))}")
 
-# %% ../nbs/20_taps.ipynb #reader-now
-def _reader_now(tapped): # made when a mode is first met
+# %% ../nbs/20_taps.ipynb #ready
+def _places(model, names, size): # {as asked: name}
+    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
+    names = [names] if isinstance(names, (str, int)) else list(names)
+    taps = None if all(isinstance(n, str) for n in names) else find_taps(model, size)
+    return {n: n if isinstance(n, str) else taps[n].post for n in names}
+
+def _ready(tapped): # with a reader for the mode that its model is in
     mode = tapped.model.training
-    if mode not in tapped._readers: tapped._readers[mode] = _reader(tapped.model, list(tapped.at.values()))
-    return tapped._readers[mode]
+    if tapped.at and mode not in tapped._readers: tapped._readers[mode] = _reader(tapped.model, list(tapped.at.values()))
+    return tapped
 
 def _checked(logits):
     if isinstance(logits, Tensor): return logits
@@ -369,20 +378,14 @@ class Tapped(nn.Module):
         size:int=None,   # height and width of the images, to find stages with
     ):
         super().__init__()
-        if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
-        names = [names] if isinstance(names, (str, int)) else list(names)
-        taps = find_taps(model, size) if any(isinstance(n, int) for n in names) else None
-        self.model, self._readers, self.at = model, {}, {n: n if isinstance(n, str) else taps[n].post for n in names}
-        if names: _reader_now(self)
+        self.at = _places(model, names, size)
+        self.model, self._readers = model, {}
+        _ready(self)
 
     def forward(self, x):
-        logits, features = _reader_now(self)(self.model, x) if self.at else (self.model(x), [])
+        logits, features = _ready(self)._readers[self.model.training](self.model, x) if self.at else (self.model(x), [])
         return _checked(logits), dict(zip(self.at, features))
 
-    def train(self, mode=True):
-        super().train(mode)
-        if self.at: _reader_now(self) # torch.compile finds it ready
-        return self
-
+    def train(self, mode=True): return _ready(super().train(mode)) # so that torch.compile finds it ready
     def extra_repr(self): return f'taps={list(self.at)}'
     def __getstate__(self): return {**self.__dict__, '_readers': {}}

@@ -230,6 +230,19 @@ def test_hooks_where_there_is_no_graph():
     assert torch.equal(logits, model(xb)) and torch.equal(features['act'], model.a(xb).relu()) and not model.act._forward_hooks
     with torch.inference_mode(): assert torch.equal(tapped(xb)[1]['act'], features['act'])
 
+class HalfFrozen(nn.Module):
+    "A graph does not hold `with torch.no_grad()`: the gradient would flow where the model stops it."
+    def __init__(self): super().__init__(); self.a, self.b, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+    def forward(self, x):
+        with torch.no_grad(): x = self.a(x)
+        return self.fc(self.b(x).mean((2, 3)))
+
+def test_gradients_that_forward_switches_off():
+    with pytest.warns(UserWarning, match='gradients off'), torch.no_grad(): tapped = Tapped(make(HalfFrozen), ['b'])
+    logits, features = tapped(images(8))
+    logits.sum().backward()
+    assert tapped.model.a.weight.grad is None and features['b'].requires_grad
+
 @pytest.mark.filterwarnings('ignore')
 def test_hooks_fail_aloud():
     model, xb = make(Untraceable), images(8).abs()
