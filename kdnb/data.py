@@ -388,6 +388,13 @@ def _reduced(name, n, full):
     "'' where all training images are used of a set that papers report on."
     return f'{n} of {full:,} training images' if n < full else 'digits' if name == 'digits' else ''
 
+# %% ../nbs/00_data.ipynb #asked
+def _check_asked(recipe, size):
+    "The recipe's entry, or an error for a recipe or a size that cannot be."
+    if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
+    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    return _recipes[recipe]
+
 # %% ../nbs/00_data.ipynb #load-data
 def load_data(
     name,           # 'digits', 'cifar10', 'cifar100', a folder of class folders, or an .npz (x_train, y_train, x_test, y_test; NHWC uint8)
@@ -402,11 +409,9 @@ def load_data(
     split_seed=0,   # of the draws of valid and n_train; never the run's seed
 )->Data:
     "A data set by its name or path, cut into train, valid and test, on the device."
-    if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
-    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
-    rbs, padding, *constants = _recipes[recipe]
+    rbs, padding, *constants = _check_asked(recipe, size)             # before anything is downloaded
     if augment == 'auto': augment = ('crop' if name == 'digits' else 'crop_flip') + padding
-    _parse_augment(augment); device = _as_device(device)              # before anything is downloaded
+    _parse_augment(augment); device = _as_device(device)
     label, (x, y), (xt, yt), classes = _source(name, size, root)
     if size: _check_bytes(len(x) + len(xt), size)
     x, xt = (_as_images(_fit(i, size)) for i in (x, xt))

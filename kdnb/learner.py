@@ -135,8 +135,12 @@ class Learner:
         self.cbs = None if cbs is None else [*(c() for c in self.callbacks), *cbs]
         self.init, self.epoch, self.epochs, self.history, self.best, self.result = self._weights(), 0, None, [], None, None
     @property
-    def student(self): return self.scheme.student
-    def autocast(self): return torch.autocast(self.data.device.type, self.dtype, enabled=self.dtype is not None)
+    def student(self):
+        "The bare module that learns."
+        return self.scheme.student
+    def autocast(self):
+        "The number format of the forward pass, as a context."
+        return torch.autocast(self.data.device.type, self.dtype, enabled=self.dtype is not None)
 
 # %% ../nbs/51_learner.ipynb #train-epoch
 def _train_epoch(self):

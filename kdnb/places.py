@@ -15,10 +15,11 @@ def unknown(
     name,      # what was asked for
     known,     # the names there are
 )->ValueError: # to be raised by the caller
-    "The error for a name nobody knows: the nearest names, or all of them."
+    "The error for a name nobody knows: the nearest names, or the first twenty."
     known = [str(k) for k in known]
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=.5)
-    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known)}"))
+    more = f' and {len(known)-20} more' if len(known) > 20 else ''
+    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20])}{more}"))
 
 # %% ../nbs/000_places.ipynb #data-root
 def data_root(

@@ -54,16 +54,26 @@ class Frozen(nn.Module):
         super().__init__()
         self.prepare, self.trained_on = prepare, None
         self.tap(teacher.requires_grad_(False), taps)
-    def tap(self, teacher, taps): self.__dict__['net'] = Tapped(teacher, list(taps)).eval()   # not a submodule: see above
+    def tap(self, teacher, taps):
+        "Read these places from now on."
+        self.__dict__['net'] = Tapped(teacher, list(taps)).eval()                        # not a submodule: see above
     @property
-    def model(self): return self.net.model
-    def _apply(self, *args, **kwargs):
-        self.net._apply(*args, **kwargs)
-        return super()._apply(*args, **kwargs)
-    @torch.no_grad()
-    def forward(self, x):
-        if self.model.training: self.net.eval()      # somebody called .train() on the very module
-        return self.net(self.prepare(x) if self.prepare else x)
+    def model(self):
+        "The very module that teaches."
+        return self.net.model
+
+# %% ../nbs/41_schemes.ipynb #frozen-forward
+def _apply(self, *args, **kwargs): # what .to(), .double() and .cuda() call
+    self.net._apply(*args, **kwargs)
+    return nn.Module._apply(self, *args, **kwargs)
+
+@torch.no_grad()
+def _frozen_forward(self, x):
+    "(logits, {tap: feature}) of a batch."
+    if self.model.training: self.net.eval()          # somebody called .train() on the very module
+    return self.net(self.prepare(x) if self.prepare else x)
+
+Frozen._apply, Frozen.forward = _apply, _frozen_forward
 
 # %% ../nbs/41_schemes.ipynb #as-module
 def _as_model(who):
@@ -121,7 +131,9 @@ class Distill(Scheme):
         self.trained_on = self.teacher.trained_on
         self._tap(student, size)
     @property
-    def student(self): return self.net.model
+    def student(self):
+        "The bare student."
+        return self.net.model
     def describe(self):
         "For config.json: the method with every weight, and the teacher's hash."
         return dict(scheme='Distill', method=repr(self.method), teacher=weights_hash(self.teacher.model))
@@ -160,6 +172,7 @@ def _features(self, name, pairs, fs, ft):
     return [m(f) for m, f in zip(self.adapters[name], s)] if name in self.adapters else s, t
 
 def _forward(self, x, y):
+    "Each term's weighted loss, and the student's logits."
     (zs, fs), (zt, ft), losses = self.net(x), self.teacher(x), {}
     for name, term, pairs in zip(self.names, self.method, self.pairs):
         s, t = (zs, zt) if term.taps is None else self._features(name, pairs, fs, ft)
