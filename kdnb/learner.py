@@ -182,7 +182,7 @@ def _validate(self,
     if split not in ('train', 'valid', 'test'): raise unknown('split', split, ['train', 'valid', 'test'])
     images = getattr(self.data, split)
     if images is None: raise ValueError("this data has no valid split: load it with valid=0.1, or validate('test')")
-    with self.autocast(): return {name: round(accuracy(*predict(m, images)), 3) for name, m in self.scheme.models_to_score().items()}
+    return {name: round(accuracy(*predict(m, images)), 3) for name, m in self.scheme.models_to_score().items()}
 
 Learner.validate = _validate
 

@@ -367,6 +367,15 @@ def _label_rows(fig, side, picked, truth):
         y = .97 + r*(side+.05)
         _say(fig, .1, y, kind, fontsize=7, weight='bold'); _say(fig, .1, y + .26*bool(kind), textwrap.fill(f'label: {name}'.replace('_', ' '), 16, max_lines=2), fontsize=7, color='.35')
 
+# %% ../nbs/60_show.ipynb #write-words
+def _write_words(fig, left, under, below, table, text, title, where, reference): # the places in inches
+    "The title, what the two halves show, the table and the note."
+    _say(fig, .1, .08, title, fontsize=9, weight='bold')
+    _say(fig, .1, .3, f'Where they look, at {where}.\nAbove: likeness to {reference}, att. in the table.')
+    _say(fig, left, .3, f'What they find alike, at {where}:\nimages sorted by class, the diagonal left out')
+    _say(fig, left, under, table, family='monospace', fontsize=min(8, (9.95-left)*72/.605/table.index('\n')), linespacing=1.3)
+    _say(fig, left, below, text, fontsize=7, linespacing=1.25)
+
 # %% ../nbs/60_show.ipynb #draw-page
 def _draw_page(photos, picked, truth, maps, sims, rows, note, where):
     side, cols = min(.62, 3.4/(1 + len(maps)) - .05), 1 + len(maps)
@@ -381,11 +390,7 @@ def _draw_page(photos, picked, truth, maps, sims, rows, note, where):
     _draw_attention(axes, photos, maps, {r['name']: r['attention'] for r in rows})
     _label_rows(fig, side, picked, truth)
     _draw_similarity(fig, left, .95, wide, slot - wide, sims, {r['name']: f"CKA {r['cka']:.2f}\nblocks {_number('.3f', r['contrast'])}" for r in rows})
-    _say(fig, .1, .08, note[0], fontsize=9, weight='bold')
-    _say(fig, .1, .3, f'Where they look, at {where}.\nAbove: likeness to {next(iter(maps))}, att. in the table.')
-    _say(fig, left, .3, f'What they find alike, at {where}:\nimages sorted by class, the diagonal left out')
-    _say(fig, left, under, table, family='monospace', fontsize=min(8, (9.95-left)*72/.605/table.index('\n')), linespacing=1.3)
-    _say(fig, left, below, text, fontsize=7, linespacing=1.25)
+    _write_words(fig, left, under, below, table, text, note[0], where, next(iter(maps)))
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #compare-fn
