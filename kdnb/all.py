@@ -6,6 +6,10 @@ from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *
 from kdnb.losses.logit import *
+from kdnb.losses.modern import *
+from kdnb.losses.feature import *
+from kdnb.losses.review import *
+from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.schemes import *
 from kdnb.runs import *

@@ -34,6 +34,7 @@ _what = {
 _how = {
     '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
     '--teacher': dict(help='run (name or folder) of the model that teaches; without it the student learns from the labels alone'),
+    '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
     '--method':  dict(help="what is handed over, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'; default kd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -55,11 +56,11 @@ def _parser(prog, says, example, *groups):
     return p
 
 # %% ../nbs/71_cli.ipynb #as-options
-def _in_a_shell(text, parser):
-    "'start over with fresh=True' -> 'start over with --fresh', for the options that a command has."
-    names = {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
+def _in_a_shell(text):
+    "'start over with fresh=True' -> 'start over with --fresh', for the options that there are."
+    names = {option.strip('-').replace('-', '_'): option for option in (*_what, *_how)}
     def option(m): return m[0] if m[1] not in names else names[m[1]] + ('' if m[2] in ('True', None) else f' {m[2]}')
-    return re.sub(r"\b([a-z_]+)=(True|[\w.]+)?", option, text)
+    return re.sub(r"(?<![\w/])([a-z_]+)=(True|[\w.]+|'\w+')?", option, text)
 
 # %% ../nbs/71_cli.ipynb #run-command
 def _command(do, parser, argv):
@@ -68,7 +69,7 @@ def _command(do, parser, argv):
     try: return do(args) or 0
     except KeyboardInterrupt: return 130
     except (ValueError, TypeError, OSError, RuntimeError) as e:
-        print(f'{parser.prog}: {_in_a_shell(str(e), parser)}', file=sys.stderr)
+        print(f"{parser.prog}: {_in_a_shell(' '.join(map(str.strip, str(e).splitlines())))}", file=sys.stderr)
         return 1
 
 # %% ../nbs/71_cli.ipynb #run-name
@@ -77,6 +78,11 @@ def _run_name(a):
     parts = [run_path(a.data).stem, a.student, a.method if a.teacher else 'alone', str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
+# %% ../nbs/71_cli.ipynb #teacher
+def _teacher(a, data):
+    "The run that teaches, or its weights in a model that the options name."
+    return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes)) if a.teacher_model else a.teacher
+
 # %% ../nbs/71_cli.ipynb #build
 def _learner(a):
     "What the options describe, ready to fit; nothing is written yet."
@@ -84,7 +90,7 @@ def _learner(a):
     print(data)
     with seeded(a.seed):
         model = create_model(a.student, data.num_classes)
-        if a.teacher: model = Distill(model, a.teacher, a.method, size=data.size)
+        if a.teacher: model = Distill(model, _teacher(a, data), a.method, size=data.size)
     learn = Learner(model, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
     print(f'{a.student}: {num_params(learn.student):,} parameters' + (f', taught by {a.teacher}: {model.method}' if a.teacher else ', alone'))
     return learn
@@ -124,7 +130,7 @@ def _data_of(config, a):
     "The data of a run, loaded again; refused where it is not the same."
     d = config['data']
     data = load_data(a.data or d['name'], size=d['size'], bs=d['bs'], valid=d['n_valid'], n_train=d['n_train'], root=a.root, device=a.device,
-                     augment=d['augment'], recipe=config['recipe'], split_seed=d['split_seed'])
+                     augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'])
     if differ := differences(d, json.loads(json.dumps(data.describe()))): raise ValueError(f"this is not the data of the run: {'; '.join(differ)}")
     return data
 
@@ -132,18 +138,21 @@ def _data_of(config, a):
 def _test(a):
     run = Run(a.run)
     config, recorded = run.json('config.json'), run.json('result.json') or {}
-    if config is None: raise OSError(f'{a.run} is not a run: there is no {run.path}/config.json')
+    if not config or 'data' not in config: raise OSError(f"{a.run} is not a run: there is no {run.path/'config.json'} of kdnb; give the name or the folder of a run")
     images = getattr(data := _data_of(config, a), a.split)
     if images is None: raise ValueError('this run has no valid split: say --split test')
     for which in ('last', 'best'):
-        z, y = predict(load_model(run.path, which).to(data.device, memory_format=torch.channels_last), images)
+        if run.read(f'{which}.pt') is None: continue               # a run without valid images keeps no best
+        model = create_model(a.student, data.num_classes) if a.student else None
+        z, y = predict(load_model(run.path, which, model).to(data.device, memory_format=torch.channels_last), images)
         was = recorded.get(which, {}).get('test_acc') if a.split == 'test' else None
-        print(f'{which}  {a.split} {accuracy(z, y):.2f} %  calibration error {calibration_error(z, y):.2f} %  {len(y):,} images' + (f'  recorded {was:.2f} %' if was else ''))
+        print(f'{which}  {a.split} {accuracy(z, y):.2f} %  calibration error {calibration_error(z, y):.2f} %  {len(y):,} images' + (f'  recorded {was:.2f} %' if was is not None else ''))
 
 # %% ../nbs/71_cli.ipynb #kdnb-test
 def kdnb_test(argv=None)->int: # exit code
     "The command kdnb_test: score a run's last and best weights again."
     again = {k: _what[k] for k in ('--root', '--device')} | {
         '--data': dict(help="where the run's data are, if they came from a folder or an .npz"),
+        '--student': dict(help='how the model is built, if the run does not say (package.module:function)'),
         '--split': dict(default='test', choices=['train', 'valid', 'test'], help='which images to score')}
     return _command(_test, _parser('kdnb_test', "Score a run's last and best weights again.", 'kdnb_test taught', {'run': dict(help='name or folder of a run')}, again), argv)

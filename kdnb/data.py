@@ -38,6 +38,7 @@ def _as_labels(y, n, c):
 # %% ../nbs/00_data.ipynb #split
 class Split:
     "Images `x` (N, 3, H, H) uint8 and labels `y` (N,) on the device; iterating gives normalised batches, in order, not augmented."
+    left_out = 0
     def __init__(self, x, y, mean, std, bs, device):
         self._keep(x.permute(0, 2, 3, 1), device)
         self.y, self.bs, self.size = y.to(device), bs, x.shape[-1]
@@ -46,10 +47,13 @@ class Split:
     @property
     def x(self): "The images, (N, 3, H, H) uint8."; return self.store.permute(0, 3, 1, 2)
     @property
-    def num_batches(self): "Batches in one pass."; return math.ceil(len(self)/self.bs)
+    def num_batches(self): "Batches in one pass."; return math.ceil((len(self)-self.left_out)/self.bs)
     def normalise(self, x): "uint8 as float32, channels last."; return x.to(torch.float32, memory_format=torch.channels_last).sub_(self.mean).div_(self.std)
     def __len__(self): return len(self.y)
-    def __iter__(self): return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
+    def in_order(self):
+        "Batches in order, not augmented, of a split of either kind: what scores are taken on."
+        return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
+    def __iter__(self): return self.in_order()
 
 # %% ../nbs/00_data.ipynb #channel-stats
 def channel_stats(
@@ -100,6 +104,7 @@ class TrainSplit(Split):
         self.words = _parse_augment(augment)
         self.pad = max(1, x.shape[-1]//8) if self.words else 0
         super().__init__(x, y, mean, std, bs, device)
+        self.left_out = int(len(self) > 1 == len(self) % bs)     # no batch of a single image: BatchNorm cannot learn from one
     def _keep(self, x, device):
         self.store, h = _pad_images(x, self.pad, 'reflect' in self.words).to(device).contiguous(), x.shape[1]
         self.windows = self.store.unfold(1, h, 1).unfold(2, h, 1).permute(0, 1, 2, 4, 5, 3)
@@ -119,7 +124,7 @@ def _batch(self, image, oy, ox, flip, cy, cx):
 def _epoch(self, seed, epoch):
     "The batches of one epoch: the same for the same seed and epoch."
     draws = _draw_epoch(len(self), self.pad, self.size, seed, epoch).to(self.store.device)
-    return (self._batch(*d) for d in draws.split(self.bs, 1))
+    return (self._batch(*d) for d in draws[:, :len(self)-self.left_out].split(self.bs, 1))
 
 TrainSplit._batch, TrainSplit.epoch = _batch, _epoch
 
@@ -144,7 +149,10 @@ def _cut(y, valid, n_train, split_seed):
     if n_train is None: return rest, va
     if type(n_train) is not int or not c <= n_train <= len(rest):
         raise ValueError(f'n_train={n_train!r}: give at least one image for each of the {c} classes, and at most the {len(rest)} that valid leaves of {n}')
-    return rest[_stratified(y[rest], n_train, split_seed, 'train')], va
+    tr = rest[_stratified(y[rest], n_train, split_seed, 'train')]
+    if len(none := (y[tr].bincount(minlength=int(y.max())+1) < (y.bincount() > 0)).nonzero()):
+        raise ValueError(f'n_train={n_train}: class {none[0].item()} is so rare that its share is no image: give a larger n_train')
+    return tr, va
 
 # %% ../nbs/00_data.ipynb #checksum-fn
 def _checksum(*parts): # tensors or None
@@ -208,7 +216,7 @@ class Data:
         (x, y), va, te = _as_pair(train, c), None if valid is None else _as_pair(valid, c), _as_pair(test, c)
         _check_splits(x, va, te, bs)
         self.size, (self.mean, self.std) = x.shape[-1], stats or channel_stats(x)
-        self._split = split or dict(split=_checksum(y, va and va[1]), split_seed=None)
+        self._split = split or dict(split=_checksum(y, va and va[1]), split_seed=None, recipe=None)
         self.train = TrainSplit(x, y, self.mean, self.std, bs, self.device, self.augment)
         self.valid, self.test = (s and Split(*s, self.mean, self.std, max(bs, 256), self.device) for s in (va, te))
     def one_batch(self): "A training batch, the same each time."; return next(self.train.epoch(0, 0))
@@ -419,6 +427,6 @@ def load_data(
     tr, va = _cut(y, valid, n_train, split_seed)
     stats = dict(zip(_cifars, constants)).get(name) or channel_stats(x)
     data = Data((x[tr], y[tr]), (x[va], y[va]) if len(va) else None, (xt, yt), classes, rbs if bs is None else bs, augment, device,
-                name=label, stats=stats, split=dict(split=_checksum(tr, va), split_seed=split_seed))
+                name=label, stats=stats, split=dict(split=_checksum(tr, va), split_seed=split_seed, recipe=recipe or 'crd'))
     data.reduced = _reduced(label, len(tr), len(y) - len(va))
     return data

@@ -6,7 +6,7 @@
 __all__ = ['recipes', 'pick_recipe', 'make_optimiser', 'pick_amp', 'seeded', 'Callback', 'Diverged', 'Learner']
 
 # %% ../nbs/51_learner.ipynb #imports
-import math, time
+import math, operator, time, warnings
 from contextlib import contextmanager
 import torch
 from torch import nn
@@ -36,7 +36,7 @@ def pick_recipe(
     "A recipe, with another learning rate or weight decay where they are given."
     if name not in recipes: raise unknown('recipe', name, recipes)
     for k, v in dict(lr=lr, wd=wd).items():
-        if v is not None and not 0 <= v < math.inf: raise ValueError(f'{k} must be a number from 0 up, not {v}')
+        if v is not None and not (isinstance(v, (int, float)) and 0 <= v < math.inf): raise ValueError(f'{k} must be a number from 0 up, not {v}')
     return recipes[name] | ({} if lr is None else dict(lr=lr)) | ({} if wd is None else dict(wd=wd))
 
 # %% ../nbs/51_learner.ipynb #make-optimiser
@@ -48,7 +48,7 @@ def make_optimiser(
     "SGD and the learning rate's schedule."
     opt = torch.optim.SGD(scheme.param_groups(recipe['wd']), lr=recipe['lr'], momentum=.9, nesterov=recipe['nesterov'], fused=True)
     if recipe['drops'] is None: return opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, epochs)
-    return opt, torch.optim.lr_scheduler.MultiStepLR(opt, [round(f*epochs) for f in recipe['drops']], recipe['gamma'])
+    return opt, torch.optim.lr_scheduler.MultiStepLR(opt, [max(1, round(f*epochs)) for f in recipe['drops']], recipe['gamma'])
 
 # %% ../nbs/51_learner.ipynb #fast-bf16
 def _has_bf16(device):
@@ -73,7 +73,7 @@ def seeded(
     seed:int, # of torch's generators, on the CPU and on GPUs
 ):
     "Inside the `with` torch's randomness is that of `seed`; outside, as if nothing had happened."
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
         yield
 
@@ -101,14 +101,18 @@ def _check_finite(table, names, scheme, row):
     if not torch.stack(torch._foreach_norm([p for g in scheme.param_groups(0) for p in g['params']])).isfinite().all():
         raise Diverged(f"a weight is no longer finite after epoch {row['epoch']}: {remedy}")
 
-# %% ../nbs/51_learner.ipynb #check-fit
-def _check_match(scheme, data):
-    "Refuse a student for other classes, and a teacher used to other images."
-    n = out_classes(scheme.student)
-    if n not in (None, data.num_classes): raise ValueError(f'the model has {n} classes and {data.name} has {data.num_classes}: build it with num_classes={data.num_classes}')
-    seen = scheme.trained_on
-    if seen and any(abs(a-b) > 1e-6 for k in ('mean', 'std') for a, b in zip(seen[k], getattr(data, k))):
-        raise ValueError(f"the teacher saw images normalised by {seen['mean']}, the student would see {list(data.mean)}: load both with the same recipe=, or give Frozen(teacher, prepare=...)")
+# %% ../nbs/51_learner.ipynb #as-scheme
+def _as_scheme(model):
+    "A model learns alone; a scheme is a scheme."
+    if hasattr(model, '_orig_mod'): raise ValueError('this model is compiled: give the model itself, and Learner(..., compile=True)')
+    if not isinstance(model, nn.Module): raise TypeError(f"a learner trains a module or a scheme, such as create_model('resnet20', 10), not {model!r}")
+    return model if isinstance(model, Scheme) else Alone(model)
+
+def _check_data(data, recipe):
+    "Data of ours, and loaded for this recipe or for none."
+    if not isinstance(data, Data): raise TypeError(f"a learner needs data, such as load_data('digits'), not {data!r}")
+    loaded = data.describe()['recipe']
+    if loaded not in (None, recipe): warnings.warn(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}", stacklevel=3)
 
 # %% ../nbs/51_learner.ipynb #learner-class
 class Learner:
@@ -126,10 +130,10 @@ class Learner:
         seed=0,       # of order, augmentation and dropout
         cbs=(),       # more callbacks; None: none at all, nothing is printed
     ):
-        self.data, self.run, self.recipe_name, self.recipe, self.seed = data, Run(run), recipe, pick_recipe(recipe, lr, wd), seed
-        self.scheme = model if isinstance(model, Scheme) else Alone(model)
-        _check_match(self.scheme, data)
-        self.scheme.to(data.device, memory_format=torch.channels_last)
+        self.recipe_name, self.recipe, self.seed = recipe, pick_recipe(recipe, lr, wd), operator.index(seed)
+        _check_data(data, recipe)
+        self.data, self.run, self.scheme = data, Run(run), _as_scheme(model)
+        self.scheme.to(data.device, memory_format=torch.channels_last); self.scheme.check(data)
         self.amp, self.dtype = amp, pick_amp(amp, data.device)
         self.forward = torch.compile(self.scheme) if compile else self.scheme
         self.cbs = None if cbs is None else [*(c() for c in self.callbacks), *cbs]
@@ -144,16 +148,16 @@ class Learner:
 
 # %% ../nbs/51_learner.ipynb #train-epoch
 def _train_epoch(self):
-    "One pass over the training images: the weighted losses of every step (steps, terms), their names, the hits."
-    self.scheme.train(); table, hits = [], 0
+    "One pass over the training images: the weighted losses of every step (steps, terms), their names, the share of hits."
+    self.scheme.train(); table, hits, seen = [], 0, 0
     for x, y in self._wrap('batches', self.data.train.epoch(self.seed, self.epoch)):
         with self.autocast(): losses, logits = self.forward(x, y)
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.opt); self.scaler.update(); self.opt.zero_grad()
         table.append(torch.stack([l.detach() for l in losses.values()]))
-        hits = hits + (next(iter(logits.values())).argmax(1) == y).sum()
+        hits, seen = hits + (next(iter(logits.values())).argmax(1) == y).sum(), seen + len(y)
         self._call('after_batch')
-    return torch.stack(table), list(losses), hits
+    return torch.stack(table), list(losses), hits/seen
 
 Learner._train_epoch = _train_epoch
 
@@ -162,11 +166,11 @@ def _one_epoch(self):
     "Train, check, score, remember."
     start, row = time.perf_counter(), dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
     self.scheme.begin_epoch(self.epoch, self.epochs)
-    with seeded(key(self.seed, self.epoch, 'dropout')): table, names, hits = self._train_epoch()
+    with seeded(key(self.seed, self.epoch, 'dropout')): table, names, right = self._train_epoch()
     _check_finite(table, names, self.scheme, row)
     trained = time.perf_counter() - start
     self.sched.step(); self.epoch += 1
-    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=round(100*hits.item()/len(self.data.train), 3))
+    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=round(100*right.item(), 3))
     split = 'valid' if self.data.valid else 'test'
     row |= {f'{split}_acc': max(self.validate(split).values()), 'seconds': round(time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
     self.history.append(row); self._save(row, f'{split}_acc')
@@ -196,8 +200,9 @@ def _fit(self,
     try:
         self._call('before_fit')
         for _ in self._wrap('epochs', range(self.epoch, epochs)): self._one_epoch()
+        self._finish()
     except (KeyboardInterrupt, Diverged) as e: self._roll_back(e); raise
-    self._finish(); self._call('after_fit')
+    self._call('after_fit')
     return self
 
 Learner.fit = _fit
@@ -230,28 +235,32 @@ Learner._weights = _weights
 
 # %% ../nbs/51_learner.ipynb #save
 def _save(self, row, score):
-    "Write best.pt when this epoch is the best, then last.pt and the history."
+    "Write best.pt when this epoch is the best on valid, then the history, then last.pt."
     model = model_record(self.student)
     if self.best is None or row[score] > self.best[score]:
         self.best = {k: row[k] for k in ('epoch', score)}
-        save_state(self.run, 'best.pt', model)
+        if self.data.valid: save_state(self.run, 'best.pt', model)      # weights that test picked are not kept
     train = dict(rest=_rest(self.scheme), opt=self.opt.state_dict(), sched=self.sched.state_dict(), scaler=self.scaler.state_dict(),
                  epoch=self.epoch, best=self.best, history=self.history)
-    save_state(self.run, 'last.pt', dict(model, train=train))
     write_history(self.run, self.history)
+    save_state(self.run, 'last.pt', dict(model, train=train))
 
 Learner._save = _save
 
 # %% ../nbs/51_learner.ipynb #load
 def _load(self):
     "Put back what last.pt holds."
-    saved = load_state(self.run, 'last.pt'); train = saved['train']
+    saved = load_state(self.run, 'last.pt')
+    if not isinstance(saved, dict) or 'train' not in saved: raise OSError(f'last.pt of {self.run} is not a checkpoint to go on from: restore it, or start over with fresh=True')
+    train = saved['train']
     self._set(dict(state=saved['state'], rest=train['rest']))
-    for k in ('opt', 'sched', 'scaler'): getattr(self, k).load_state_dict(train[k])
     self.epoch, self.best, self.history = train['epoch'], train['best'], train['history']
+    if self.epoch < self.epochs:                                        # what only further training needs
+        for k in ('opt', 'sched', 'scaler'): getattr(self, k).load_state_dict(train[k])
 
 def _set(self, weights):
     "Set what is trained to these weights."
+    if weights['rest'].keys() != _rest(self.scheme).keys(): raise ValueError(f'{self.run} holds other adapters than this scheme: start over with fresh=True')
     self.student.load_state_dict(weights['state'])
     self.scheme.load_state_dict(weights['rest'], strict=False)
 
@@ -260,10 +269,9 @@ Learner._load, Learner._set = _load, _set
 # %% ../nbs/51_learner.ipynb #config
 def _config(self):
     "What was asked for; two runs with the same answers are the same run."
-    student = getattr(self.student, 'call', None) or dict(kind=type(self.student).__name__, params=num_params(self.student))
-    return dict(student=student, **self.scheme.describe(), data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
+    return dict(student=describe_model(self.student), **self.scheme.describe(), data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
                 seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(self.student),
-                reduced=self.reduced, dtype=str(self.dtype or torch.float32).removeprefix('torch.')))
+                reduced=self.reduced, dtype=_dtype_name(self.dtype)))
 
 Learner._config = _config
 
@@ -276,14 +284,25 @@ def _reduced(self):
 
 Learner.reduced = property(_reduced)
 
+# %% ../nbs/51_learner.ipynb #check-fit
+def _check_fit(self, epochs, fresh):
+    "Refuse what cannot be trained, while nothing is written or removed."
+    if type(epochs) is not int or epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs!r}')
+    done, config = (None, None) if fresh else (self.run.json('result.json'), self.run.json('config.json'))
+    if done is None and not any(p.requires_grad for p in self.scheme.parameters()): raise ValueError('every parameter of this model is frozen (it has become a teacher): train a model of its own')
+    was, now = config and config.get('about', {}).get('dtype'), _dtype_name(self.dtype)
+    if done is None and was not in (None, now): raise ValueError(f'{self.run} was begun in {was} and would go on in {now}: say amp= as there, or start over with fresh=True')
+
+def _dtype_name(dtype): return str(dtype or torch.float32).removeprefix('torch.')
+
 # %% ../nbs/51_learner.ipynb #begin-fit
 def _begin(self, epochs, fresh):
     "Open the run; build or restore optimiser, schedule and weights."
-    if type(epochs) is not int or epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs!r}')
+    _check_fit(self, epochs, fresh)
     self.epochs = epochs
-    state = open_run(self.run, self._config(), fresh)
     self.opt, self.sched = make_optimiser(self.scheme, self.recipe, epochs)
     self.scaler = torch.amp.GradScaler(self.data.device.type, enabled=self.dtype is torch.float16)
+    state = open_run(self.run, self._config(), fresh)
     if state == 'new': self._set(self.init); self.epoch, self.best, self.history, self.result = 0, None, [], None
     else: self._load(); self.result = self.run.json('result.json')
     if state != 'new': self._say(f'{self.run}: ' + (f'finished, loaded ({epochs} epochs)' if self.result else f'goes on after epoch {self.epoch} of {epochs}'))
@@ -308,9 +327,9 @@ Learner._finish = _finish
 # %% ../nbs/51_learner.ipynb #roll-back
 def _roll_back(self, why):
     "After Ctrl-C or a loss that is no number: back to the last whole epoch."
+    if 'last.pt' in self.run: self._load()
+    else: self._set(self.init); self.epoch, self.best, self.history = 0, None, []
     where = f'the last whole epoch is {self.epoch} of {self.epochs}'
-    if self.epoch: self._load()
-    else: self._set(self.init)
     self._say(f'{self.run}: interrupted; {where}. The same call goes on from there.' if isinstance(why, KeyboardInterrupt) else f'{self.run}: stopped; {where}.')
 
 Learner._roll_back = _roll_back

@@ -56,7 +56,7 @@ def predict(
     split,                # iterable of (xb, yb), as `data.test`
 )->tuple[Tensor, Tensor]: # logits (N, C) in float32 and labels (N,), on the split's device
     "Ask a model about every image, in eval mode."
-    with evaluating(model): zs, ys = zip(*((model(xb).float(), yb) for xb, yb in split))
+    with evaluating(model): zs, ys = zip(*((model(xb).float(), yb) for xb, yb in (split.in_order() if hasattr(split, 'in_order') else split)))
     return torch.cat(zs), torch.cat(ys)
 
 # %% ../nbs/21_measure.ipynb #calibration-error

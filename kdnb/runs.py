@@ -7,7 +7,7 @@ __all__ = ['differences', 'Files', 'Run', 'save_state', 'load_state', 'write_his
            'about', 'stamp']
 
 # %% ../nbs/50_runs.ipynb #imports
-import datetime, io, json, platform, sys
+import datetime, io, json, platform, sys, zipfile
 from pathlib import Path
 import torch, torchvision
 from .places import *
@@ -41,14 +41,15 @@ class Files:
         else: write_atomic(self.path/name, data)
     def remove(self, name):
         "Remove a file, if it is there."
-        if self.path is None: self.memory.pop(name, None)
-        else: (self.path/name).unlink(missing_ok=True)
+        if self.path is None: return self.memory.pop(name, None)
+        for f in (self.path/name, *self.path.glob(f'{name}.[0-9]*.tmp')): f.unlink(missing_ok=True)   # and what a killed process left of it
 
 # %% ../nbs/50_runs.ipynb #run
 class Run(Files):
     "A run folder (by name or path), or the same in memory."
     def __init__(self, run=None): super().__init__(None if run is None else run_path(run))
     def __repr__(self): return 'a run in memory' if self.path is None else f'run {self.path.name!r}'
+    def __contains__(self, name): return self.read(name) is not None
     def json(self, name):
         "The content of config.json or result.json, or None."
         try: return None if (b := self.read(name)) is None else json.loads(b)
@@ -72,7 +73,10 @@ def load_state(
     name:str, # 'last.pt' or 'best.pt'
 )->dict:      # what was saved, on the CPU
     "Read a checkpoint; nothing in it can be executed."
-    try: return torch.load(io.BytesIO(run.read(name)), map_location='cpu', weights_only=True)
+    data = io.BytesIO(run.read(name))
+    try:
+        if bad := zipfile.ZipFile(data).testzip(): raise zipfile.BadZipFile(bad)      # torch itself does not compare the checksums
+        data.seek(0); return torch.load(data, map_location='cpu', weights_only=True)
     except Exception: raise OSError(f'{name} of {run} is damaged or cut short: restore it, or start over with fresh=True') from None
 
 # %% ../nbs/50_runs.ipynb #history
@@ -85,14 +89,18 @@ def write_history(
 
 def read_history(run:Run)->list: # of dicts
     "The rows of history.jsonl."
-    return [json.loads(l) for l in (run.read('history.jsonl') or b'').decode().splitlines()]
+    try: return [json.loads(l) for l in (run.read('history.jsonl') or b'').splitlines()]
+    except ValueError: raise OSError(f'history.jsonl of {run} is damaged: mend it, or start over with fresh=True') from None
 
 # %% ../nbs/50_runs.ipynb #refuse-foreign
 def _check_folder(run):
     "A folder that holds something else is not a run: never write into it."
     if run.path is None or not run.path.exists(): return
-    if not run.path.is_dir() or any(run.path.iterdir()):
-        raise OSError(f'{run.path.name!r} exists and is not a run (it has no config.json): choose another name')
+    try: config = run.json('config.json')
+    except OSError: return                # a run, damaged
+    if config is None: ours = run.path.is_dir() and all(f.suffix == '.tmp' for f in run.path.iterdir())
+    else: ours = isinstance(config, dict) and 'about' in config
+    if not ours: raise OSError(f'{run.path.name!r} exists and is not a run (it has no config.json of kdnb): choose another name')
 
 # %% ../nbs/50_runs.ipynb #open-run
 def open_run(
@@ -101,15 +109,15 @@ def open_run(
     fresh:bool=False, # remove what was there and start over
 )->str:               # 'new', 'unfinished' or 'finished'
     "New, unfinished or finished; refused where something else was run in it."
+    _check_folder(run)
     old = None if fresh else run.json('config.json')
     if old is None: return _new(run, config, fresh)
     if diff := differences(old, config):
         raise ValueError(f"{run} was run differently: {'; '.join(diff)}. Choose another run=, or start over with fresh=True")
-    return 'finished' if run.read('result.json') else 'unfinished' if run.read('last.pt') else _new(run, config, True)
+    return 'finished' if 'result.json' in run else 'unfinished' if 'last.pt' in run else _new(run, config, True)
 
 # %% ../nbs/50_runs.ipynb #new
 def _new(run, config, fresh):
-    if run.read('config.json') is None: _check_folder(run)
     if fresh:
         for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl'): run.remove(f)
     if run.path is not None: run.path.mkdir(parents=True, exist_ok=True)
@@ -140,6 +148,7 @@ def stamp(
     "Data, epochs, seeds, devices, versions and dates of some runs, and REDUCED where they are."
     runs = [r if isinstance(r, Run) else r.run if hasattr(r, 'run') else Run(r) for r in runs]
     configs = [r.json('config.json') for r in runs]
+    if None in configs: raise ValueError(f'{runs[configs.index(None)]} has no config.json: fit it first, or look for a misspelt name')
     def each(f): return ', '.join(dict.fromkeys(f(c) for c in configs))
     return ' · '.join(filter(None, [each(lambda c: f"{c['data']['name']} ({c['data']['n_train']:,} training images)"), each(lambda c: str(c['epochs'])) + ' epochs',
         'seeds ' + each(lambda c: str(c['seed'])), each(lambda c: c['about']['device']), 'torch ' + each(lambda c: c['about']['torch']),

@@ -17,6 +17,11 @@ def _check_weight(name, w):
         raise ValueError(f'the weight of {name} must be a number from 0 up, or a function of (epoch, epochs), not {w!r}')
     return w
 
+# %% ../nbs/40_terms.ipynb #check-number
+def _check_above_0(what, v):
+    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v < math.inf: raise ValueError(f'{what} must be a number above 0, not {v!r}')
+    return v
+
 # %% ../nbs/40_terms.ipynb #term-class
 class Term:
     "A loss, its weight, the taps it reads (None: the logits) and the adapter between them."
@@ -65,9 +70,8 @@ class KD(Term):
         weight=.9, # beside CE(.1), as in the 240-epoch protocol
         T=4.,      # temperature, above 0
     ):
-        if not T > 0: raise ValueError(f'the temperature T must be above 0, not {T}')
         super().__init__(lambda s, t: kd_loss(s, t, T), weight, taps=None, name='kd')
-        self.options = dict(T=T)
+        self.options = dict(T=_check_above_0('the temperature T', T))
 
 # %% ../nbs/40_terms.ipynb #method
 class Method(list):
@@ -77,15 +81,15 @@ class Method(list):
 
 # %% ../nbs/40_terms.ipynb #as-terms
 def as_terms(
-    method, # a Term, or a list of them
+    method, # a string, a Term, or a list of them
 )->list:
-    "The terms of a method."
-    terms = [method] if isinstance(method, Term) else list(method)
+    "The terms of a method: a string, a Term, or a list of them."
+    terms = parse_method(method) if isinstance(method, str) else [method] if isinstance(method, Term) else list(method)
     if bad := [t for t in terms if not isinstance(t, Term)]: raise TypeError(f'a method is made of terms, such as KD(.9), not {bad[0]!r}')
     return terms
 
 # %% ../nbs/40_terms.ipynb #term-repr
-def _number(v): return f'{v:g}' if isinstance(v, (int, float)) and not isinstance(v, bool) else getattr(v, '__name__', repr(v))
+def _number(v): return f'{v:.12g}' if isinstance(v, (int, float)) and not isinstance(v, bool) else getattr(v, '__name__', repr(v))
 
 def _repr(self):
     "As it would be typed."
@@ -94,6 +98,22 @@ def _repr(self):
 
 Term.__repr__ = _repr
 Term.__add__ = lambda self, other: Method([self]) + other
+
+# %% ../nbs/40_terms.ipynb #fingerprint
+def _fingerprint(v):
+    "A function by its code and what it closes over, anything else by its repr."
+    code = getattr(v, '__code__', None)
+    if code is None: return repr(v)
+    inner = [getattr(c, 'co_code', c) for c in code.co_consts if not isinstance(c, str)]
+    return f"{getattr(v, '__name__', 'function')}#{key(code.co_code, inner, code.co_names, v.__defaults__, [_fingerprint(c.cell_contents) for c in v.__closure__ or ()]):016x}"
+
+# %% ../nbs/40_terms.ipynb #describe
+def _describe(self):
+    "For config.json: all that makes this term what it is."
+    options = dict(weight=self.weight, loss=self.loss, adapt=self.adapt) if type(self) is Term else dict(weight=self.weight, **self.options)
+    return {k: v if isinstance(v, (int, float, str, type(None))) else _fingerprint(v) for k, v in dict(name=self.name, taps=repr(self.taps), reading=self.reading, **options).items()}
+
+Term.describe = _describe
 
 # %% ../nbs/40_terms.ipynb #methods
 methods = {'ce': CE, 'kd': KD}   # what parse_method knows
@@ -108,8 +128,9 @@ def _one_term(node):
     known = list(inspect.signature(make).parameters)
     for k in call.keywords:
         if k.arg not in known: raise ValueError(f"{call.func.id} has no option {k.arg!r}: it has {', '.join(known)}")
-    if len(call.args) > len(known): raise ValueError(f"{call.func.id} takes {', '.join(known)}, not {len(call.args)} values")
-    return make(*map(_literal, call.args), **{k.arg: _literal(k.value) for k in call.keywords})
+    try: given = inspect.signature(make).bind(*map(_literal, call.args), **{k.arg: _literal(k.value) for k in call.keywords})
+    except TypeError as e: raise ValueError(f"{ast.unparse(node)}: {e}; it takes {', '.join(known)}") from None
+    return make(*given.args, **given.kwargs)
 
 # %% ../nbs/40_terms.ipynb #literal
 def _literal(node):

@@ -73,3 +73,11 @@ def test_works_without_the_tools(installed, tmp_path):
         print(resnet is kdnb.resnet)'''
     said = python('-c', program, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines()
     assert Path(said[0]).is_relative_to(installed) and said[1].startswith('ResNet') and said[-1] == 'True'
+
+def test_every_command_starts():
+    for line in CFG['console_scripts'].split():
+        name, where = line.split('=')
+        module, function = where.split(':')
+        assert name == function
+        out = python('-c', f"import sys; from {module} import {function}; sys.argv = ['{name}', '-h']; {function}()", cwd=ROOT)
+        assert f'usage: {name}' in out
