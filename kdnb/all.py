@@ -11,6 +11,7 @@ from kdnb.losses.feature import *
 from kdnb.losses.review import *
 from kdnb.losses.relation import *
 from kdnb.terms import *
+from kdnb.methods import *
 from kdnb.schemes import *
 from kdnb.runs import *
 from kdnb.learner import *

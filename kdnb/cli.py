@@ -141,8 +141,9 @@ def _test(a):
     if not config or 'data' not in config: raise OSError(f"{a.run} is not a run: there is no {run.path/'config.json'} of kdnb; give the name or the folder of a run")
     images = getattr(data := _data_of(config, a), a.split)
     if images is None: raise ValueError('this run has no valid split: say --split test')
-    for which in ('last', 'best'):
-        if run.read(f'{which}.pt') is None: continue               # a run without valid images keeps no best
+    kept = [w for w in ('last', 'best') if f'{w}.pt' in run]         # a run without valid images keeps no best
+    if not kept: raise OSError(f'{run} has no weights yet: train it for one epoch or more')
+    for which in kept:
         model = create_model(a.student, data.num_classes) if a.student else None
         z, y = predict(load_model(run.path, which, model).to(data.device, memory_format=torch.channels_last), images)
         was = recorded.get(which, {}).get('test_acc') if a.split == 'test' else None

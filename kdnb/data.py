@@ -50,10 +50,13 @@ class Split:
     def num_batches(self): "Batches in one pass."; return math.ceil((len(self)-self.left_out)/self.bs)
     def normalise(self, x): "uint8 as float32, channels last."; return x.to(torch.float32, memory_format=torch.channels_last).sub_(self.mean).div_(self.std)
     def __len__(self): return len(self.y)
-    def in_order(self):
-        "Batches in order, not augmented, of a split of either kind: what scores are taken on."
-        return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
-    def __iter__(self): return self.in_order()
+
+# %% ../nbs/00_data.ipynb #in-order
+def _in_order(self):
+    "Batches in order, not augmented, of a split of either kind: what scores are taken on."
+    return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
+
+Split.in_order = Split.__iter__ = _in_order
 
 # %% ../nbs/00_data.ipynb #channel-stats
 def channel_stats(

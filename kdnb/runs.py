@@ -52,8 +52,8 @@ class Run(Files):
     def __contains__(self, name): return self.read(name) is not None
     def json(self, name):
         "The content of config.json or result.json, or None."
-        try: return None if (b := self.read(name)) is None else json.loads(b)
-        except ValueError: raise OSError(f'{name} of {self} is damaged: mend it, or start over with fresh=True') from None
+        try: return dict(json.loads(self.read(name))) if name in self else None
+        except (ValueError, TypeError): raise OSError(f'{name} of {self} is damaged: mend it, or start over with fresh=True') from None
     def save_json(self, name, obj):
         "Write one of them."
         self.write(name, json.dumps(obj, indent=1).encode())
@@ -99,7 +99,7 @@ def _check_folder(run):
     try: config = run.json('config.json')
     except OSError: return                # a run, damaged
     if config is None: ours = run.path.is_dir() and all(f.suffix == '.tmp' for f in run.path.iterdir())
-    else: ours = isinstance(config, dict) and 'about' in config
+    else: ours = 'about' in config
     if not ours: raise OSError(f'{run.path.name!r} exists and is not a run (it has no config.json of kdnb): choose another name')
 
 # %% ../nbs/50_runs.ipynb #open-run

@@ -16,6 +16,7 @@ from .taps import *
 from .measure import *
 from .losses.logit import *
 from .terms import *
+from .methods import *
 
 # %% ../nbs/41_schemes.ipynb #scheme
 class Scheme(nn.Module):
@@ -153,16 +154,26 @@ def _unique(names):
     "['kd', 'kd'] -> ['kd', 'kd_2']"
     return [n if n not in names[:i] else f'{n}_{names[:i].count(n)+1}' for i, n in enumerate(names)]
 
+# %% ../nbs/41_schemes.ipynb #shared-stages
+def _shared_stages(student, teacher, size, at_teacher):
+    "The last n stages of both, n the smaller count, as [-n, ..., -1]; says so where the counts differ."
+    s, t = (len([k for k in find_taps(m, n).stages if k]) for m, n in ((student, size), (teacher, at_teacher)))
+    if s != t: print(f'the student has {s} stages and the teacher {t}: their last {min(s, t)} are paired')
+    return list(range(-min(s, t), 0))
+
+def _reads_stages(term): return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
+
 # %% ../nbs/41_schemes.ipynb #distill-tap
 def _tap(self, student):
     "Name the taps that the terms read, tap both models there, and build the adapters."
     teacher, size = self.teacher.model, self.size
     at_teacher = size if self.teacher.prepare is None else self.teacher.prepare(torch.zeros(1, 3, size or 32, size or 32)).shape[-1]
-    def names(t): return [(tap_name(student, a, t.reading, size), tap_name(teacher, b, t.reading, at_teacher)) for a, b in tap_pairs(t.taps)]
-    self.pairs = [names(t) for t in self.method]
+    def pairs(t): return tap_pairs(_shared_stages(student, teacher, size, at_teacher) if t.taps == 'stages' else t.taps)
+    self.pairs = [[(tap_name(student, a, t.reading, size), tap_name(teacher, b, t.reading, at_teacher)) for a, b in pairs(t)] for t in self.method]
     self.names = _unique([t.name for t in self.method])
     self.net = Tapped(student, list({a: 0 for ps in self.pairs for a, _ in ps}))
     self.teacher.tap(teacher, {b: 0 for ps in self.pairs for _, b in ps})
+    for t, ps in zip(self.method, self.pairs): t.prepare(teacher, find_taps(teacher, at_teacher) if _reads_stages(t) else None, [b for _, b in ps])
     self._build_adapters(size or 32)
 
 # %% ../nbs/41_schemes.ipynb #distill-adapters
@@ -215,9 +226,10 @@ def _check_distill(self, data):
     "Refuse what cannot work on these images."
     Scheme.check(self, data)
     if self.trained_on: _check_seen(self.trained_on, data)
-    if self.size is None and data.size != 32 and any(isinstance(tap, int) for t in self.method for pair in tap_pairs(t.taps) for tap in pair):
+    if self.size is None and data.size != 32 and any(map(_reads_stages, self.method)):
         raise ValueError(f'stages were looked for at 32 pixels and the images have {data.size}: say Distill(..., size={data.size})')
-    n = _logits_of('the teacher', self.teacher.model, (self.teacher.prepare or (lambda x: x))(data.examples(1)[0])).shape[1]
-    if n != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {n}: take a teacher for the classes of {data.name}')
+    z, features = self.teacher(data.examples(min(256, len(data.train)) if any(self.pairs) else 1, 'train')[0])
+    if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
+    for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])
 
 Distill.check = _check_distill

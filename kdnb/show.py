@@ -7,12 +7,14 @@ __all__ = ['show_batch', 'show_attention', 'show_similarity', 'show_history', 'C
 
 # %% ../nbs/60_show.ipynb #imports
 import base64, html, io, math, textwrap
+from typing import NamedTuple
 import numpy as np, torch, matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import nn
 from .measure import (accuracy, agreement, attention_correlation, block_contrast, calibration_error, evaluating, linear_cka, predict,
                           rescued_broken, similarity_matrix)
+from .places import unknown
 from .taps import Tapped, find_taps
 
 # %% ../nbs/60_show.ipynb #photos
@@ -59,56 +61,116 @@ def show_batch(
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #modules
+def _student(who): # the bare module, where there is one
+    bare = who if isinstance(who, nn.Module) and not hasattr(who, 'models_to_score') else getattr(who, 'student', None)   # a scheme scores models
+    return getattr(bare, '_orig_mod', bare)                                                                             # inside torch.compile's wrapper
+
 def _modules(
-    models, # {name: module or learner}
+    models, # {name: module, scheme or learner}
 ):          # {name: module}, the reference first
     "The models by name, the one that the others are compared with first."
     if not models: raise ValueError('no models to show: give them by name, as compare(teacher=teacher, alone=alone, taught=taught)')
-    nets = {k: m if isinstance(m, nn.Module) else getattr(m, 'student', None) for k, m in models.items()}
+    nets = {k: _student(m) for k, m in models.items()}
     for k, net in nets.items():
-        if not isinstance(net, nn.Module): raise TypeError(f'{k} is {type(models[k]).__name__}: give a module, or a learner')
+        if not isinstance(net, nn.Module): raise TypeError(f'{k} is {type(models[k]).__name__}: give a module, a scheme or a learner')
     return {k: nets[k] for k in sorted(nets, key=lambda k: k != 'teacher')}
 
-# %% ../nbs/60_show.ipynb #choose-stage
+# %% ../nbs/60_show.ipynb #place
+class _Place(NamedTuple):
+    name:str   # of the tap
+    label:str  # what a figure calls it
+    size:tuple # (height, width) of its maps; None: the features are no maps
+
+def _by(shape): return 'x'.join(map(str, shape))
+
+def _stages(net, size):
+    taps = [t for t in find_taps(net, size) if t.stage]
+    return [_Place(t.post, f'stage {t.stage} of {len(taps)} ({_by(t.size)})', t.size) for t in taps]
+
+# %% ../nbs/60_show.ipynb #named
 def _device(net): return next(net.parameters(), torch.empty(0)).device
 
-def _stages(net, size): return [t for t in find_taps(net, size) if t.stage]
+def _named(
+    net,   # a module
+    names, # of a place, or of several, from early to late
+    x,     # an image, (1, C, H, W)
+):         # [_Place]
+    "Places named by hand."
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(n, str) for n in names):
+        raise TypeError(f'taps of {type(net).__name__} are {names!r}: give the name of a place, or a list of names from early to late')
+    with evaluating(net): seen = Tapped(net, names)(x.to(_device(net)).repeat(2, 1, 1, 1))[1]
+    def place(n, f):
+        if not isinstance(f, torch.Tensor) or f.ndim < 2 or len(f) != 2: raise ValueError(f'{n!r} of {type(net).__name__} does not give features (B, ...): name another place')
+        is_map = f.ndim == 4 and (f.shape[2] == f.shape[3] or x.shape[2] != x.shape[3])
+        return _Place(n, f'{n} ({_by(f.shape[2:] if is_map else f.shape[1:])})', tuple(f.shape[2:]) if is_map else None)
+    return [place(n, f) for n, f in seen.items()]
 
+# %% ../nbs/60_show.ipynb #suggest
+def _suggest(net): # a late place in it
+    lists = {n: m for n, m in net.named_modules() if n and isinstance(m, (nn.Sequential, nn.ModuleList)) and len(m)}
+    if not lists: return next(iter([n for n, _ in net.named_children()][-2::-1]), '...')
+    name = max(lists, key=lambda n: sum(p.numel() for p in lists[n].parameters()))
+    return f'{name}.{list(lists[name]._modules)[-1]}'
+
+# %% ../nbs/60_show.ipynb #places
+def _places(
+    nets, # {name: module}
+    x,    # an image, (1, C, H, W)
+    taps, # None, or {name: names of places}
+):        # {name: [_Place]}, {name: why there are none}
+    "Where each model is read."
+    places, why, taps = {}, {}, taps or {}
+    for k in taps:
+        if k not in nets: raise unknown('model', k, list(nets))
+    for k, net in nets.items():
+        if k in taps: places[k] = _named(net, taps[k], x); continue
+        try: places[k] = _stages(net, x.shape[-1])
+        except ValueError as e: why[k] = str(e).rpartition(': ')[0] or str(e)      # what find_taps says, without its remedy
+    return places, why
+
+# %% ../nbs/60_show.ipynb #choose-stage
 def _choose_stage(
-    nets,  # {name: module}, the reference first
-    size,  # pixels of an image's side
-    stage, # None, or a stage of the reference: 1, 2, ... or -1 for the last
-):         # -1, -2, ...: counted from the last, in all of them
+    places, # {name: [_Place]}, the reference first
+    stage,  # None, or a stage of the first: 1, 2, ... or -1 for the last
+):          # -1, -2, ...: counted from the last, in all of them
     "The stage to look at."
-    taps = [_stages(net, size) for net in nets.values()]
-    n, shared = len(taps[0]), min(len(t) for t in taps)
-    if stage is None: return next((-k for k in range(1, shared+1) if all(min(t[-k].size) >= 4 for t in taps)), -shared)
+    rows = list(places.values()) or [[None]]                 # nobody has places: nothing will be looked at
+    n, shared = len(rows[0]), min(map(len, rows))
+    def is_large(p): return p is None or p.size is None or min(p.size) >= 4
+    if stage is None: return next((-k for k in range(1, shared+1) if all(is_large(p[-k]) for p in rows)), -shared)
     back = stage - n - 1 if stage > 0 else stage
-    if not -shared <= back <= -1: raise ValueError(f'stage {stage} is not there in all models: counted from the last they share {shared}, -1 to {-shared}')
+    if places and not -shared <= back <= -1: raise ValueError(f'stage {stage} is not there in all models: counted from the last they share {shared}, -1 to {-shared}')
     return back
 
 # %% ../nbs/60_show.ipynb #look
 def _look(
     net,    # a module
     images, # (B, C, H, W), normalised
-    keep,   # the stage to be kept whole, counted from the last
-):          # ([one-channel features of each stage], features at `keep`), on the CPU
+    places, # [_Place]
+    keep,   # the one to be kept whole, counted from the last
+):          # ({-1, -2, ...: one-channel features, where they are maps}, features at `keep`), on the CPU
     "What a model makes of images."
-    names = [t.stage for t in _stages(net, images.shape[-1])]
-    tapped, device, parts = Tapped(net, names, images.shape[-1]), _device(net), []
+    parts, maps = [], {i - len(places): p.name for i, p in enumerate(places) if p.size}
     with evaluating(net):
+        tapped = Tapped(net, [p.name for p in places])
         for xb in images.split(128):
-            seen = tapped(xb.to(device))[1]
-            parts.append([*(seen[k].float().norm(dim=1, keepdim=True).cpu() for k in names), seen[names[keep]].float().cpu()])
-    *maps, kept = (torch.cat(p) for p in zip(*parts))
-    return maps, kept
+            seen = tapped(xb.to(_device(net)))[1]
+            parts.append([seen[places[keep].name].float().cpu(), *(seen[name].float().norm(dim=1, keepdim=True).cpu() for name in maps.values())])
+    kept, *found = (torch.cat(p) for p in zip(*parts))
+    return dict(zip(maps, found)), kept
 
 # %% ../nbs/60_show.ipynb #likeness
-def _likeness(fa, fb): # nan where the smaller map has a single pixel
+def _likeness(fa, fb): # nan where there is no map, or the smaller one has a single pixel
     "Correlation of attention maps of an image minus that of different images."
-    if min(*fa.shape[2:], *fb.shape[2:]) == 1: return math.nan
+    if fa is None or fb is None or min(*fa.shape[2:], *fb.shape[2:]) == 1: return math.nan
     matched, mismatched = attention_correlation(fa, fb)
     return matched - mismatched
+
+def _cka(fa, fb): return math.nan if fa is None or fb is None else linear_cka(fa, fb)
+
+def _number(form, v):                                    # '–' for what is not known, 0.00 for -0.00
+    return '–' if v is None or v != v else format(v, form) if float(format(v, form).replace(',', '')) else format(0, form)
 
 # %% ../nbs/60_show.ipynb #levels
 def _levels(cmap): return plt.get_cmap(cmap, 13)         # 13 shades, odd so that zero is white: about as many as an eye tells apart, in a file of few bytes
@@ -125,33 +187,37 @@ def _draw_attention(
     axes[0, 0].set_title('image', fontsize=8, pad=4)
     for r, (row, photo) in enumerate(zip(axes, photos)):
         row[0].imshow(photo)
-        top = max(m[r].max().item() for m in maps.values())
+        top = max((m[r].max().item() for m in maps.values()), default=1)
         for ax, (k, m) in zip(row[1:], maps.items()):
             ax.imshow(m[r, 0].numpy(), cmap=_levels('inferno'), vmin=0, vmax=top, interpolation='nearest')
-            if not r: ax.set_title(f'{k}\n{heads[k]:.2f}', fontsize=8, pad=4)
+            if not r: ax.set_title(f'{k}\n{_number(".2f", heads[k])}', fontsize=8, pad=4)
 
 # %% ../nbs/60_show.ipynb #stage-name
-def _stage_name(net, size, back):
-    taps = _stages(net, size)
-    return f"stage {taps[back].stage} of {len(taps)} ({'x'.join(map(str, taps[back].size))})"
+def _short(label): return label if len(label) <= 36 else '…' + label[-35:]
+
+def _remedy(nets): # {name: module}, those without places
+    return f'taps={ {k: _suggest(net) for k, net in nets.items()} }'.replace('{ ', '{')
 
 # %% ../nbs/60_show.ipynb #show-attention
 def show_attention(
-    models,     # {name: module or learner}
+    models,     # {name: module, scheme or learner}; those without maps are left out
     images,     # (B, C, H, W), normalised: the numbers are over all, the first n are drawn
     data=None,  # undoes the normalisation of the photographs
     n=8,        # rows
     stage=None, # of the first model; None: the last with 4x4 pixels or more
+    taps=None,  # {name: a place, or several from early to late}, for models without stages
 ):              # a figure
     "Attention maps of each model beside the photograph, above them how far they agree with the teacher's."
     nets = _modules(models)
-    back = _choose_stage(nets, images.shape[-1], stage)
-    maps = {k: _look(net, images, back)[0][back] for k, net in nets.items()}
-    ref, n, cols = next(iter(nets)), min(n, len(images)), 1 + len(nets)
-    fig = plt.figure(figsize=(max(cols*.85 + .1, 4.4), n*.85 + .95), dpi=80)
-    axes = _squares(fig, .1, .85, n, cols, .8)
-    _draw_attention(axes, _photos(images[:n], data), {k: m[:n] for k, m in maps.items()}, {k: _likeness(m, maps[ref]) for k, m in maps.items()})
-    _say(fig, .1, .08, f'Attention at {_stage_name(nets[ref], images.shape[-1], back)}. Above each column: correlation with\n{ref}, same image minus other images, over {len(images)} images')
+    (places, _), ref, n = _places(nets, images[:1], taps), next(iter(nets)), min(n, len(images))
+    back = _choose_stage(places, stage)
+    maps = {k: _look(nets[k], images, p, back)[0][back] for k, p in places.items() if p[back].size}
+    if not maps: raise ValueError(f'no attention to show: none of {", ".join(nets)} has maps (B, C, H, W) there: name places that have, as in {_remedy(nets)}')
+    fig = plt.figure(figsize=(max(len(maps)*.85 + .95, 4.4), n*.85 + .95), dpi=80)
+    axes = _squares(fig, .1, .85, n, 1 + len(maps), .8)
+    _draw_attention(axes, _photos(images[:n], data), {k: m[:n] for k, m in maps.items()}, {k: _likeness(m, maps.get(ref)) for k, m in maps.items()})
+    none = f'; no maps: {", ".join(k for k in nets if k not in maps)}'*(len(maps) < len(nets))
+    _say(fig, .1, .08, f'Attention at {_short(places[next(iter(maps))][back].label)}{none}.\nAbove each column: correlation with {ref}, same image\nminus other images, over {len(images)} images')
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #bars
@@ -167,18 +233,19 @@ def _draw_matrix(ax, sim, cmap, low, high):
 def _draw_similarity(
     fig, left, top, side, # inches
     gap,                  # across, inches
-    sims,                 # {name: (B, B)}, the reference first
+    sims,                 # {name: (B, B)}, the reference first, if it is there
     captions,             # {name: text below}
+    ref,                  # the name of the reference
 ):
-    "A matrix for each model, and below it what differs from the first."
-    (ref, first), *others = sims.items()
-    away = ~torch.eye(len(first), dtype=torch.bool)
+    "A matrix for each model, and below it what differs from the reference, where that has one."
+    others = {k: m for k, m in sims.items() if k != ref} if ref in sims else {}
+    away = ~torch.eye(len(next(iter(sims.values()))), dtype=torch.bool)
     low, high = np.percentile(torch.cat([m[away] for m in sims.values()]).numpy(), [1, 99])
     axes = _squares(fig, left, top, 1 + bool(others), len(sims), side, (gap, .5))
     for ax, (k, m) in zip(axes[0], sims.items()):
         image = _draw_matrix(ax, m, 'viridis', low, high); ax.set_title(k, fontsize=8, pad=4); ax.set_xlabel(captions[k], fontsize=7, labelpad=3)
     _bar(fig, (left + .1*side, top + side + .85, .8*side, .09), image, 'similarity', [low, high])
-    if others: _draw_differences(fig, axes[1], left, top + side + .5, side, dict(others), first, ref)
+    if others: _draw_differences(fig, axes[1], left, top + side + .5, side, others, sims[ref], ref)
 
 # %% ../nbs/60_show.ipynb #draw-differences
 def _draw_differences(fig, axes, left, top, side, others, first, ref):
@@ -192,21 +259,24 @@ def _draw_differences(fig, axes, left, top, side, others, first, ref):
 
 # %% ../nbs/60_show.ipynb #show-similarity
 def show_similarity(
-    models,     # {name: module or learner}
+    models,     # {name: module, scheme or learner}; those without places are left out
     images,     # (B, C, H, W), normalised
     y,          # (B,)
     stage=None, # of the first model; None: the last with 4x4 pixels or more
+    taps=None,  # {name: a place, or several from early to late}, for models without stages
 ):              # a figure
     "Similarity matrices of each model, sorted by class, and what differs from the teacher's."
     nets, order = _modules(models), y.cpu().argsort(stable=True)
-    back = _choose_stage(nets, images.shape[-1], stage)
-    features = {k: _look(net, images.cpu()[order], back)[1] for k, net in nets.items()}
+    (places, why), ref = _places(nets, images[:1], taps), next(iter(nets))
+    if not places: raise ValueError(f'no similarity to show: none of {", ".join(nets)} has stages: name places, as in {_remedy(nets)}')
+    back = _choose_stage(places, stage)
+    features = {k: _look(nets[k], images.cpu()[order], p, back)[1] for k, p in places.items()}
     sims = {k: similarity_matrix(f) for k, f in features.items()}
-    ref, side = next(iter(nets)), _whole(min(2.2, 9.8/len(nets) - .3), len(y), 80)
-    captions = {k: f'CKA {linear_cka(f, features[ref]):.2f}\nblocks {block_contrast(sims[k], y.cpu()[order]):.3f}' for k, f in features.items()}
-    fig = plt.figure(figsize=(max(.2 + len(nets)*(side+.3), 4.6), .65 + (side+.5)*2), dpi=80)
-    _draw_similarity(fig, .15, .65, side, .3, sims, captions)
-    _say(fig, .15, .08, f'Similarity at {_stage_name(nets[ref], images.shape[-1], back)}: {len(y)} images of {len(y.unique())} classes, sorted by class')
+    side, none = _whole(min(2.2, 9.8/len(sims) - .3), len(y), 80), f'; no stages: {", ".join(why)}'*bool(why)
+    captions = {k: f'CKA {_number(".2f", _cka(f, features.get(ref)))}\nblocks {block_contrast(sims[k], y.cpu()[order]):.3f}' for k, f in features.items()}
+    fig = plt.figure(figsize=(max(.2 + len(sims)*(side+.3), 4.6), .65 + (side+.5)*2), dpi=80)
+    _draw_similarity(fig, .15, .65, side, .3, sims, captions, ref)
+    _say(fig, .15, .08, f'Similarity at {_short(next(iter(places.values()))[back].label)}{none}:\n{len(y)} images of {len(y.unique())} classes, sorted by class')
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #history
@@ -279,41 +349,41 @@ def _ask(nets, data): # ({name: logits}, y), on the CPU
 
 # %% ../nbs/60_show.ipynb #pair
 def _pair(
-    a, b,   # (logits, one-channel features of each stage, features at `back`) of two models
+    a, b,   # (logits, one-channel features of each place, features at `back`) of two models
     back,   # the stage that is shown, -1, -2, ...
-    stages, # {number: -1, -2, ...} of all stages that they share
+    stages, # {number: -1, -2, ...} of all stages of the first model
 ):          # a part of a row
     "How alike two models are."
     (za, maps_a, fa), (zb, maps_b, fb) = a, b
-    by_stage = {s: _likeness(maps_a[k], maps_b[k]) for s, k in stages.items()}
-    return dict(agreement=agreement(za, zb), attention=_likeness(maps_a[back], maps_b[back]), attention_by_stage=by_stage, cka=linear_cka(fa, fb))
+    by_stage = {s: _likeness(maps_a.get(k), maps_b.get(k)) for s, k in stages.items()}
+    return dict(agreement=agreement(za, zb), attention=_likeness(maps_a.get(back), maps_b.get(back)), attention_by_stage=by_stage, cka=_cka(fa, fb))
 
 # %% ../nbs/60_show.ipynb #rows
-def _rows(models, nets, seen, sims, y, labels, back): # seen: {name: (logits, maps, features)}
-    ref, shared = next(iter(nets)), min(len(maps) for _, maps, _ in seen.values())
-    stages = {len(seen[ref][1]) - k + 1: -k for k in range(shared, 0, -1)}
+def _numbered(places): # {1: -3, 2: -2, 3: -1}: the places of the first model that has any, counted from the last
+    n = len(next(iter(places.values()), []))
+    return {s: s - n - 1 for s in range(1, n + 1)}
+
+def _rows(models, nets, seen, sims, y, labels, back, stages): # seen: {name: (logits, maps, features)}
     def row(k):
         history = None if isinstance(models[k], nn.Module) else getattr(models[k], 'history', None)
-        return dict(name=k, parameters=sum(p.numel() for p in nets[k].parameters()), accuracy=accuracy(seen[k][0], y), **_pair(seen[k], seen[ref], back, stages),
-                    contrast=block_contrast(sims[k], labels), calibration=calibration_error(seen[k][0], y), seconds=sum(r['seconds'] for r in history) if history else None)
+        return dict(name=k, parameters=sum(p.numel() for p in nets[k].parameters()), accuracy=accuracy(seen[k][0], y), **_pair(seen[k], seen[next(iter(nets))], back, stages),
+                    contrast=block_contrast(sims[k], labels) if k in sims else None, calibration=calibration_error(seen[k][0], y), seconds=sum(r['seconds'] for r in history) if history else None)
     rows = [row(k) for k in nets]
     if not {'alone', 'another'} <= set(nets): return rows
     nothing = dict.fromkeys(rows[0])
     return [*rows, nothing | dict(name='alone ~ another') | _pair(seen['alone'], seen['another'], back, stages)]
 
 # %% ../nbs/60_show.ipynb #table
-def _number(form, v):                                    # '–' for what is not known, 0.00 for -0.00
-    return '–' if v is None or v != v else format(v, form) if float(format(v, form).replace(',', '')) else format(0, form)
-
-def _table(rows): # a list of lists of strings, the headings first
+def _table(rows): # a list of lists of strings, the headings first; without the columns that nobody has a number for
     stages = list(rows[0]['attention_by_stage'])
     heads = ['', 'parameters', 'test %', 'agrees %', *(f'att. {s}' for s in stages), 'CKA', 'blocks', 'ECE', 'time']
     def cells(r):
         return [r['name'], _number(',', r['parameters']), _number('.1f', r['accuracy']), _number('.1f', r['agreement']),
                 *(_number('.2f', r['attention_by_stage'][s]) for s in stages), _number('.2f', r['cka']), _number('.3f', r['contrast']),
                 _number('.1f', r['calibration']), _number('.0f', r['seconds']) + ' s'*(r['seconds'] is not None)]
-    keep = [i for i in range(len(heads)) if heads[i] != 'time' or any(r['seconds'] is not None for r in rows)]
-    return [[line[i] for i in keep] for line in [heads, *map(cells, rows)]]
+    lines = [cells(r) for r in rows]
+    keep = [i for i in range(len(heads)) if any(line[i] != '–' for line in lines)]
+    return [[line[i] for i in keep] for line in [heads, *lines]]
 
 def _aligned(table):
     wide = [max(map(len, column)) for column in zip(*table)]
@@ -349,17 +419,33 @@ def _data_of(models):
     if data is None: raise ValueError('compare needs images: give data=, or a learner, which has its own')
     return data
 
-def _note(data, models, nets, y, n, where, picked, block): # lines
+def _note(data, models, nets, y, seen_of, rule): # lines; seen_of: those about places
     ref = next(iter(nets))
-    kinds = ' or '.join(k for k in ('rescued', 'broken', 'both right', 'both wrong') if not any(t.startswith(k) for _, t in picked))
-    rule = 'the first 8 of the test set' if not picked[0][1] else 'first in test order of each kind' + f' (no image is {kinds})'*bool(kinds)
     return [f'{", ".join(nets)} on {data.name}, compared with {ref}',
             f'Over all {len(y)} test images: test % (right), agrees % (the same answer as {ref}), ECE (calibration error, points).',
-            f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage: correlation with {ref}, same image minus other images), CKA.',
-            f'Maps, matrices, CKA, blocks: {where}. Images shown: {rule}.',
-            f'Matrices: {len(block)} images of the classes {", ".join(data.classes[c] for c in y[block].unique().tolist())}; blocks: within minus between classes.',
+            *seen_of, f'Images shown: {rule}.',
             *(['Floor: alone ~ another, two untaught students. Taught moved towards the teacher only where it is nearer than alone and another are.'] if {'alone', 'another', 'taught'} <= set(nets) else []),
             *dict.fromkeys(f'{m.reduced}' for m in models.values() if getattr(m, 'reduced', ''))]
+
+# %% ../nbs/60_show.ipynb #note-rule
+def _rule(picked):
+    if not picked[0][1]: return 'the first 8 of the test set'
+    kinds = ' or '.join(k for k in ('rescued', 'broken', 'both right', 'both wrong') if not any(t.startswith(k) for _, t in picked))
+    return 'first in test order of each kind' + f' (no image is {kinds})'*bool(kinds)
+
+# %% ../nbs/60_show.ipynb #note-places
+def _note_places(ref, places, back, n, block): # lines: where the pictures and their numbers come from; block: names of the classes
+    if not places: return []
+    (_, first), *others = [(k, p[back].label) for k, p in places.items()]
+    flat = [k for k, p in places.items() if not all(one.size for one in p)]
+    return [f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage: correlation with {ref}, same image minus other images), CKA.',
+            f'Maps, matrices, CKA, blocks: {first}{"".join(f", {k} {label}" for k, label in others if label != first)}.',
+            *([f'Attention needs maps (B, C, H, W): features of {" and ".join(flat)} that are tokens or channels-last have none.'] if flat else []),
+            f'Matrices: {len(block)} images of the classes {", ".join(dict.fromkeys(block))}; blocks: within minus between classes.']
+
+def _note_missing(nets, why): # a line: who is shown without pictures
+    said = ', '.join(f'{k} ({reason})' for k, reason in why.items())
+    return [f'Without pictures, attention, CKA and blocks: {said}; name a place in each, as in compare(..., {_remedy({k: nets[k] for k in why})}).'] if why else []
 
 # %% ../nbs/60_show.ipynb #label-rows
 def _label_rows(fig, side, picked, truth):
@@ -368,29 +454,29 @@ def _label_rows(fig, side, picked, truth):
         _say(fig, .1, y, kind, fontsize=7, weight='bold'); _say(fig, .1, y + .26*bool(kind), textwrap.fill(f'label: {name}'.replace('_', ' '), 16, max_lines=2), fontsize=7, color='.35')
 
 # %% ../nbs/60_show.ipynb #write-words
-def _write_words(fig, left, under, below, table, text, title, where, reference): # the places in inches
+def _write_words(fig, left, under, below, table, note, where, reference, maps, sims): # the places in inches
     "The title, what the two halves show, the table and the note."
-    _say(fig, .1, .08, title, fontsize=9, weight='bold')
-    _say(fig, .1, .3, f'Where they look, at {where}.\nAbove: likeness to {reference}, att. in the table.')
-    _say(fig, left, .3, f'What they find alike, at {where}:\nimages sorted by class, the diagonal left out')
+    _say(fig, .1, .08, note[0], fontsize=9, weight='bold')
+    if maps: _say(fig, .1, .3, f'Where they look, at {where}.\nAbove: likeness to {reference}, att. in the table.')
+    if sims: _say(fig, left, .3, f'What they find alike, at {where}:\nimages sorted by class, the diagonal left out')
     _say(fig, left, under, table, family='monospace', fontsize=min(8, (9.95-left)*72/.605/table.index('\n')), linespacing=1.3)
-    _say(fig, left, below, text, fontsize=7, linespacing=1.25)
+    _say(fig, left, below, note[1], fontsize=7, linespacing=1.25)
 
 # %% ../nbs/60_show.ipynb #draw-page
 def _draw_page(photos, picked, truth, maps, sims, rows, note, where):
-    side, cols = min(.62, 3.4/(1 + len(maps)) - .05), 1 + len(maps)
-    left = max(1.2 + cols*(side+.05), 3.6)
-    slot = min(1.6, (9.95 - left)/len(maps))
-    wide = _whole(slot - .12, len(next(iter(sims.values()))), 90)
+    cols, ref = 1 + len(maps), rows[0]['name']
+    side = min(.62, 3.4/cols - .05)
+    left = max(1.2 + cols*(side+.05), 3.6*bool(maps))
+    slot = min(1.6, (9.95 - left)/max(len(sims), 1))
+    wide = _whole(slot - .12, len(next(iter(sims.values()))), 90) if sims else 0
     table = _aligned(_table(rows)); text = '\n'.join(textwrap.fill(l, int((9.95-left)*18.5)) for l in note[1:])
-    under = .95 + (wide+.5)*2 - .05
+    under = .9 + (0 if not sims else wide*2 + 1 if ref in sims and len(sims) > 1 else wide + 1.25)
     below = under + .16*(len(rows)+1) + .15
     fig = plt.figure(figsize=(10, max(1.05 + len(picked)*(side+.05), below + .135*(text.count('\n')+1) + .1)), dpi=90)
-    axes = _squares(fig, .95, .95, len(picked), cols, side)
-    _draw_attention(axes, photos, maps, {r['name']: r['attention'] for r in rows})
+    _draw_attention(_squares(fig, .95, .95, len(picked), cols, side), photos, maps, {r['name']: r['attention'] for r in rows})
     _label_rows(fig, side, picked, truth)
-    _draw_similarity(fig, left, .95, wide, slot - wide, sims, {r['name']: f"CKA {r['cka']:.2f}\nblocks {_number('.3f', r['contrast'])}" for r in rows})
-    _write_words(fig, left, under, below, table, text, note[0], where, next(iter(maps)))
+    if sims: _draw_similarity(fig, left, .95, wide, slot - wide, sims, {r['name']: f"CKA {_number('.2f', r['cka'])}\nblocks {_number('.3f', r['contrast'])}" for r in rows}, ref)
+    _write_words(fig, left, under, below, table, (note[0], text), where, ref, maps, sims)
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #compare-fn
@@ -399,18 +485,20 @@ def compare(
     *,
     stage=None, # of the teacher; None: the last with 4x4 pixels or more
     n=500,      # test images for attention and CKA
-    **models,   # learners or modules: teacher=, alone=, another=, taught=, or any names
-)->Comparison:
+    taps=None,  # {name: a place, or several from early to late}, for models without stages, or in place of their stages
+    **models,   # learners, schemes or modules: teacher=, alone=, another=, taught=, or any names
+)->Comparison:  # models without stages or named places have no pictures; where nobody has any, the figure holds the photographs and the table
     "Teacher and students side by side: attention maps, similarity matrices, and the numbers beside them."
     nets, data = _modules(models), _data_of(models) if data is None else data
-    (logits, y), back = _ask(nets, data), _choose_stage(nets, data.size, stage)
+    (places, why), (logits, y) = _places(nets, data.examples(1)[0], taps), _ask(nets, data)
     picked, block, spread = _pick(logits, y), _by_class(y, data.classes), torch.linspace(0, len(y)-1, min(n, len(y))).long()
-    images = _gather(data.test, dict(spread=spread.tolist(), picked=[i for i, _ in picked], block=block.tolist()))
-    looks = {k: {s: _look(net, x, back) for s, x in images.items()} for k, net in nets.items()}
+    images, back = _gather(data.test, dict(spread=spread.tolist(), picked=[i for i, _ in picked], block=block.tolist())), _choose_stage(places, stage)
+    looks = {k: {s: _look(nets[k], x, p, back) for s, x in images.items()} for k, p in places.items()}
     sims = {k: similarity_matrix(l['block'][1]) for k, l in looks.items()}
-    rows = _rows(models, nets, {k: (logits[k], *l['spread']) for k, l in looks.items()}, sims, y, y[block], back)
-    where = _stage_name(next(iter(nets.values())), data.size, back)
-    note = _note(data, models, nets, y, len(spread), where, picked, block)
-    truth = [data.classes[y[i]] for i, _ in picked]
-    fig = _draw_page(_photos(images['picked'], data), picked, truth, {k: l['picked'][0][back] for k, l in looks.items()}, sims, rows, note, where)
+    seen = {k: (z, *looks[k]['spread']) if k in looks else (z, {}, None) for k, z in logits.items()}
+    rows = _rows(models, nets, seen, sims, y, y[block], back, _numbered(places))
+    about = _note_places(next(iter(nets)), places, back, len(spread), [data.classes[c] for c in y[block]]) + _note_missing(nets, why)
+    note, where = _note(data, models, nets, y, about, _rule(picked)), next((_short(p[back].label) for p in places.values()), '')
+    maps = {k: l['picked'][0][back] for k, l in looks.items() if back in l['picked'][0]}
+    fig = _draw_page(_photos(images['picked'], data), picked, [data.classes[y[i]] for i, _ in picked], maps, sims, rows, note, where)
     return Comparison(rows, fig, '\n'.join(note))

@@ -29,7 +29,7 @@ class Term:
     def __init__(self,
         loss,       # (student's, teacher's) -> scalar; called once a tap and summed
         weight=1.,  # a number, or a function of (epoch, epochs)
-        taps=-1,    # stages (1-based, stem 0, -1 the last), names, a list of these, {student's: teacher's}; None: the logits
+        taps=-1,    # stages (1-based, stem 0, -1 the last), names, a list of these, {student's: teacher's}; 'stages': all that both have; None: the logits
         adapt=None, # (student's, teacher's feature) -> a module for the student's; trained with it, never part of it
         name=None,  # in history and tables
     ):
@@ -47,6 +47,15 @@ def _weight_at(self, epoch, epochs):
     return self.weight(epoch, epochs) if callable(self.weight) else self.weight
 
 Term.__call__, Term.weight_at = _call, _weight_at
+
+# %% ../nbs/40_terms.ipynb #prepare
+def _prepare(self, teacher, taps, names):
+    "Called once the teacher is tapped: the module, its `find_taps` (None where no stages are read), and the names that this term reads."
+
+def _measure(self, features):
+    "Called with the teacher's features of some training images, before the first epoch."
+
+Term.prepare, Term.measure = _prepare, _measure
 
 # %% ../nbs/40_terms.ipynb #tap-pairs
 def tap_pairs(
