@@ -291,10 +291,10 @@ def _cifar(name, root):
 # %% ../nbs/00_data.ipynb #download
 def _download(name, kind, root, missing):
     "Download and unpack, or one sentence that says where the files should be."
-    archive, had = root/kind.filename, (root/kind.filename).exists()
+    made = [p for p in (root/kind.filename, root) if not p.exists()]        # what a failed download leaves is taken away
     try: kind(root, download=True)
     except BaseException as e:
-        if not had: archive.unlink(missing_ok=True)
+        for p in made: p.unlink(missing_ok=True) if not p.is_dir() else None if any(p.iterdir()) else p.rmdir()
         if not isinstance(e, Exception): raise
         raise OSError(f'{name} is not in {root} ({missing[0].relative_to(root)} is missing) and could not be downloaded '
                       f'({e}): put its files there, or name their folder with root= or $KDNB_DATA') from e

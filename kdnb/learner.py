@@ -299,10 +299,11 @@ def _dtype_name(dtype): return str(dtype or torch.float32).removeprefix('torch.'
 def _begin(self, epochs, fresh):
     "Open the run; build or restore optimiser, schedule and weights."
     _check_fit(self, epochs, fresh)
-    self.epochs = epochs
+    was, self.epochs = self.epochs, epochs
     self.opt, self.sched = make_optimiser(self.scheme, self.recipe, epochs)
     self.scaler = torch.amp.GradScaler(self.data.device.type, enabled=self.dtype is torch.float16)
-    state = open_run(self.run, self._config(), fresh)
+    try: state = open_run(self.run, self._config(), fresh)
+    except Exception: self.epochs = was; raise
     if state == 'new': self._set(self.init); self.epoch, self.best, self.history, self.result = 0, None, [], None
     else: self._load(); self.result = self.run.json('result.json')
     if state != 'new': self._say(f'{self.run}: ' + (f'finished, loaded ({epochs} epochs)' if self.result else f'goes on after epoch {self.epoch} of {epochs}'))

@@ -114,4 +114,4 @@ class DIST(Term):
         self.options = dict(beta=beta, gamma=gamma, T=_check_above_0('the temperature T', T))
 
 # %% ../nbs/40a_methods.ipynb #names-update
-methods.update(at=AT, nst=NST, fitnet=FitNet, fn=FitNet, sp=SP, pkt=PKT, rkd=RKD, ofd=OFD, od=OFD, margin_relu=OFD, dkd=DKD, dist=DIST)
+known_methods.update(at=AT, nst=NST, fitnet=FitNet, fn=FitNet, sp=SP, pkt=PKT, rkd=RKD, ofd=OFD, od=OFD, margin_relu=OFD, dkd=DKD, dist=DIST)

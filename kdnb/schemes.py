@@ -85,7 +85,8 @@ def _trained_on(who):
     "The description of the data that a teacher was trained on, or None."
     if isinstance(who, (str, Path)):
         config = run_path(who)/'config.json'
-        return json.loads(config.read_text())['data'] if config.exists() else None
+        try: return json.loads(config.read_text())['data'] if config.exists() else None
+        except (ValueError, KeyError, TypeError): raise OSError(f'{config} is damaged, or not of a kdnb run: restore it, or give the module itself as teacher') from None
     return None if isinstance(who, nn.Module) else who.data.describe()
 
 # %% ../nbs/41_schemes.ipynb #frozen-class
@@ -225,11 +226,11 @@ def _check_seen(seen, data):
 def _check_distill(self, data):
     "Refuse what cannot work on these images."
     Scheme.check(self, data)
-    if self.trained_on: _check_seen(self.trained_on, data)
     if self.size is None and data.size != 32 and any(map(_reads_stages, self.method)):
         raise ValueError(f'stages were looked for at 32 pixels and the images have {data.size}: say Distill(..., size={data.size})')
     z, features = self.teacher(data.examples(min(256, len(data.train)) if any(self.pairs) else 1, 'train')[0])
     if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
+    if self.trained_on: _check_seen(self.trained_on, data)
     for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])
 
 Distill.check = _check_distill

@@ -149,7 +149,8 @@ def _model_file(path, which): # path: a file, a run folder or a run's name
     if not run.is_dir(): raise OSError(f'there is no model file and no run folder {run}: train one, or look for a misspelt name')
     if (run/f'{which}.pt').is_file(): return run/f'{which}.pt'
     if not any((run/f).is_file() for f in ('config.json', 'best.pt', 'last.pt')): raise OSError(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')
-    raise OSError(f"the run {run} has no {which}.pt yet: train it on, or ask for which='{'last' if which == 'best' else 'best'}'")
+    other = 'last' if which == 'best' else 'best'
+    raise OSError(f"the run {run} has no {which}.pt yet: train it on" + f", or ask for which='{other}'"*(run/f'{other}.pt').is_file())
 
 # %% ../../nbs/13_models.zoo.ipynb #read
 def _read(file):
