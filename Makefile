@@ -23,7 +23,7 @@ setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clon
 	@touch $@
 
 run: setup ## The demonstration: teacher, student alone, student taught on digits; table and pictures under runs/.
-	MPLBACKEND=Agg $(BIN)/python -c 'from kdnb.demo import run_demo; run_demo()'
+	MPLBACKEND=Agg $(BIN)/python -c 'import sys; from kdnb.demo import kdnb_demo; sys.exit(kdnb_demo())'
 
 lab: setup ## JupyterLab, opened on the tutorials.
 	$(BIN)/jupyter lab nbs/tutorials
