@@ -9,6 +9,7 @@ __all__ = ['known_methods', 'Term', 'tap_pairs', 'CE', 'KD', 'Method', 'as_terms
 import ast, inspect, math
 from .places import *
 from .losses.logit import *
+from .losses.modern import *
 
 # %% ../nbs/40_terms.ipynb #check-weight
 def _check_weight(name, w):
@@ -74,13 +75,15 @@ class CE(Term):
 
 # %% ../nbs/40_terms.ipynb #kd-term
 class KD(Term):
-    "Tempered softmaxes of the logits (Hinton et al. 2015)."
+    "Tempered softmaxes of the logits (Hinton et al. 2015), standardised or as they are (Sun et al. 2024)."
     def __init__(self,
-        weight=.9, # beside CE(.1), as in the 240-epoch protocol
-        T=4.,      # temperature, above 0
+        weight=.9,         # beside CE(.1), as in the 240-epoch protocol
+        T=4.,              # temperature, above 0
+        standardize=False, # each image's logits to mean 0 and standard deviation 1 first
     ):
-        super().__init__(lambda s, t: kd_loss(s, t, T), weight, taps=None, name='kd')
-        self.options = dict(T=_check_above_0('the temperature T', T))
+        z = standardize_logits if standardize else lambda z: z
+        super().__init__(lambda s, t: kd_loss(z(s), z(t), T), weight, taps=None, name='kd')
+        self.options = dict(T=_check_above_0('the temperature T', T)) | ({'standardize': True} if standardize else {})
 
 # %% ../nbs/40_terms.ipynb #method
 class Method(list):
