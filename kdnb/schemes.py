@@ -6,7 +6,7 @@
 __all__ = ['Scheme', 'Alone', 'Frozen', 'Distill', 'weigh']
 
 # %% ../nbs/41_schemes.ipynb #imports
-import json
+import copy, json
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from .taps import *
 from .measure import *
 from .losses.logit import *
 from .terms import *
+from .terms import _fingerprint
 from .methods import *
 
 # %% ../nbs/41_schemes.ipynb #scheme
@@ -142,7 +143,7 @@ class Distill(Scheme):
         if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
         given = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)              # its own: two schemes may read one teacher at different places
-        self.method, self.size, self.trained_on = parse_method(method), size, given.trained_on
+        self.method, self.size, self.trained_on = Method(copy.copy(t) for t in parse_method(method)), size, given.trained_on      # a term may learn its margins here
         _check_apart(student, self.teacher.model)
         self._tap(student)
     @property
@@ -208,7 +209,7 @@ Distill._tap, Distill._build_adapters, Distill._features, Distill.forward = _tap
 def _describe(self):
     "For config.json: every term to the last digit, and the teacher's hash."
     terms = {n: t.describe() | ({'adapters': repr(self.adapters[n])} if n in self.adapters else {}) | {'pairs': p} for n, t, p in zip(self.names, self.method, self.pairs)}
-    prepare = self.teacher.prepare and getattr(self.teacher.prepare, '__name__', repr(self.teacher.prepare))
+    prepare = self.teacher.prepare and _fingerprint(self.teacher.prepare)
     return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model), prepare=prepare)
 
 Distill.describe = _describe

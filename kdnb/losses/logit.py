@@ -6,7 +6,6 @@
 __all__ = ['kd_loss', 'ce_loss']
 
 # %% ../../nbs/30_losses.logit.ipynb #imports
-import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
