@@ -1,6 +1,7 @@
 "Everything public, for notebooks: `from kdnb.all import *`."
 from kdnb.places import *
 from kdnb.data import *
+from kdnb.parallel import *
 from kdnb.models.resnet import *
 from kdnb.models.zoo import *
 from kdnb.taps import *

@@ -12,6 +12,8 @@ from .places import *
 from .data import *
 from .models.zoo import *
 from .measure import *
+from .terms import *
+from .methods import *
 from .schemes import *
 from .runs import *
 from .learner import *
@@ -35,7 +37,8 @@ _how = {
     '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
     '--teacher': dict(help='run (name or folder) of the model that teaches; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
+    '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
     '--bs':      dict(type=int, help="images in a batch; default the recipe's"),
@@ -43,6 +46,10 @@ _how = {
     '--wd':      dict(type=float, help="weight decay; default the recipe's"),
     '--seed':    dict(type=int, default=0, help='of initial weights, order and augmentation'),
     '--amp':     dict(default='auto', help='number format of the forward pass: auto, bf16, fp16 or off'),
+}
+
+# %% ../nbs/71_cli.ipynb #keep-options
+_keep = {
     '--run':     dict(help='name or folder of the run; default made of data, student, method and seed'),
     '--fresh':   dict(action='store_true', help='start over if the run exists; without it a run continues, or is loaded when finished'),
 }
@@ -58,7 +65,7 @@ def _parser(prog, says, example, *groups):
 # %% ../nbs/71_cli.ipynb #as-options
 def _in_a_shell(text):
     "'start over with fresh=True' -> 'start over with --fresh', for the options that there are."
-    names = {option.strip('-').replace('-', '_'): option for option in (*_what, *_how)}
+    names = {option.strip('-').replace('-', '_'): option for option in (*_what, *_how, *_keep)}
     def option(m): return m[0] if m[1] not in names else names[m[1]] + ('' if m[2] in ('True', None) else f' {m[2]}')
     return re.sub(r"(?<![\w/])([a-z_]+)=(True|[\w.]+|'\w+')?", option, text)
 
@@ -75,7 +82,7 @@ def _command(do, parser, argv):
 # %% ../nbs/71_cli.ipynb #run-name
 def _run_name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0."
-    parts = [run_path(a.data).stem, a.student, a.method if a.teacher else 'alone', str(a.seed)]
+    parts = [run_path(a.data).stem, a.student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #teacher
@@ -83,16 +90,22 @@ def _teacher(a, data):
     "The run that teaches, or its weights in a model that the options name."
     return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes)) if a.teacher_model else a.teacher
 
+# %% ../nbs/71_cli.ipynb #scheme
+def _scheme(a, data):
+    "The student alone, or with its teacher."
+    student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
+    if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
+    if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
+    return Alone(student, method)
+
 # %% ../nbs/71_cli.ipynb #build
 def _learner(a):
     "What the options describe, ready to fit; nothing is written yet."
     data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, recipe=a.recipe)
     print(data)
-    with seeded(a.seed):
-        model = create_model(a.student, data.num_classes)
-        if a.teacher: model = Distill(model, _teacher(a, data), a.method, size=data.size)
-    learn = Learner(model, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
-    print(f'{a.student}: {num_params(learn.student):,} parameters' + (f', taught by {a.teacher}: {model.method}' if a.teacher else ', alone'))
+    with seeded(a.seed): scheme = _scheme(a, data)
+    learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
+    print(f'{a.student}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
     return learn
 
 # %% ../nbs/71_cli.ipynb #report
@@ -104,8 +117,7 @@ def _report(learn):
 
 # %% ../nbs/71_cli.ipynb #train-body
 def _train(a):
-    if a.method and not a.teacher: raise ValueError('a method needs somebody who teaches: add --teacher RUN')
-    a.method = a.method or 'kd'
+    a.method = a.method or ('kd' if a.teacher else None)
     epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _report(_learner(a).fit(epochs, fresh=a.fresh))
@@ -114,14 +126,14 @@ def _train(a):
 def kdnb_train(argv=None)->int: # exit code
     "The command kdnb_train: a model from its labels, or with --teacher from a teacher."
     parser = _parser('kdnb_train', 'Train an image classifier, alone or (with --teacher) taught by another.',
-                     'kdnb_train --data cifar100 --student resnet56 --run teacher', _what, _how)
+                     'kdnb_train --data cifar100 --student resnet56 --run teacher', _what, _how, _keep)
     return _command(_train, parser, argv)
 
 # %% ../nbs/71_cli.ipynb #kdnb-distill
 def kdnb_distill(argv=None)->int: # exit code
     "The command kdnb_distill: kdnb_train, with a teacher."
     parser = _parser('kdnb_distill', 'Train an image classifier, taught by another.',
-                     "kdnb_distill --teacher teacher --student resnet20 --method 'kd(T=4)' --run taught", _what, _how)
+                     "kdnb_distill --teacher teacher --student resnet20 --method 'kd(T=4)' --run taught", _what, _how, _keep)
     next(a for a in parser._actions if a.dest == 'teacher').required = True
     return _command(_train, parser, argv)
 

@@ -14,6 +14,7 @@ from .places import *
 from .data import *
 from .models.zoo import *
 from .measure import *
+from .losses.logit import ce_loss
 from .schemes import *
 from .runs import *
 
@@ -101,6 +102,12 @@ def _check_finite(table, names, scheme, row):
     if not torch.stack(torch._foreach_norm([p for g in scheme.param_groups(0) for p in g['params']])).isfinite().all():
         raise Diverged(f"a weight is no longer finite after epoch {row['epoch']}: {remedy}")
 
+# %% ../nbs/51_learner.ipynb #heavy
+def _warn_of_heavy(first, names, ce):
+    "Say which terms start above 100 times the labels' loss."
+    for name, v in zip(names, first.tolist()):
+        if v > 100*ce: warnings.warn(f'{name} starts at {v:.4g}, {v/ce:.0f} times the cross-entropy ({ce:.3g}): if its weight was meant so, all is well; weigh(scheme, batch) shows how hard each term pulls', stacklevel=4)
+
 # %% ../nbs/51_learner.ipynb #as-scheme
 def _as_scheme(model):
     "A model learns alone; a scheme is a scheme."
@@ -148,16 +155,18 @@ class Learner:
 
 # %% ../nbs/51_learner.ipynb #train-epoch
 def _train_epoch(self):
-    "One pass over the training images: the weighted losses of every step (steps, terms), their names, the share of hits."
+    "One pass over the training images: the weighted losses of every step (steps, terms), their names, the first step's cross-entropy, the share of hits."
     self.scheme.train(); table, hits, seen = [], 0, 0
     for x, y in self._wrap('batches', self.data.train.epoch(self.seed, self.epoch)):
         with self.autocast(): losses, logits = self.forward(x, y)
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.opt); self.scaler.update(); self.opt.zero_grad()
+        z = next(iter(logits.values())).detach()
+        if not table: start = ce_loss(z, y)
         table.append(torch.stack([l.detach() for l in losses.values()]))
-        hits, seen = hits + (next(iter(logits.values())).argmax(1) == y).sum(), seen + len(y)
+        hits, seen = hits + (z.argmax(1) == y).sum(), seen + len(y)
         self._call('after_batch')
-    return torch.stack(table), list(losses), hits/seen
+    return torch.stack(table), list(losses), start, hits/seen
 
 Learner._train_epoch = _train_epoch
 
@@ -166,7 +175,8 @@ def _one_epoch(self):
     "Train, check, score, remember."
     start, row = time.perf_counter(), dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
     self.scheme.begin_epoch(self.epoch, self.epochs)
-    with seeded(key(self.seed, self.epoch, 'dropout')): table, names, right = self._train_epoch()
+    with seeded(key(self.seed, self.epoch, 'dropout')): table, names, ce, right = self._train_epoch()
+    if not self.epoch: _warn_of_heavy(table[0], names, ce)
     _check_finite(table, names, self.scheme, row)
     trained = time.perf_counter() - start
     self.sched.step(); self.epoch += 1

@@ -7,10 +7,13 @@ __all__ = ['Scheme', 'Alone', 'Frozen', 'Distill', 'weigh']
 
 # %% ../nbs/41_schemes.ipynb #imports
 import copy, json
+from contextlib import contextmanager
 from pathlib import Path
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from .places import *
+from .parallel import *
 from .models.zoo import *
 from .taps import *
 from .measure import *
@@ -56,12 +59,19 @@ Scheme.check = _check
 # %% ../nbs/41_schemes.ipynb #alone-class
 class Alone(Scheme):
     "A student that learns from the labels."
-    def __init__(self, student):
+    def __init__(self,
+        student,     # a module from images to logits
+        method='ce', # 'ce', or 'ls' for smoothed labels
+    ):
         super().__init__()
-        self.student = student
+        self.student, self.method = student, parse_method(method)
+        if taught := [t for t in self.method if not isinstance(t, CE)]: raise ValueError(f'{taught[0].name} needs a teacher: Distill(student, teacher, {taught[0].name!r})')
     def forward(self, x, y):
         z = self.student(x)
-        return {'ce': ce_loss(z, y)}, {'student': z}
+        return {t.name: t.weight_at(self.epoch, self.epochs) * t(z, None, y) for t in self.method}, {'student': z}
+    def describe(self):
+        "For config.json."
+        return dict(scheme='Alone', method=repr(self.method))
 
 # %% ../nbs/41_schemes.ipynb #as-module
 def _as_model(who):
@@ -90,6 +100,16 @@ def _trained_on(who):
         except (ValueError, KeyError, TypeError): raise OSError(f'{config} is damaged, or not of a kdnb run: restore it, or give the module itself as teacher') from None
     return None if isinstance(who, nn.Module) else who.data.describe()
 
+# %% ../nbs/41_schemes.ipynb #batch-statistics
+@contextmanager
+def _batch_statistics(model):
+    "Inside the `with` BatchNorms use the statistics of the batch, and keep none."
+    bns = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for m in bns: m.training, m.track_running_stats = True, False
+    try: yield
+    finally:
+        for m in bns: m.training, m.track_running_stats = False, True
+
 # %% ../nbs/41_schemes.ipynb #frozen-class
 class Frozen(nn.Module):
     "A teacher that nothing changes: eval, no gradient, in no state_dict, whatever is called above it."
@@ -99,7 +119,7 @@ class Frozen(nn.Module):
         prepare=None, # the student's images -> the teacher's, where it is used to another size or normalisation
     ):
         super().__init__()
-        self.prepare = prepare
+        self.prepare, self.bn = prepare, 'running'
         self.tap(_as_model(teacher).requires_grad_(False), taps)
         self.trained_on = None if prepare else _trained_on(teacher)
     def tap(self, model, taps):
@@ -119,32 +139,44 @@ def _apply(self, *args, **kwargs): # what .to(), .double() and .cuda() call
 def _frozen_forward(self, x):
     "(logits, {tap: feature}) of a batch."
     if any(m.training for m in self.model.modules()): self.net.eval()      # somebody called .train() on the very module, or on a part of it
-    return self.net(self.prepare(x) if self.prepare else x)
+    x = self.prepare(x) if self.prepare else x
+    if self.bn == 'running': return self.net(x)
+    with _batch_statistics(self.model): return self.net(x)
 
 Frozen._apply, Frozen.forward = _apply, _frozen_forward
 
-# %% ../nbs/41_schemes.ipynb #check-apart
-def _check_apart(student, teacher):
-    "A parameter that both own would be frozen in the student."
+# %% ../nbs/41_schemes.ipynb #check-pair
+def _check_pair(method, student, teacher):
+    "Refuse a parameter that both own, as it would be frozen in the student, and a pair that a term refuses."
     theirs = {id(p) for p in teacher.parameters()}
     shared = [n for n, p in student.named_parameters() if id(p) in theirs]
     if shared: raise ValueError(f'student and teacher share {len(shared)} parameters ({shared[0]}, ...): give the teacher a module of its own')
+    for t in method: t.fits(student, teacher)
+
+# %% ../nbs/41_schemes.ipynb #teacher-bn
+def _teacher_bn(method, teacher):
+    "What the teacher's BatchNorms read: one teacher runs once, so all terms see the same."
+    if all(t.teacher_bn == 'running' for t in method): return 'running'
+    if not any(isinstance(m, _BatchNorm) for m in teacher.modules()): raise ValueError(f"teacher_bn='batch' needs a teacher with BatchNorm, and {type(teacher).__name__} has none: say teacher_bn='running'")
+    return 'batch'
 
 # %% ../nbs/41_schemes.ipynb #distill-class
 class Distill(Scheme):
     "A student that learns from a frozen teacher."
     def __init__(self,
-        student,     # a module from images to logits, never edited
-        teacher,     # a module, a learner, a run folder or Frozen: frozen in place
-        method='kd', # 'kd(T=4)', terms, or a list of them
-        size=None,   # of the images in pixels, needed where taps are stages and images are not 32 pixels
+        student,      # a module from images to logits, never edited
+        teacher,      # a module, a learner, a run folder or Frozen: frozen in place
+        method='kd',  # 'kd(T=4)', terms, or a list of them
+        weights=None, # a system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch', 'distillation'
+        size=None,    # of the images in pixels, needed where taps are stages and images are not 32 pixels
     ):
         super().__init__()
         if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
         given = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)              # its own: two schemes may read one teacher at different places
-        self.method, self.size, self.trained_on = Method(copy.copy(t) for t in parse_method(method)), size, given.trained_on      # a term may learn its margins here
-        _check_apart(student, self.teacher.model)
+        self.method, self.size, self.trained_on = Method(copy.copy(t) for t in parse_method(method, weights)), size, given.trained_on      # a term may learn its margins here
+        _check_pair(self.method, student, self.teacher.model)
+        self.teacher.bn = _teacher_bn(self.method, self.teacher.model)
         self._tap(student)
     @property
     def student(self):
@@ -165,45 +197,75 @@ def _shared_stages(student, teacher, size, at_teacher):
 
 def _reads_stages(term): return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
 
+# %% ../nbs/41_schemes.ipynb #stages-in-words
+def _stages_of(who, model, size):
+    "What there is to tap, in words: the stages of a model, or why it has none."
+    try: rows = ', '.join(f"{r.stage} {r.post!r} ({r.channels}, {r.size[0]}, {r.size[1]})" for r in find_taps(model, size))
+    except ValueError as e: return f'the {who} has no stages: {e}'
+    except Exception as e: return f'the {who} has no stages that can be found: {str(e).splitlines()[0]}'
+    return f'the {who} has the stages {rows}'
+
+# %% ../nbs/41_schemes.ipynb #named-pairs
+def _named_pairs(term, student, teacher, size, at_teacher):
+    "The places that a term reads, by name, or an error that tells both sides."
+    try:
+        pairs = tap_pairs(_shared_stages(student, teacher, size, at_teacher) if term.taps == 'stages' else term.taps)
+        return [(tap_name(student, a, term.reading, size), tap_name(teacher, b, term.reading, at_teacher)) for a, b in pairs]
+    except Exception as e:
+        raise ValueError(f"{term.name} finds no pair of taps: {str(e).splitlines()[0]}. {_stages_of('student', student, size)}; {_stages_of('teacher', teacher, at_teacher)}. "
+                         f"Name pairs by hand, taps={{student's: teacher's}}, or take a method that reads no stages: kd, dkd, dist, wttm; rkd, pkt") from e
+
 # %% ../nbs/41_schemes.ipynb #distill-tap
 def _tap(self, student):
     "Name the taps that the terms read, tap both models there, and build the adapters."
     teacher, size = self.teacher.model, self.size
     at_teacher = size if self.teacher.prepare is None else self.teacher.prepare(torch.zeros(1, 3, size or 32, size or 32)).shape[-1]
-    def pairs(t): return tap_pairs(_shared_stages(student, teacher, size, at_teacher) if t.taps == 'stages' else t.taps)
-    self.pairs = [[(tap_name(student, a, t.reading, size), tap_name(teacher, b, t.reading, at_teacher)) for a, b in pairs(t)] for t in self.method]
+    self.pairs = [_named_pairs(t, student, teacher, size, at_teacher) for t in self.method]
     self.names = _unique([t.name for t in self.method])
     self.net = Tapped(student, list({a: 0 for ps in self.pairs for a, _ in ps}))
     self.teacher.tap(teacher, {b: 0 for ps in self.pairs for _, b in ps})
-    for t, ps in zip(self.method, self.pairs): t.prepare(teacher, find_taps(teacher, at_teacher) if _reads_stages(t) else None, [b for _, b in ps])
+    for t, ps in zip(self.method, self.pairs): t.prepare(teacher, [b for _, b in ps])
     self._build_adapters(size or 32)
 
 # %% ../nbs/41_schemes.ipynb #distill-adapters
 def _build_adapters(self, size):
-    "An adapter for each pair of a term that asks for one, made from the features of two black images."
+    "The adapters that terms ask for, made from the features of two black images."
     self.adapters = nn.ModuleDict()
-    if not any(t.adapt for t in self.method): return
+    if not any(self.pairs): return
     x = next(self.student.parameters()).new_zeros(2, 3, size, size)
     self.teacher.to(x.device)
     with evaluating(self.net): (_, fs), (_, ft) = self.net(x), self.teacher(x)
     for name, t, pairs in zip(self.names, self.method, self.pairs):
-        if t.adapt: self.adapters[name] = nn.ModuleList(t.adapt(fs[a], ft[b]) for a, b in pairs)
+        if pairs and (made := t.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])): self.adapters[name] = made
 
 # %% ../nbs/41_schemes.ipynb #distill-forward
-def _features(self, name, pairs, fs, ft):
-    "What a term reads: the student's features, adapted where it has adapters, and the teacher's."
+def _features(self, name, term, pairs, fs, ft):
+    "What a term reads: the student's features, through adapters where it has some, and the teacher's."
     s, t = [fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]
-    return [m(f) for m, f in zip(self.adapters[name], s)] if name in self.adapters else s, t
+    return term.through(self.adapters[name], s, t) if name in self.adapters else s, t
 
+def _loss(self, name, term, pairs, student, teacher, y):
+    "A term's loss; one that compares images with each other sees those of all processes."
+    (zs, fs), (zt, ft) = student, teacher
+    s, t = (zs, zt) if term.taps is None else self._features(name, term, pairs, fs, ft)
+    if term.batchwise: s, t, y = map(_everywhere, (s, t, y))
+    return term(s, t, y)
+
+def _everywhere(v): return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
+
+# %% ../nbs/41_schemes.ipynb #distill-sum
 def _forward(self, x, y):
     "Each term's weighted loss, and the student's logits."
-    (zs, fs), (zt, ft), losses = self.net(x), self.teacher(x), {}
+    student, losses = self.net(x), {}
+    teacher = self.teacher(x) if self._needs_teacher() else (None, {})
     for name, term, pairs in zip(self.names, self.method, self.pairs):
-        s, t = (zs, zt) if term.taps is None else self._features(name, pairs, fs, ft)
-        losses[name] = term.weight_at(self.epoch, self.epochs) * term(s, t, y)
-    return losses, {'student': zs}
+        w = term.weight_at(self.epoch, self.epochs)
+        losses[name] = w * self._loss(name, term, pairs, student, teacher, y) if w else torch.zeros((), device=x.device)
+    return losses, {'student': student[0]}
 
-Distill._tap, Distill._build_adapters, Distill._features, Distill.forward = _tap, _build_adapters, _features, _forward
+def _needs_teacher(self): return not all(isinstance(t, CE) for t in self.method)
+
+Distill._tap, Distill._build_adapters, Distill._features, Distill._loss, Distill.forward, Distill._needs_teacher = _tap, _build_adapters, _features, _loss, _forward, _needs_teacher
 
 # %% ../nbs/41_schemes.ipynb #distill-describe
 def _describe(self):
@@ -214,6 +276,15 @@ def _describe(self):
 
 Distill.describe = _describe
 
+# %% ../nbs/41_schemes.ipynb #begin-epoch
+def _begin_epoch(self, epoch, epochs):
+    "Called before each epoch; refuses a training in which some epoch has no weight above 0."
+    Scheme.begin_epoch(self, epoch, epochs)
+    for e in range(epoch, epochs):
+        if not any(t.weight_at(e, epochs) for t in self.method): raise ValueError(f'in epoch {e+1} of {epochs} every weight of {self.method} is 0: there is nothing to learn')
+
+Distill.begin_epoch = _begin_epoch
+
 # %% ../nbs/41_schemes.ipynb #check-seen
 def _check_seen(seen, data):
     "Refuse a teacher that is used to other images, or that has seen the student's valid images."
@@ -222,6 +293,20 @@ def _check_seen(seen, data):
     if differ: raise ValueError(f"the teacher saw images of another {differ[0]} ({seen[differ[0]]}, now {now[differ[0]]}): load both alike, or give Frozen(teacher, prepare=...)")
     cut = [k for k in ('n_valid', 'split_seed') if seen['name'] == data.name and now[k] != seen[k]]
     if cut: raise ValueError(f"the teacher was trained with {cut[0]}={seen[cut[0]]}, this data has {now[cut[0]]}: valid images may be among its training images; load both with the same cut")
+
+# %% ../nbs/41_schemes.ipynb #trial
+def _trial(self, x, y):
+    "Each term once, so that what cannot be compared is found before anything is trained."
+    with evaluating(self), torch.random.fork_rng([x.device] if x.is_cuda else []):
+        student, teacher = self.net(x), self.teacher(x)
+        for name, term, pairs in zip(self.names, self.method, self.pairs):
+            try: self._loss(name, term, pairs, student, teacher, y)
+            except (ValueError, RuntimeError) as e:
+                if not pairs: raise
+                shapes = '; '.join(f'{a!r} {tuple(student[1][a].shape)} ~ {b!r} {tuple(teacher[1][b].shape)}' for a, b in pairs)
+                raise ValueError(f"{name} cannot compare the student's taps with the teacher's, {shapes}: {str(e).splitlines()[0]}") from e
+
+Distill._trial = _trial
 
 # %% ../nbs/41_schemes.ipynb #distill-check
 def _check_distill(self, data):
@@ -233,12 +318,14 @@ def _check_distill(self, data):
     if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
     if self.trained_on: _check_seen(self.trained_on, data)
     for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])
+    self._trial(*data.examples(min(8, len(data.test))))
 
 Distill.check = _check_distill
 
 # %% ../nbs/41_schemes.ipynb #flat-gradient
 def _gradient(loss, params):
     "The gradient of a loss with respect to all parameters, as one vector."
+    if not loss.requires_grad: return torch.cat([torch.zeros_like(p).flatten() for p in params])                 # its weight is 0 now
     grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(params, grads)])
 
