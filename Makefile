@@ -7,7 +7,7 @@ QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))
 SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \) -exec cksum {} + | sort -k 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run lab test sync export readme clean
+.PHONY: help setup run bench lab test sync export readme clean
 
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clon
 
 run: setup ## The demonstration: teacher, student alone, student taught on digits; table and pictures under runs/.
 	MPLBACKEND=Agg $(BIN)/python -c 'import sys; from kdnb.demo import kdnb_demo; sys.exit(kdnb_demo())'
+
+bench: setup ## Time and peak memory of a step of every method, relative to plain KD; ARGS='--help' tells the options.
+	$(BIN)/python -c 'import sys; from kdnb.bench import kdnb_bench; sys.exit(kdnb_bench())' $(ARGS)
 
 lab: setup ## JupyterLab, opened on the tutorials.
 	$(BIN)/jupyter lab nbs/tutorials

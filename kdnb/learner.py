@@ -48,6 +48,8 @@ def make_optimiser(
 ):                 # the optimiser and its schedule, stepped once an epoch
     "SGD and the learning rate's schedule."
     opt = torch.optim.SGD(scheme.param_groups(recipe['wd']), lr=recipe['lr'], momentum=.9, nesterov=recipe['nesterov'], fused=True)
+    for g in opt.param_groups:                                  # the fused step fails where some parameters begin later than others, as in two stages
+        for p in g['params']: opt.state[p]['momentum_buffer'] = torch.zeros_like(p)
     if recipe['drops'] is None: return opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, epochs)
     return opt, torch.optim.lr_scheduler.MultiStepLR(opt, [max(1, round(f*epochs)) for f in recipe['drops']], recipe['gamma'])
 

@@ -212,8 +212,9 @@ def _named_pairs(term, student, teacher, size, at_teacher):
         pairs = tap_pairs(_shared_stages(student, teacher, size, at_teacher) if term.taps == 'stages' else term.taps)
         return [(tap_name(student, a, term.reading, size), tap_name(teacher, b, term.reading, at_teacher)) for a, b in pairs]
     except Exception as e:
-        raise ValueError(f"{term.name} finds no pair of taps: {str(e).splitlines()[0]}. {_stages_of('student', student, size)}; {_stages_of('teacher', teacher, at_teacher)}. "
-                         f"Name pairs by hand, taps={{student's: teacher's}}, or take a method that reads no stages: kd, dkd, dist, wttm; rkd, pkt") from e
+        why, both = str(e).splitlines()[0], f"{_stages_of('student', student, size)}; {_stages_of('teacher', teacher, at_teacher)}"
+        raise ValueError(f"{term.name} finds no pair of taps: {'' if why in both else why + '; '}{both}. Name pairs by hand, taps={{student's: teacher's}}, "
+                         f"or take a method that reads no stages: kd, dkd, dist, wttm; rkd, pkt") from e
 
 # %% ../nbs/41_schemes.ipynb #distill-tap
 def _tap(self, student):

@@ -225,7 +225,7 @@ def _preset(calls, weights):
     "The calls as a system makes them: its own options, but for those given by hand."
     if weights not in presets: raise unknown('system', weights, presets)
     own = {_calls(name)[0][0]: dict(_calls(text)) for name, text in presets[weights].items()}
-    if absent := [make.__name__ for make, _ in calls if make not in own and make is not CE]: raise ValueError(f"{weights!r} has no {absent[0]}: it has {', '.join(presets[weights])}")
+    if absent := [next(k for k, m in known_methods.items() if m is make) for make, _ in calls if make not in own and make is not CE]: raise ValueError(f"{weights!r} has no {absent[0]}: it has {', '.join(presets[weights])}")
     if len(calls) > 1 or calls[0][0] not in own: return [(make, own.get(make, {}).get(make, {}) | given) for make, given in calls]
     method, given = calls[0]                                                            # one method alone: with all that the system puts beside it
     return [(make, options | (given if make is method else {})) for make, options in own[method].items()]

@@ -7,8 +7,10 @@ __all__ = ['hint_loss', 'at_loss', 'nst_loss', 'ofd_margin', 'ofd_margin_measure
 
 # %% ../../nbs/31_losses.feature.ipynb #imports
 import math
+from functools import partial
 import torch, torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..measure import attention_map
 
@@ -26,11 +28,11 @@ def hint_loss(
 
 # %% ../../nbs/31_losses.feature.ipynb #same-size
 def _maps(s, t):
-    "Both in float32, the larger average-pooled to the smaller."
+    "Both, the larger average-pooled to the smaller in float32."
     if s.ndim != 4 or t.ndim != 4: raise ValueError(f'{_shapes(s, t)}: this loss needs maps (B, C, H, W), so tap a convolutional stage of both')
     if len(s) != len(t): raise ValueError(f'{_shapes(s, t)}: give both models the same images')
     size = [min(hw) for hw in zip(s.shape[2:], t.shape[2:])]
-    return [f.float() if list(f.shape[2:]) == size else F.adaptive_avg_pool2d(f.float(), size) for f in (s, t)]
+    return [f if list(f.shape[2:]) == size else F.adaptive_avg_pool2d(f.float(), size) for f in (s, t)]
 
 # %% ../../nbs/31_losses.feature.ipynb #places
 def _places(s, t):
@@ -39,12 +41,48 @@ def _places(s, t):
     if a[0, 0].numel() == 1: raise ValueError(f'{_shapes(s, t)}: one pixel is the same place for everybody, so tap an earlier stage, or use larger images')
     return a, b
 
+# %% ../../nbs/31_losses.feature.ipynb #with-gradient
+def _with_gradient(loss, fs, wanted):
+    "A loss of maps, computed in float32, and its gradient at those that want one."
+    fs = [f.detach().float().requires_grad_(w) for f, w in zip(fs, wanted)]
+    with torch.set_grad_enabled(any(wanted)): value = loss(*fs)
+    grads = iter(torch.autograd.grad(value, [f for f in fs if f.requires_grad]) if any(wanted) else ())
+    return value.detach(), [next(grads) if w else None for w in wanted]
+
+# %% ../../nbs/31_losses.feature.ipynb #pieces-class
+class _Pieces(torch.autograd.Function):
+    "The sum of a loss over pieces of `n` images; the gradient is taken along the way."
+    @staticmethod
+    def forward(ctx, loss, n, s, t):
+        wanted, total = ctx.needs_input_grad[2:], 0.
+        grads = [torch.empty_like(f, dtype=torch.float32 if f.dtype == torch.float16 else None) if w else None for f, w in zip((s, t), wanted)]
+        for i in range(0, len(s), n):
+            value, found = _with_gradient(loss, (s[i:i+n], t[i:i+n]), wanted)
+            total = total + value
+            for all_of_it, g in zip(grads, found):
+                if g is not None: all_of_it[i:i+n] = g
+        ctx.save_for_backward(*grads)
+        return total
+
+# %% ../../nbs/31_losses.feature.ipynb #pieces-backward
+@staticmethod
+@once_differentiable
+def _backward(ctx, up): return None, None, *(g if g is None else g*up for g in ctx.saved_tensors)
+
+_Pieces.backward = _backward
+
+# %% ../../nbs/31_losses.feature.ipynb #by-pieces
+_PIECE = 2**20   # numbers in the larger map of a piece: 4 MB
+
+@torch.compiler.disable
+def _by_pieces(loss, s, t):
+    "The sum over images of a loss of two maps, with autocast off."
+    with torch.autocast(s.device.type, enabled=False): return _Pieces.apply(loss, max(1, _PIECE // max(s[0].numel(), t[0].numel())), s, t)
+
 # %% ../../nbs/31_losses.feature.ipynb #at-picture
 def _picture(f, p):
     "Unit maps (B, H*W): `attention_map`, or the plain sum of the channels."
-    if p is None: return F.normalize(f.sum(1).flatten(1), dim=1)
-    if not p >= 1: raise ValueError(f'the exponent p must be 1 or more, or None, not {p}: below 1 the gradient has no bound where a feature is 0')
-    return attention_map(f, p)
+    return F.normalize(f.sum(1).flatten(1), dim=1) if p is None else attention_map(f, p)
 
 # %% ../../nbs/31_losses.feature.ipynb #at-loss
 def at_loss(
@@ -53,12 +91,22 @@ def at_loss(
     p:float|None=2,  # exponent, 1 or more; None: the features are summed with their signs
 )->Tensor:           # scalar, mean over images and pixels; at most 4/(H*W)
     "Squared distance of normalised attention maps (Zagoruyko & Komodakis 2017, eq. 2)."
-    with torch.autocast(s.device.type, enabled=False):
-        s, t = _places(s, t)
-        return (_picture(s, p) - _picture(t, p)).pow(2).mean()
+    if p is not None and not p >= 1: raise ValueError(f'the exponent p must be 1 or more, or None, not {p}: below 1 the gradient has no bound where a feature is 0')
+    s, t = _places(s, t)
+    return _by_pieces(lambda s, t: (_picture(s, p) - _picture(t, p)).pow(2).sum(), s, t) / s[:, 0].numel()
+
+# %% ../../nbs/31_losses.feature.ipynb #nst-twice
+def _twice(v): return 2*v - v.detach()   # the same value, twice the gradient
 
 # %% ../../nbs/31_losses.feature.ipynb #nst-kernel
-def _kernel(x, y): return (x @ y.transpose(1, 2)).pow(2).mean() # channels (B, C, H*W) and (B, C', H*W): all pairs of an image
+def _mmd(s, t):
+    "The sum over images of the squared MMD, maps (B, C, H, W) and (B, C', H, W)."
+    (x, y), (p, q) = (F.normalize(f.flatten(2), dim=2) for f in (s, t)), (s.shape[1], t.shape[1])
+    if x.shape[2] < max(p, q):                                           # by places
+        a, b = x.mT @ x.detach() / p, y.mT @ y.detach() / q
+        return _twice((a*a).sum() - 2*(a*b).sum()) + (b*b).sum().detach()
+    own, teachers = x @ x.detach().mT, y.detach() @ y.detach().mT        # by channels
+    return _twice(own.pow(2).sum())/p**2 - 2*(x @ y.mT).pow(2).sum()/(p*q) + teachers.pow(2).sum()/q**2
 
 # %% ../../nbs/31_losses.feature.ipynb #nst-loss
 def nst_loss(
@@ -66,9 +114,7 @@ def nst_loss(
     t:Tensor, # teacher features, (B, C', H', W'); the larger maps are average-pooled
 )->Tensor:    # scalar, mean over images
     "Squared MMD of what the channels select (Huang & Wang 2017, section 4, polynomial kernel d=2, c=0)."
-    with torch.autocast(s.device.type, enabled=False):
-        x, y = (F.normalize(f.flatten(2), dim=2) for f in _places(s, t))
-        return _kernel(y.detach(), y.detach()) + _kernel(x, x) - 2*_kernel(x, y)
+    return _by_pieces(_mmd, *_places(s, t)) / len(s)
 
 # %% ../../nbs/31_losses.feature.ipynb #ofd-margin
 def ofd_margin(
@@ -101,6 +147,11 @@ def _margin(margin, t):
     if len(m) not in (1, t.shape[1]): raise ValueError(f"{len(m)} margins for the teacher's {t.shape[1]} channels: give one each, or a number for all")
     return m
 
+# %% ../../nbs/31_losses.feature.ipynb #partial-distance
+def _partial_distance(s, t, margin):
+    t = torch.maximum(t, margin)
+    return ((s - t).pow(2) * ((s > t) | (t > 0))).sum()
+
 # %% ../../nbs/31_losses.feature.ipynb #ofd-loss
 def ofd_loss(
     s:Tensor,            # student features, connected to the teacher's width, (B, C, H, W), in front of the activation
@@ -108,8 +159,6 @@ def ofd_loss(
     margin:Tensor|float, # (C,), none above 0, from `ofd_margin`; or a number for all
 )->Tensor:               # scalar, sum over elements / B
     "Partial squared distance to the margin ReLU of the teacher (Heo et al. 2019, section 3)."
-    with torch.autocast(s.device.type, enabled=False):
-        a, b = _maps(s, t)
-        if a.shape != b.shape: raise ValueError(f'{_shapes(s, t)}: OFD needs equal channels, so give the student an adapter (the connector of OFD)')
-        b = torch.maximum(b, _margin(margin, b))
-        return ((a - b).pow(2) * ((a > b) | (b > 0))).sum() / len(a)
+    a, b = _maps(s, t)
+    if a.shape != b.shape: raise ValueError(f'{_shapes(s, t)}: OFD needs equal channels, so give the student an adapter (the connector of OFD)')
+    return _by_pieces(partial(_partial_distance, margin=_margin(margin, b)), a, b) / len(a)

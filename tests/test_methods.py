@@ -1,0 +1,173 @@
+"Every method on pairs of models that nobody made for it; the traps of the systems that kdnb unifies; bad input."
+import copy, math, warnings
+import pytest, torch, torchvision.models as tvm
+from torch import nn
+from kdnb.data import Data, load_data
+from kdnb.learner import Learner, seeded
+from kdnb.losses.feature import ofd_margin
+from kdnb.methods import *
+from kdnb.models.resnet import resnet
+from kdnb.models.zoo import create_model, load_model, weights_hash
+from kdnb.schemes import *
+from kdnb.taps import bn_before, find_taps
+from kdnb.terms import *
+
+EVERY = [k for k in {make: name for name, make in reversed(known_methods.items())}.values() if k not in ('self', 'ls')]     # one name of each, but the two that are no pair of models
+STAGELESS = [m for m in EVERY if known_methods[m]().taps in (None, 'embedding')]
+
+def some(size, n=8, train=16):
+    g = torch.Generator().manual_seed(0)
+    def images(n): return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=g), torch.arange(n) % 10
+    return Data(images(train), None, images(n), [str(i) for i in range(10)], bs=4)
+
+def torchvision(name, **kw): return getattr(tvm, name)(weights=None, num_classes=10, **kw)
+def timm(name): pytest.importorskip('timm'); return create_model(f'timm/{name}', 10)
+def vit(): return tvm.VisionTransformer(32, 8, 2, 4, 64, 128, num_classes=10)
+
+def step(scheme, data):
+    "One forward and backward pass; the losses. All of what is trained gets a finite gradient, nothing of the teacher does."
+    scheme.check(data); scheme.train()
+    losses, logits = scheme(*data.one_batch())
+    sum(losses.values()).backward()
+    assert all(v.isfinite() and v.dtype == torch.float32 for v in losses.values()) and logits['student'].shape == (4, 10)
+    assert [n for n, p in scheme.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert all(p.grad is None for p in scheme.teacher.model.parameters())
+    return losses
+
+# --- any model
+
+@pytest.mark.parametrize('teacher,student,size', [
+    (lambda: torchvision('resnet18'), lambda: torchvision('mobilenet_v2'), 64),
+    (lambda: torchvision('densenet121'), lambda: resnet(20), 32),
+    (lambda: torchvision('shufflenet_v2_x1_0'), lambda: resnet(8), 64),
+    (lambda: torchvision('resnet18'), lambda: torchvision('shufflenet_v2_x0_5'), 64),
+    (lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64)], ids=['resnet18-mobilenet_v2', 'densenet121-resnet20', 'shufflenet_v2-resnet8', 'resnet18-shufflenet_v2', 'timm-resnet8'])
+def test_all_methods_at_once_between_nets_of_different_kinds(teacher, student, size):
+    losses = step(Distill(student(), teacher(), '+'.join(EVERY), size=size), some(size))
+    assert sorted(losses) == sorted(EVERY) and all(v > 0 for v in losses.values())
+
+def test_images_of_224_pixels():
+    step(Distill(torchvision('mobilenet_v2'), torchvision('resnet18'), 'kd+at+sp+rkd+ofd+fitnet', size=224), some(224, train=4))
+
+@pytest.mark.parametrize('teacher', [vit, lambda: timm('convnext_atto')], ids=['vit', 'convnext'])
+def test_a_transformer_teaches_by_what_it_says_and_errors_say_so(teacher):
+    teacher, data = teacher(), some(32)
+    step(Distill(resnet(8), teacher, '+'.join(STAGELESS)), data)
+    for m in set(EVERY) - set(STAGELESS):
+        with pytest.raises(ValueError, match=f"{m} finds no pair of taps.*the student has the stages 1.*the teacher has no stages: .* turns to tokens.*Name pairs by hand.*kd, dkd, dist, wttm; rkd, pkt"): Distill(resnet(8), teacher, m)
+
+def test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape():
+    teacher, data = vit(), some(32)
+    taps = {'stages.2.0.act2': 'encoder.layers.encoder_layer_1.add_1'}
+    step(Distill(resnet(8), teacher, SP(taps=taps)), data)
+    with pytest.raises(ValueError, match=r"at cannot compare .*'stages.2.0.act2' \(8, 64, 8, 8\) ~ 'encoder.layers.encoder_layer_1.add_1' \(8, 17, 64\).*tap a convolutional stage"):
+        Distill(resnet(8), teacher, AT(taps=taps)).check(data)
+    with pytest.raises(ValueError, match=r'a hint needs maps .*\(2, 17, 64\)'): Distill(resnet(8), teacher, FitNet(taps=taps))
+
+# --- OFD
+
+@pytest.mark.parametrize('teacher,bns', [
+    (lambda: resnet(14), ['stages.0.1.bn2', 'stages.1.1.bn2', 'stages.2.1.bn2']),
+    (lambda: torchvision('resnet18'), ['layer1.1.bn2', 'layer2.1.bn2', 'layer3.1.bn2', 'layer4.1.bn2']),
+    (lambda: torchvision('mobilenet_v2'), ['features.2.conv.0.1', 'features.4.conv.0.1', 'features.7.conv.0.1', 'features.14.conv.0.1', 'features.18.1']),
+    (lambda: torchvision('shufflenet_v2_x1_0'), ['stage2.3.branch2.6', 'stage3.7.branch2.6', 'conv5.1'])], ids=['ours', 'resnet18', 'mobilenet_v2', 'shufflenet_v2'])
+def test_margins_are_those_of_the_batchnorm_in_front_of_the_activation(teacher, bns, tmp_path):
+    teacher = teacher()
+    for m in teacher.modules():
+        if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias)
+    taps = [r for r in find_taps(teacher, 64) if r.stage]
+    assert [bn_before(teacher, r.pre) for r in taps] == [r.bn for r in taps] == bns[-len(taps):]
+    by_hand = {r.pre: r.pre for r in taps}                           # the teacher teaches its like
+    scheme = Distill(copy.deepcopy(teacher), teacher, OFD(taps=by_hand), size=64)
+    for margin, bn in zip(scheme.method[1].margins, bns[-len(taps):]): assert torch.equal(margin, ofd_margin(teacher.get_submodule(bn))) and margin.max() < 0
+
+def test_margins_are_computed_after_the_teacher_is_loaded(tmp_path):
+    data = load_data('digits', size=16, n_train=100, bs=50, device='cpu')
+    trained = Learner(resnet(8), data, run=tmp_path/'t', cbs=None).fit(2)
+    margins = Distill(resnet(8), tmp_path/'t', 'ofd', size=16).method[1].margins
+    fresh = Distill(resnet(8), resnet(8), 'ofd', size=16).method[1].margins
+    for k, (m, f) in enumerate(zip(margins, fresh)):
+        assert torch.equal(m, ofd_margin(trained.student.stages[k][-1].bn2)) and not torch.equal(m, f)
+
+@pytest.mark.parametrize('bn', ['running', 'batch'])
+def test_a_teacher_on_batch_statistics_is_read_and_never_written(bn):
+    data, teacher = some(32), resnet(8, width=2)
+    with torch.no_grad(): teacher.train()(data.one_batch()[0])       # statistics of its own
+    scheme, before = Distill(resnet(8), teacher, OFD(teacher_bn=bn)), weights_hash(teacher.eval())
+    scheme.check(data); scheme.train()
+    x, y = data.one_batch()
+    for _ in range(2): scheme(x, y)
+    assert weights_hash(teacher) == before and not any(m.training for m in teacher.modules())
+    as_it_trains = copy.deepcopy(teacher).train()(x)
+    assert torch.allclose(scheme.teacher(x)[0], as_it_trains, atol=1e-5) == (bn == 'batch')
+    assert scheme.describe()['terms']['ofd']['teacher_bn'] == bn and f"teacher_bn='{bn}'" in repr(scheme.method)
+
+# --- traps: what was broken in the systems that kdnb unifies
+
+@pytest.fixture(scope='module')
+def digits(): return load_data('digits', size=16, n_train=100, bs=50, device='cpu')
+
+@pytest.mark.parametrize('method', ['fn', 'od', "fn(taps=1)+od(teacher_bn='batch')", 'review', 'ce(after(1, .5)) + fn(until(100, .5))'])
+def test_methods_that_never_ran_take_a_step(digits, method):
+    with seeded(0): student, teacher = resnet(8), resnet(8, width=2)
+    before, taught = weights_hash(student), weights_hash(teacher)
+    adapters = (scheme := Distill(student, teacher, method, size=16)).adapters
+    was = weights_hash(adapters)
+    learn = Learner(scheme, digits, cbs=None).fit(2)
+    assert weights_hash(student) != before and weights_hash(adapters) != was and weights_hash(teacher) == taught
+    assert all(math.isfinite(v) for row in learn.history for v in row.values() if isinstance(v, float))
+
+def test_another_trial_is_another_student(digits):
+    def trial(seed):
+        with seeded(seed): scheme = Distill(resnet(8), teacher, 'kd', size=16)
+        return weights_hash(scheme.student), Learner(scheme, digits, seed=seed, cbs=None).fit(1).student
+    with seeded(7): teacher = resnet(8)
+    (init, a), (other_init, b), (same_init, c) = trial(0), trial(1), trial(0)
+    assert init != other_init and weights_hash(a) != weights_hash(b) and (init, weights_hash(a)) == (same_init, weights_hash(c))
+
+def test_self_needs_a_twin(digits, tmp_path):
+    def alone(seed):
+        with seeded(seed): return Learner(resnet(8), digits, run=tmp_path/str(seed), seed=seed, cbs=None).fit(1)
+    alone(0); alone(1)
+    with seeded(0): student = resnet(8)
+    Learner(Distill(student, tmp_path/'1', 'self', size=16), digits, cbs=None).fit(1)
+    with pytest.raises(ValueError, match='built like the student'): Distill(resnet(14), tmp_path/'1', 'self', size=16)
+    with pytest.raises(ValueError, match='very weights'): Distill(load_model(tmp_path/'1', 'last'), tmp_path/'1', 'self', size=16)
+
+def test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone(digits):
+    def run(method):
+        with seeded(0): scheme = Distill(resnet(8), teacher, method, size=16)
+        return weights_hash(Learner(scheme, digits, cbs=None).fit(1).student)
+    with seeded(7): teacher = resnet(8)
+    assert run('kd_shuffled') == run('kd_shuffled') != run('kd')
+
+# --- a term that drowns the labels
+
+def test_a_term_that_starts_far_above_the_labels_is_told(digits):
+    teacher = resnet(8, width=2)
+    with pytest.warns(UserWarning, match=r'fitnet starts at .* times the cross-entropy \(2\.\d+\).*weigh\(scheme, batch\)'): Learner(Distill(resnet(8), teacher, 'fitnet(1e4)', size=16), digits, lr=1e-6, cbs=None).fit(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        Learner(Distill(resnet(8), teacher, 'kd+at+sp', size=16), digits, cbs=None).fit(1)
+
+# --- bad input
+
+@pytest.mark.parametrize('method,says', [
+    ('kdd', 'did you mean kd'), ('at(power=2)', "at has no option 'power': it has weight, taps, p, reading"), ('at(p=.5)', 'a number from 1 up'), ('kd(T=-1)', 'above 0'),
+    ('kd(.5', 'is not a method'), ('kd*2', 'is not a method'), ('kd-at', 'is not a method'), ('rkd(distance=-1)', 'from 0 up'), ("ofd(teacher_bn='train')", 'did you mean running'),
+    ('dkd(beta=None)', 'beta is a number'), ('ls(smoothing=2)', 'between 0 and 1'), ('fitnet(until(100, 3))', 'from 0 to 1'), ('fitnet(ramp(100))', 'not a number'), ('kd(nan)', 'not a number|is not'),
+    ('fitnet(taps=7)', 'there is no stage 7: this model has 1, 2, 3'), ("at(taps={'stages.9': 'stages.0'})", 'stages.9'), ("at(taps='stagez')", 'stagez'), ("at(reading='raw')", 'sum, pre, post')])
+def test_a_wrong_method_is_one_clear_sentence(method, says):
+    with pytest.raises(ValueError, match=says) as e: Distill(resnet(8), resnet(14), method)
+    assert '\n' not in str(e.value)
+
+def test_a_method_without_its_need():
+    data = some(32)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3*32*32, 16), nn.ReLU(), nn.Linear(16, 10))
+    with pytest.raises(ValueError, match='the teacher has no stages'): Distill(resnet(8), flat, 'at')
+    step(Distill(resnet(8), flat, 'rkd+pkt+kd'), data)
+    linear = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    with pytest.raises(ValueError, match="has no 'pre': it has post"): Distill(resnet(8), linear, 'ofd')             # no activation at all
+    with pytest.raises(ValueError, match="teacher_bn='batch' needs a teacher with BatchNorm"): Distill(resnet(8), linear, OFD(taps={-1: '1'}, teacher_bn='batch'))
+    with pytest.raises(ValueError, match="has no nst: it has kd, at, sp, ofd"): Distill(resnet(8), resnet(8), 'nst', weights='distillation')
+    with pytest.raises(ValueError, match="unknown system 'rep'"): Distill(resnet(8), resnet(8), 'at', weights='rep')
