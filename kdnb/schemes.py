@@ -319,7 +319,7 @@ def _check_distill(self, data):
     if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
     if self.trained_on: _check_seen(self.trained_on, data)
     for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])
-    self._trial(*data.examples(min(8, len(data.test))))
+    self._trial(*data.examples(min(8, data.bs), 'train'))
 
 Distill.check = _check_distill
 
