@@ -124,13 +124,13 @@ def method_cost(
 # %% ../nbs/73_bench.ipynb #costs
 class Costs(list):
     "Rows of `bench_methods`, shown as a table; `.about` says of what, on what and when."
-    head = f"{'':10}{'extra parameters':>18}{'time / KD':>12}{'min to max':>16}{'seconds':>10}{'memory / KD':>14}{'MB':>9}"
+    head = f"{'':13}{'extra parameters':>18}{'time / KD':>12}{'min to max':>16}{'seconds':>10}{'memory / KD':>14}{'MB':>9}"
     def __init__(self, rows=(), about=None): super().__init__(rows); self.about = about
     @staticmethod
     def line(r): # a row as text
         "A row of the table."
         t, m = r['time'], r['memory']
-        return f"{r['method']:10}{r['extra_params']:>18,}{t['median']:>12.2f}" + f"{t['min']:.2f} to {t['max']:.2f}".rjust(16) + f"{r['seconds']['median']:>10.3f}{m['median']:>14.2f}{r['mb']['median']:>9.0f}"
+        return f"{r['method']:13}{r['extra_params']:>18,}{t['median']:>12.2f}" + f"{t['min']:.2f} to {t['max']:.2f}".rjust(16) + f"{r['seconds']['median']:>10.3f}{m['median']:>14.2f}{r['mb']['median']:>9.0f}"
     def __repr__(self): return '\n'.join([self.head, *map(self.line, self)])
 
 # %% ../nbs/73_bench.ipynb #build
