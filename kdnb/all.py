@@ -18,3 +18,4 @@ from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *
 from kdnb.show import *
+from kdnb.experiments import *

@@ -397,7 +397,7 @@ def _source(name, size, root):
 # %% ../nbs/00_data.ipynb #reduced-fn
 def _reduced(name, n, full):
     "'' where all training images are used of a set that papers report on."
-    return f'{n} of {full:,} training images' if n < full else 'digits' if name == 'digits' else ''
+    return f'{n:,} of {full:,} training images' if n < full else 'digits' if name == 'digits' else ''
 
 # %% ../nbs/00_data.ipynb #asked
 def _check_asked(recipe, size):

@@ -1,0 +1,127 @@
+"What no notebook shows of tables: damaged folders, old runs, runs of two folders, names that look like patterns."
+import json, os
+from pathlib import Path
+import pytest
+from kdnb.experiments import Results, load_results
+
+DATA = dict(name='cifar100', size=32, num_classes=100, n_train=10000, n_valid=5000, n_test=10000, bs=64, augment='crop_flip', split='8adc5d17ebcb', split_seed=0, recipe='crd')
+STUDENT = dict(builder='resnet', depth=20, num_classes=100, width=1, stem='cifar', stem_width=None)
+KD = dict(scheme='Distill', method='CE(0.1) + KD(0.9, T=4)', teacher='c6a92a49fa70', prepare=None,
+          terms=dict(ce=dict(name='ce', weight=.1, pairs=[]), kd=dict(name='kd', weight=.9, T=4., pairs=[])))
+
+def folder(path, last=21.86, seed=0, taught=None, about=(), **changes):
+    "A finished run as kdnb writes it, without weights; `taught` None: alone, as the first code wrote it, without a method."
+    path = Path(path); path.mkdir(parents=True)
+    config = dict(student=STUDENT, **(taught or dict(scheme='Alone')), data=DATA, recipe='crd', optimiser=dict(epochs=240, lr=.05), epochs=2, seed=seed, amp='auto') | changes
+    config['about'] = dict(date='2026-11-21', device='CPU, 1 threads', kdnb='0.1.0', torch='2.15.0', init=f'seed{seed}', reduced='REDUCED: 2 of 240 epochs', dtype='bfloat16') | dict(about)
+    (path/'config.json').write_text(json.dumps(config))
+    (path/'result.json').write_text(json.dumps(dict(last=dict(epoch=2, test_acc=last), best=dict(epoch=1, valid_acc=20., test_acc=last-1))))
+    (path/'history.jsonl').write_text(''.join(json.dumps(dict(epoch=e+1, seconds=1.5)) + '\n' for e in range(2)))
+    return path
+
+@pytest.fixture(autouse=True)
+def runs(monkeypatch, tmp_path):
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
+    return tmp_path/'runs'
+
+def change(path, name, edit):
+    "Rewrite a json file of a run."
+    obj = json.loads((path/name).read_text()); edit(obj); (path/name).write_text(json.dumps(obj))
+
+DAMAGE = {
+    'config cut':        lambda p: (p/'config.json').write_bytes(b'{"stud'),
+    'config no text':    lambda p: (p/'config.json').write_bytes(b'\xff\xfe\x00'),
+    'config a list':     lambda p: (p/'config.json').write_text('[1, 2]'),
+    'config gone':       lambda p: (p/'config.json').unlink(),
+    'config a folder':   lambda p: ((p/'config.json').unlink(), (p/'config.json').mkdir()),
+    'no seed':           lambda p: change(p, 'config.json', lambda c: c.pop('seed')),
+    'data a word':       lambda p: change(p, 'config.json', lambda c: c.update(data='cifar100')),
+    'result cut':        lambda p: (p/'result.json').write_bytes(b'{"last": {"epoch"'),
+    'result empty':      lambda p: (p/'result.json').write_bytes(b''),
+    'no last':           lambda p: change(p, 'result.json', lambda r: r.pop('last')),
+    'no best':           lambda p: change(p, 'result.json', lambda r: r.pop('best')),
+    'last no number':    lambda p: change(p, 'result.json', lambda r: r['last'].update(test_acc='high')),
+    'last not finite':   lambda p: change(p, 'result.json', lambda r: r['last'].update(test_acc=float('nan'))),
+    'last of another kind': lambda p: change(p, 'result.json', lambda r: r.update(last=70.1)),
+    'history cut':       lambda p: (p/'history.jsonl').write_bytes(b'{"epoch": 1, "sec'),
+    'history short':     lambda p: (p/'history.jsonl').write_text('{"epoch": 1, "seconds": 1}\n'),
+    'history of numbers': lambda p: (p/'history.jsonl').write_text('1\n2\n'),
+    'history gone':      lambda p: (p/'history.jsonl').unlink(),
+}
+
+@pytest.mark.parametrize('how', DAMAGE)
+def test_a_damaged_folder_is_a_sentence_and_the_others_are_there(runs, how):
+    folder(runs/'a'); DAMAGE[how](folder(runs/'b', seed=1)); folder(runs/'c', 30., taught=KD)
+    results = load_results()
+    assert [r['run'] for r in results] == ['a', 'c']
+    (left,) = results.left_out
+    assert (left['run'], left['why']) == ('b', 'damaged') and left['detail'] and '\n' not in left['detail'] and str(runs) not in left['detail']
+    for shown in (results, results.table(), results.table().markdown(), results.table()._repr_html_()): assert 'left out, 1 damaged: b (' in str(shown)
+
+def test_unfinished_and_foreign_folders_are_counted_and_named(runs):
+    folder(runs/'a')
+    for n, rows in (('b', 1), ('c', 0)):
+        p = folder(runs/n, seed=1); (p/'result.json').unlink()
+        (p/'history.jsonl').write_text('{"epoch": 1}\n') if rows else (p/'history.jsonl').unlink()
+    (runs/'figures').mkdir(); (runs/'bert').mkdir(); (runs/'bert'/'config.json').write_text('{"model_type": "bert"}'); (runs/'compare.png').write_bytes(b'')
+    results = load_results()
+    assert sorted(results.notes()) == ['left out, 2 not a run: bert, figures', 'left out, 2 unfinished: b (1 of 2 epochs), c (0 of 2 epochs)']
+    assert len(results) == 1 and all(n in repr(results.table()) for n in results.notes())
+
+def test_old_runs_in_a_path_with_a_slash_stand_with_new_ones(tmp_path, monkeypatch):
+    "The first runs did not say CE(1) of who learns alone: the same line, all the same."
+    there = tmp_path/'old [2026]'/'runs'                                 # a folder that looks like a pattern is not one when it is KDNB_RUNS
+    folder(there/'alone-0', 20.); folder(there/'alone-1', 22., 1, dict(scheme='Alone', method='CE(1)')); folder(there/'kd-0', 30., 0, KD); folder(there/'kd-1', 34., 1, KD)
+    monkeypatch.setenv('KDNB_RUNS', str(there))
+    by_name = load_results()
+    os.rename(there, tmp_path/'elsewhere'); monkeypatch.chdir(tmp_path)
+    by_path = load_results(f"{tmp_path/'elsewhere'}/*")
+    assert len(by_path) == 4 and by_path == by_name == load_results('elsewhere/*') == load_results([tmp_path/'elsewhere'/n for n in ('alone-0', 'alone-1', 'kd-0', 'kd-1')])
+    (block,) = by_path.table().blocks
+    kd, alone = block['lines']
+    assert (kd['method'], alone['method'], alone['n']) == ('kd', 'alone', 2)
+    assert (kd['difference']['mean'], kd['difference']['n']) == (11, 2) and abs(kd['difference']['high'] - 11 - 12.706) < 1e-3      # differences 10 and 12
+    assert 'floor: two seeds of alone are 2.00 apart' in block['notes']
+    assert str(tmp_path) not in repr(by_path.table()) + json.dumps(by_path)
+
+def test_a_folder_of_runs_says_how_to_name_them(tmp_path, runs):
+    folder(tmp_path/'mine'/'a')
+    assert load_results(tmp_path/'mine').left_out[0]['detail'] == "it holds runs: say 'mine/*'"
+    for wrong in ('*', 'nowhere/*', ''):
+        with pytest.raises(ValueError) as e: load_results(wrong)
+        assert '\n' not in str(e.value) and str(tmp_path) not in str(e.value)
+
+@pytest.mark.parametrize('setting', [dict(epochs=3), dict(optimiser=dict(epochs=240, lr=.1)), dict(data=DATA | dict(augment=None)), dict(data=DATA | dict(split='000000000000')),
+                                     dict(student=STUDENT | dict(depth=56)), dict(amp='off')], ids=lambda s: next(iter(s)))
+def test_one_setting_that_differs_makes_another_block_that_says_so(runs, setting):
+    folder(runs/'a'); p = folder(runs/'b', 40., 0, KD, **setting)
+    if 'epochs' in setting: (p/'history.jsonl').write_text('{"seconds": 1}\n'*3)
+    one, two = load_results().table().blocks
+    assert one['head'] != two['head'] and two['base'] is None and two['lines'][0]['difference'] is None
+
+def test_two_teachers_are_two_blocks_and_who_is_alone_stands_in_both(runs):
+    folder(runs/'a'); folder(runs/'b', 40., 0, KD); folder(runs/'c', 50., 0, KD | dict(teacher='another'))
+    one, two = load_results().table().blocks
+    assert [l['runs'] for l in one['lines'] + two['lines']] == [['b'], ['a'], ['c'], ['a']] and 'another' in two['head']
+
+def test_what_no_word_tells_apart_is_told_apart_by_its_settings(runs):
+    "Same terms, same weights, another place to read: two lines, never one mean."
+    folder(runs/'a')
+    for i, place in enumerate(('stage 1', 'stage 2')): folder(runs/f'k{i}', 30.+i, 0, KD | dict(terms=KD['terms'] | dict(kd=KD['terms']['kd'] | dict(pairs=[[place, place]]))))
+    (block,) = load_results().table().blocks
+    assert [l['n'] for l in block['lines']] == [1, 1, 1] and all("'stage" in l['method'] for l in block['lines'][:2])
+
+def test_names_are_shown_as_names(runs):
+    "A method with marks of HTML and Markdown in its name."
+    folder(runs/'a', 30., 0, KD | dict(method='CE(1) + <b>|(1)', terms=dict(x=dict(name='<b>|'))))
+    table = load_results().table()
+    assert '&lt;b&gt;|' in table._repr_html_() and '<b>|' not in table._repr_html_() and '<b>\\|' in table.markdown()
+
+@pytest.mark.parametrize('text', ['', '{"kdn', '[]', '{}', '{"kdnb_results": 1, "rows": [{}], "left_out": []}', '{"kdnb_results": 1, "rows": 3, "left_out": []}', '{"kdnb_results": 2, "rows": [], "left_out": []}'])
+def test_a_file_that_is_no_results_is_a_sentence(tmp_path, text):
+    (tmp_path/'r.json').write_text(text)
+    with pytest.raises(ValueError, match="'r.json' is damaged, or not a file of results"): load_results(tmp_path/'r.json')
+
+def test_nothing_finished_is_saved_and_read_too(tmp_path):
+    Results([], [dict(run='b', why='unfinished', detail='')]).save(tmp_path/'r.json')
+    assert load_results(tmp_path/'r.json').notes() == ['left out, 1 unfinished: b']
