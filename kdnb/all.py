@@ -19,3 +19,4 @@ from kdnb.learner import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
+from kdnb.cards import *
