@@ -50,10 +50,11 @@ def _row(run, name):
     "A finished run."
     config, result, history = run.json('config.json'), run.json('result.json'), read_history(run)
     about, data, epochs = config['about'], config['data'], config['epochs']
+    twin = any(t['name'] == 'self' for t in config.get('terms', {}).values())                      # who is taught by a twin has another teacher each seed: it is part of the method
     if len(history) != epochs: raise ValueError(f'its history has {len(history)} rows and not {epochs}')
     best = 'best' if 'best' in result else 'best_on_test'
     n = data['n_train'] - (data['n_train'] > 1 == data['n_train'] % data['bs'])                    # a last batch of one image is left out
-    return dict(run=name, label=_label(config), method=_method(config), student=_student(config['student']), teacher=config.get('teacher'), seed=config['seed'],
+    return dict(run=name, label=_label(config), method=_method(config), student=_student(config['student']), teacher=None if twin else config.get('teacher'), seed=config['seed'],
                 data=data['name'], n_train=data['n_train'], recipe=config['recipe'], epochs=epochs, last=_percent(result, 'last'), **{best: _percent(result, best)},
                 images=epochs*n, seconds=round(sum(r['seconds'] for r in history), 1), device=about['device'], dtype=about.get('dtype'), date=about.get('date'),
                 versions={k: about[k] for k in ('kdnb', 'torch', 'torchvision', 'python') if k in about}, reduced=about.get('reduced', ''), init=about.get('init'),
