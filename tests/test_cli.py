@@ -12,6 +12,7 @@ from kdnb.measure import accuracy, predict
 from kdnb.models.resnet import resnet
 from kdnb.models.zoo import load_model, save_model, weights_hash
 from kdnb.runs import Run, read_history
+from kdnb.methods import parse_method
 from kdnb.schemes import Distill
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
@@ -247,6 +248,25 @@ def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
         assert a == b != c and (notebook(1, taught), notebook(2, taught)) == (a, c)
         inits = [Run(f'seed-{t}-a').json('config.json')['about']['init'] for t in (False, taught)]
         assert inits[0] == inits[1]                               # alone and taught start from the same weights
+
+@pytest.mark.parametrize('method', ['fn', 'at+sp', 'od', 'rkd', 'nst', 'dkd', 'dist', 'wttm', 'review', 'pkt', 'kd_shuffled', 'ls'])
+def test_every_method_is_a_word_in_the_shell(here, method):
+    assert kdnb_distill([*TAUGHT, '--method', method, '--run', f'word-{method}']) == 0
+    assert Run(f'word-{method}').json('config.json')['method'] == repr(parse_method(method))
+
+def test_smoothed_labels_need_no_teacher_and_another_seed_is_one(here, capsys):
+    assert kdnb_train([*DIGITS, '--method', 'ls', '--run', 'smoothed']) == 0
+    assert Run('smoothed').json('config.json')['scheme'] == 'Alone' and 'alone: LS(1, smoothing=0.1)' in capsys.readouterr().out
+    assert kdnb_train([*DIGITS, '--seed', '5', '--run', 'twin']) == 0
+    assert kdnb_distill([*DIGITS, '--teacher', 'twin', '--method', 'self', '--run', 'selftaught']) == 0
+
+def test_a_system_is_a_word_too(here, capsys):
+    assert kdnb_distill([*TAUGHT, '--method', 'at', '--weights', 'distillation']) == 0
+    assert Run('digits-resnet8-at-distillation-0').json('config.json')['method'] == "CE(1) + AT(30, p=None, taps=[0, 1, 2, 3], reading='sum')"
+    for words, says in ((['--method', 'nst', '--weights', 'distillation'], "'distillation' has no nst: it has kd, at, sp, ofd"), (['--weights', 'rep'], "unknown system 'rep'")):
+        assert kdnb_distill([*TAUGHT, *words, '--run', 'never']) == 1
+        out, err = capsys.readouterr()
+        assert says in err and len(err.splitlines()) == 1 and not (here/'runs'/'never').exists()
 
 # --- Ctrl-C
 
