@@ -6,7 +6,7 @@
 __all__ = ['noise_data', 'method_names', 'time_pairs', 'peak_memory', 'method_cost', 'Costs', 'bench_methods', 'kdnb_bench']
 
 # %% ../nbs/73_bench.ipynb #imports
-import json, os, shlex, sys, tempfile, time
+import json, os, shlex, sys, tempfile, time, warnings
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,9 @@ def noise_data(
 # %% ../nbs/73_bench.ipynb #ready
 def _ready(model, data):
     "A learner that has made its first step: what happens once is over."
-    return Learner(model, data, lr=0., cbs=None).fit(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                  # a term may start high: this is noise
+        return Learner(model, data, lr=0., cbs=None).fit(1)
 
 def _student(name, data):
     with seeded(0): return create_model(name, data.num_classes)

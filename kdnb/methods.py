@@ -57,11 +57,11 @@ class FitNet(Term):
 # %% ../nbs/40a_methods.ipynb #sp
 class SP(Term):
     "Similarity-preserving distillation (Tung & Mori 2019)."
-    def __init__(self, weight=3000., taps=-1, reading='post'): super().__init__(sp_loss, weight, taps, name='sp', reading=reading, batchwise=True)
+    def __init__(self, weight=3000., taps=-1, reading='post'): super().__init__(sp_loss, weight, taps, name='sp', reading=reading)
 
 class PKT(Term):
     "Probabilistic knowledge transfer (Passalis & Tefas 2018)."
-    def __init__(self, weight=3e4, taps='embedding'): super().__init__(pkt_loss, weight, taps, name='pkt', batchwise=True)
+    def __init__(self, weight=3e4, taps='embedding'): super().__init__(pkt_loss, weight, taps, name='pkt')
 
 # %% ../nbs/40a_methods.ipynb #from-0
 def _from_0(what, v):

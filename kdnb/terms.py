@@ -36,9 +36,10 @@ class Term:
         adapt=None,      # (student's, teacher's feature) -> a module for the student's; trained with it, never part of it
         name=None,       # in history and tables
         reading='post',  # which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation
-        batchwise=False, # whether the loss compares images with each other: then it must see those of all processes
+        batchwise=False, # whether the loss compares images with each other, and must see those of all processes; kdnb's own losses say so themselves
     ):
-        self.loss, self.taps, self.adapt, self.reading, self.batchwise, self.options = loss, taps, adapt, reading, batchwise, {}
+        self.loss, self.taps, self.adapt, self.reading, self.options = loss, taps, adapt, reading, {}
+        self.batchwise = batchwise or getattr(loss, 'batchwise', False)
         self.name = name or getattr(loss, '__name__', type(loss).__name__).removesuffix('_loss')
         self.weight = _check_weight(self.name, weight)
 

@@ -84,6 +84,8 @@ def dist_loss(
         inter, intra = 1 - _correlation(ps, pt).mean(), 1 - _correlation(ps.T, pt.T).mean()
         return T**2 * (beta*inter + gamma*intra)
 
+dist_loss.batchwise = True   # its columns run through all images: where several processes train together, a term has them gathered
+
 # %% ../../nbs/30a_losses.modern.ipynb #wttm-loss
 def wttm_loss(
     s:Tensor,   # student logits, (B, C)

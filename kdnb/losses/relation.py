@@ -93,3 +93,6 @@ def pkt_loss(
     with torch.autocast(s.device.type, enabled=False):
         ps, pt = _neighbours(s) + 1e-7, _neighbours(t)
         return (pt * ((pt + 1e-7) / ps).log()).mean()
+
+# %% ../../nbs/32_losses.relation.ipynb #batchwise
+for _loss in (sp_loss, rkd_distance_loss, rkd_angle_loss, pkt_loss): _loss.batchwise = True
