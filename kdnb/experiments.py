@@ -187,11 +187,11 @@ def _differing(dicts):
     keys = [k for k in dict.fromkeys(k for d in dicts for k in d) if len({json.dumps(d.get(k, 'absent')) for d in dicts}) > 1]
     return [', '.join(f"{k} {_short(d.get(k, 'absent'))}" for k in keys) for d in dicts]
 
-def _groups(block, clash): # clash: labels that mean several methods
+def _groups(block):
     "{a name of its own: the runs of a method}"
     groups = {}
     for r in block: groups.setdefault(json.dumps(_teaching(r), sort_keys=True), []).append(r)
-    names = [_typed(g[0]) if g[0]['label'] in clash else g[0]['label'] for g in groups.values()]
+    names = [_typed(g[0]) for g in groups.values()]
     said = [_differing([_teaching(g[0]) for g, m in zip(groups.values(), names) if m == n]) for n in names]
     return {n if len(s) == 1 else f'{n} ({s[names[:i].count(n)]})': g for i, (n, s, g) in enumerate(zip(names, said, groups.values()))}
 
@@ -290,8 +290,8 @@ def _table(self,
 )->Table:
     "A line a method, in blocks of one setting each."
     if not self: raise ValueError('; '.join(['there is no finished run to make a table of', *self.notes()]))
-    methods, blocks = {r['label']: {q['method'] for q in self if q['label'] == r['label']} for r in self}, _blocks(self)
-    groups = [_groups(b, {k for k, v in methods.items() if len(v) > 1}) for b in blocks]
+    blocks = _blocks(self)
+    groups = [_groups(b) for b in blocks]
     if base not in (None, 'alone') and not any(_base(g, base) for g in groups): raise unknown('base', base, dict.fromkeys(n for g in groups for n in g))
     made = [_block(b, g, base) for b, g in zip(blocks, groups)]
     for head in {b['head'] for b in made}:                           # blocks that sound alike: say what differs
