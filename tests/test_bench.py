@@ -9,7 +9,8 @@ PROGRAM = 'import sys; from kdnb.bench import kdnb_bench; sys.exit(kdnb_bench())
 TINY = '--bs 8 --device cpu --teacher resnet14 --student resnet8 --threads 1'.split()
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 
-def start(*words): return subprocess.Popen([sys.executable, '-c', PROGRAM, *TINY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True)
+def start(*words): return subprocess.Popen([sys.executable, '-c', PROGRAM, *TINY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True,
+                                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))      # what a shell started in the background would have it ignore
 
 def test_the_table_and_nothing_else_is_printed(tmp_path):
     child = start('--pairs', '1', '--methods', 'nst', 'kd(T=2)+at', '--write', str(tmp_path/'new'/'costs.json'))

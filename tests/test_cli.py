@@ -274,7 +274,8 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     words = ['--data', 'digits', '--size', '8', '--bs', '20', '--student', 'resnet8', '--device', 'cpu', '--epochs', '5', '--run']
     program = 'import sys; from kdnb.cli import kdnb_train; sys.exit(kdnb_train())'
     child = subprocess.Popen([sys.executable, '-c', program, *words, 'stopped'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, 'OMP_NUM_THREADS': '1'}, start_new_session=True)
+                             env={**os.environ, 'OMP_NUM_THREADS': '1'}, start_new_session=True,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))         # a shell started in the background would have it ignored
     try:
         end = time.time() + 120
         while not (here/'runs'/'stopped'/'last.pt').exists(): assert child.poll() is None and time.time() < end; time.sleep(.01)
