@@ -141,6 +141,29 @@ def test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone(digit
     with seeded(7): teacher = resnet(8)
     assert run('kd_shuffled') == run('kd_shuffled') != run('kd')
 
+# --- what the sources say, number by number
+
+@pytest.mark.parametrize('system,method,ce,says', [
+    ('kdpytorch', 'kd', .1, dict(weight=.9, T=4.)), ('kdpytorch', 'fn', 1, dict(weight=100, taps=2)), ('kdpytorch', 'at', 1, dict(weight=1000/2, taps='stages', p=2)),
+    ('kdpytorch', 'nst', 1, dict(weight=50/2, taps='stages')), ('kdpytorch', 'rkd', 1, dict(weight=1, distance=25, angle=50, taps='embedding')),
+    ('kdpytorch', 'sp', 1, dict(weight=3000, taps=-1)), ('kdpytorch', 'od', 1, dict(weight=1/1000, teacher_bn='batch', reading='pre', taps='stages')),
+    ('distillation', 'kd', .8, dict(weight=1-.8, T=16)), ('distillation', 'at', 1, dict(weight=60/2, p=None, reading='sum', taps=[0, 1, 2, 3])),
+    ('distillation', 'sp', 1, dict(weight=3000, reading='sum', taps=[0, 1, 2, 3])), ('distillation', 'margin_relu', 1, dict(weight=1e-3, teacher_bn='running', reading='pre', taps=[0, 1, 2, 3])),
+    ('crd', 'kd', .1, dict(weight=.9, T=4.)), ('crd', 'fitnet', 1, dict(weight=100, taps=2)), ('crd', 'at', 1, dict(weight=1000, p=2)), ('crd', 'nst', 1, dict(weight=50)),
+    ('crd', 'sp', 1, dict(weight=3000, taps=-1)), ('crd', 'rkd', 1, dict(weight=1, distance=25, angle=50)), ('crd', 'pkt', 1, dict(weight=3e4, taps='embedding')),
+    ('crd', 'ofd', 1, dict(weight=1e-3)), ('crd', 'dkd', 1, dict(alpha=1, beta=8, T=4)), ('crd', 'dist', 1, dict(weight=1, beta=1, gamma=1, T=4)),
+    ('paper', 'at', 1, dict(weight=1000, p=2, reading='sum')), ('paper', 'rkd', 1, dict(distance=1, angle=2)), ('paper', 'ofd', 1, dict(weight=1e-3, teacher_bn='batch'))])
+def test_the_weights_are_those_of_the_source(system, method, ce, says):
+    labels, term = parse_method(method, system)
+    found = {k: term.options.get(k, getattr(term, k, None)) for k in says}
+    assert labels.weight == ce and all(found[k] == (pytest.approx(v) if isinstance(v, float) else v) for k, v in says.items()), found
+
+def test_warm_ups_are_twenty_of_240_epochs():
+    for m in ('dkd', 'review'):
+        term = parse_method(m, 'crd')[1]
+        assert [round(term.weight_at(e, 240)/term.weight_at(239, 240), 6) for e in (0, 9, 18, 19, 20)] == [.05, .5, .95, 1, 1]
+    assert parse_method('review', 'crd')[1].weight_at(239, 240) == 5
+
 # --- a term that drowns the labels
 
 def test_a_term_that_starts_far_above_the_labels_is_told(digits):
