@@ -7,7 +7,7 @@ from kdnb.learner import Learner, seeded
 from kdnb.losses.feature import ofd_margin
 from kdnb.methods import *
 from kdnb.models.resnet import resnet
-from kdnb.models.zoo import create_model, load_model, weights_hash
+from kdnb.models.zoo import create_model, list_models, load_model, weights_hash
 from kdnb.schemes import *
 from kdnb.taps import bn_before, find_taps
 from kdnb.terms import *
@@ -22,6 +22,9 @@ def some(size, n=8, train=16):
 
 def torchvision(name, **kw): return getattr(tvm, name)(weights=None, num_classes=10, **kw)
 def timm(name): pytest.importorskip('timm'); return create_model(f'timm/{name}', 10)
+def to_come(name): # models of the five systems that kdnb does not build yet
+    if not list_models(name.partition('_')[0] + '*'): pytest.skip(f'there is no {name} yet')
+    return create_model(name, 10)
 def vit(): return tvm.VisionTransformer(32, 8, 2, 4, 64, 128, num_classes=10)
 
 def step(scheme, data):
@@ -41,7 +44,8 @@ def step(scheme, data):
     (lambda: torchvision('densenet121'), lambda: resnet(20), 32),
     (lambda: torchvision('shufflenet_v2_x1_0'), lambda: resnet(8), 64),
     (lambda: torchvision('resnet18'), lambda: torchvision('shufflenet_v2_x0_5'), 64),
-    (lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64)], ids=['resnet18-mobilenet_v2', 'densenet121-resnet20', 'shufflenet_v2-resnet8', 'resnet18-shufflenet_v2', 'timm-resnet8'])
+    (lambda: to_come('wrn_40_2'), lambda: to_come('shufflenetv2_1.0'), 32),
+    (lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64)], ids=['resnet18-mobilenet_v2', 'densenet121-resnet20', 'shufflenet_v2-resnet8', 'resnet18-shufflenet_v2', 'wrn_40_2-shufflenetv2', 'timm-resnet8'])
 def test_all_methods_at_once_between_nets_of_different_kinds(teacher, student, size):
     losses = step(Distill(student(), teacher(), '+'.join(EVERY), size=size), some(size))
     assert sorted(losses) == sorted(EVERY) and all(v > 0 for v in losses.values())
