@@ -315,7 +315,8 @@ def _check_distill(self, data):
     Scheme.check(self, data)
     if self.size is None and data.size != 32 and any(map(_reads_stages, self.method)):
         raise ValueError(f'stages were looked for at 32 pixels and the images have {data.size}: say Distill(..., size={data.size})')
-    z, features = self.teacher(data.examples(min(256, len(data.train)) if any(self.pairs) else 1, 'train')[0])
+    measured = any(type(t).measure is not Term.measure for t in self.method)             # else nobody reads more than one image here
+    z, features = self.teacher(data.examples(min(256, len(data.train)) if measured else 1, 'train')[0])
     if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
     if self.trained_on: _check_seen(self.trained_on, data)
     for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])

@@ -168,6 +168,14 @@ def test_warm_ups_are_twenty_of_240_epochs():
         assert [round(term.weight_at(e, 240)/term.weight_at(239, 240), 6) for e in (0, 9, 18, 19, 20)] == [.05, .5, .95, 1, 1]
     assert parse_method('review', 'crd')[1].weight_at(239, 240) == 5
 
+@pytest.mark.parametrize('method,images', [('kd+at+sp', 9), ('kd+ofd', 108)])
+def test_only_who_measures_reads_many_images_before_the_training(digits, method, images):
+    seen, teacher = [], resnet(8)
+    scheme = Distill(resnet(8), teacher, method, size=16)
+    teacher.stem.conv.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+    scheme.check(digits)
+    assert sum(seen) == images                                      # one or all hundred, and eight to try every term
+
 # --- a term that drowns the labels
 
 def test_a_term_that_starts_far_above_the_labels_is_told(digits):
