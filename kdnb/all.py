@@ -1,5 +1,7 @@
 "Everything public, for notebooks: `from kdnb.all import *`."
 from kdnb.places import *
+from kdnb.splits import *
+from kdnb.stream import *
 from kdnb.data import *
 from kdnb.parallel import *
 from kdnb.models.resnet import *

@@ -5,7 +5,8 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
-from kdnb.data import Data, TrainSplit, Split, _draw_epoch, load_data
+from kdnb.data import Data, load_data
+from kdnb.splits import TrainSplit, Split, _draw_boxes, _draw_epoch
 
 RAW = (0., 0., 0.), (1/255,)*3                   # constants that leave pixels as they are
 
