@@ -5,6 +5,8 @@ from kdnb.stream import *
 from kdnb.data import *
 from kdnb.parallel import *
 from kdnb.models.resnet import *
+from kdnb.models.wide import *
+from kdnb.models.plain import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *

@@ -301,7 +301,8 @@ def _tap(trace, stage, group, shapes, depth):
     post = acts[-1] if acts else group[-1]
     last = acts[-1] if acts else _last_in_a_branch(trace, post, shapes, depth)
     pre = last and _source(trace, last.all_input_nodes[0])
-    joins = [n for n in group[:group.index(post)+1] if _is_join(trace, n)]
+    start = group.index(acts[-2]) if len(acts) > 1 else 0 # a join before another activation ends something else
+    joins = [n for n in group[start:group.index(post)+1] if _is_join(trace, n)]
     join, pre_name = (n and trace.name[n] for n in (joins[-1] if joins else None, pre))
     return Tap(stage, shapes[post][2:], shapes[post][1], join, pre_name, trace.name[post], _bn(trace, pre or post, depth))
 
@@ -336,7 +337,9 @@ def _stem(trace, group, shapes, depth): # the first convolution and its activati
     head = list(takewhile(lambda n: not _is_join(trace, n), group[convs[0]:]))
     acts = [i for i,n in enumerate(head) if _is_act(trace, n)]
     head = head[:acts[0]+1] if acts else head[:1]
-    return _tap(trace, 0, head, shapes, depth)._replace(sum=trace.name[group[convs[0]]])
+    tap = _tap(trace, 0, head, shapes, depth)._replace(sum=trace.name[head[0]])
+    bn = next((n for n in _read_by(trace, head[-1]) if _is_bn(trace, n)), None)
+    return tap if tap.pre or not bn else tap._replace(pre=trace.name[bn], bn=_bn(trace, bn, depth))
 
 # %% ../nbs/20_taps.ipynb #find-taps
 def find_taps(

@@ -150,3 +150,142 @@ def test_no_batch_waits_for_the_gpu():
         for xb, yb in batches: pass
         for xb, yb in data.test: pass
     finally: torch.cuda.set_sync_debug_mode('default')
+
+# --- random windows
+
+def test_windows_are_distributed_as_torchvisions():
+    "Area and ratio of 20,000 windows of ours and of torchvision's: two-sample Kolmogorov-Smirnov."
+    from scipy.stats import ks_2samp
+    n, size = 20_000, 64
+    top, left, h, w = _draw_boxes(n, size, 0, 0)
+    torch.manual_seed(0)
+    crop, like = v2.RandomResizedCrop(size), torch.empty(3, size, size)
+    theirs = torch.tensor([[p[k] for k in ('top', 'left', 'height', 'width')] for p in (crop.make_params([like]) for _ in range(n))]).T
+    for ours, their in ((h*w, theirs[2]*theirs[3]), (h/w, theirs[2]/theirs[3]), (top, theirs[0]), (left, theirs[1])):
+        assert ks_2samp(ours, their).pvalue > 1e-3
+
+def test_windows_do_not_depend_on_other_epochs():
+    assert torch.equal(_draw_boxes(10, 32, 0, 1), _draw_boxes(10, 32, 0, 1)) and not torch.equal(_draw_boxes(10, 32, 0, 1), _draw_boxes(10, 32, 0, 2))
+
+# --- files
+
+def photos(folder, n=24, size=None, classes='ab', seed=0):
+    "Class folders of JPEGs that differ in size, or all of one size."
+    rng = np.random.RandomState(seed)
+    for i in range(n):
+        h, w = (size, size) if size else rng.randint(40, 70, 2)
+        f = folder/classes[i % len(classes)]/f'{i:03}.jpg'
+        f.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.kron(rng.randint(0, 256, (h//8+1, w//8+1, 3)), np.ones((8, 8, 1)))[:h, :w].astype(np.uint8)).save(f)
+    return folder
+
+def parts(folder, names=('train', 'test'), **k):
+    for i, name in enumerate(names): photos(folder/name, seed=i, **k)
+    return folder
+
+def batches(split): return [(x, y) for x, y in split]
+def same(a, b): return len(a) == len(b) and all(torch.equal(xa, xb) and torch.equal(ya, yb) for (xa, ya), (xb, yb) in zip(a, b))
+
+@pytest.mark.parametrize('augment', [None, 'crop_flip', 'crop+reflect+cutout'])
+def test_held_and_streamed_are_the_same(tmp_path, augment):
+    parts(tmp_path)
+    held, streamed = (load_data(tmp_path, size=32, bs=8, augment=augment, device='cpu', stream=s) for s in (False, True))
+    assert 'streamed to cpu by 2 workers (as asked)' in repr(streamed) and 'MiB on cpu' in repr(held)
+    assert held.describe() == streamed.describe()
+    for epoch in (0, 1): assert same(list(held.train.epoch(3, epoch)), list(streamed.train.epoch(3, epoch)))
+    assert same(batches(held.valid), batches(streamed.valid)) and same(batches(held.test), batches(streamed.test))
+    for split in ('train', 'test'): assert same([held.examples(5, split)], [streamed.examples(5, split)])
+    assert same([held.examples(4, per_class=2)], [streamed.examples(4, per_class=2)])
+
+def test_windows_come_from_the_files(tmp_path):
+    parts(tmp_path/'odd'); parts(tmp_path/'even', size=80)
+    odd, even, asked = load_data(tmp_path/'odd', size=80, bs=8, device='cpu'), load_data(tmp_path/'even', bs=8, device='cpu'), load_data(tmp_path/'even', bs=8, device='cpu', stream=True)
+    assert odd.augment == even.augment == 'resized_crop' and odd.streams == 'windows are cut from the files' and not even.streams
+    assert odd.describe()['stream'] and asked.describe()['stream'] and 'stream' not in even.describe()
+    assert same(list(odd.train.epoch(0, 1)), list(odd.train.epoch(0, 1)))
+
+def test_what_does_not_fit_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr('kdnb.data._limit', 10_000)
+    data = load_data(parts(tmp_path), size=32, bs=8, device='cpu')
+    assert data.streams == '0.0 GiB as pixels, and up to 9.31323e-06 are held' and data.test.held == 0
+
+def test_a_stream_leaves_the_global_generator_alone(tmp_path):
+    data = load_data(parts(tmp_path), size=32, bs=8, device='cpu', stream=True)
+    before = torch.get_rng_state()
+    list(data.train.epoch(0, 0)); list(data.test)
+    assert torch.equal(torch.get_rng_state(), before)
+
+def test_broken_files_are_named_and_counted(tmp_path):
+    parts(tmp_path)
+    for name in ('000.jpg', '004.jpg'): (tmp_path/'train'/'a'/name).write_bytes(b'no photograph')
+    with pytest.warns(UserWarning, match=r'2 of 24 images left out: .*a/000.jpg cannot be read as an image \(UnidentifiedImageError\).*004.jpg'):
+        held = load_data(tmp_path, size=32, bs=4, valid=0, device='cpu', augment=None)
+    assert len(held.train) == 22
+    streamed = load_data(tmp_path, size=32, bs=4, valid=0, device='cpu', augment=None, stream=True)
+    with pytest.warns(UserWarning, match='cannot be read') as told: seen = sum(len(y) for x, y in streamed.train.epoch(0, 0))
+    assert seen == 22 and len(streamed.train.skipped) == 2 and sum('cannot be read' in str(w.message) for w in told) == 2
+    assert sum(len(y) for x, y in streamed.train.epoch(0, 1)) == 22
+    for stream in (False, True):
+        with pytest.raises(OSError, match='cannot be read as an image .*: replace or delete it'):
+            list(load_data(tmp_path, size=32, bs=4, device='cpu', stream=stream, strict=True).train.epoch(0, 0))
+
+def test_a_class_that_cannot_be_read(tmp_path):
+    photos(tmp_path/'train', 8, classes='a'); photos(tmp_path/'test', 8)
+    with pytest.raises(ValueError, match='class b is in only one'): load_data(tmp_path, size=32, bs=2)
+    (tmp_path/'train'/'b').mkdir()
+    with pytest.raises(OSError, match='b holds no images'): load_data(tmp_path, size=32, bs=2)
+
+def test_sizes_that_differ_in_a_stream(tmp_path):
+    photos(tmp_path/'train', size=32); photos(tmp_path/'test', size=32)
+    Image.new('RGB', (20, 24)).save(tmp_path/'train'/'b'/'023.jpg')
+    with pytest.raises(ValueError, match='023.jpg has 24 x 20 pixels and others 32 x 32: give size='):
+        load_data(tmp_path, bs=4, valid=0, device='cpu', stream=True)
+
+def test_own_valid_images(tmp_path):
+    "CINIC-10's layout: train, valid and test; the set's own valid images are valid unless a share is asked for."
+    parts(tmp_path/'cinic10', ('train', 'valid', 'test'), size=32)
+    data = load_data('cinic10', root=tmp_path, bs=8, recipe='cinic10', device='cpu')
+    assert (len(data.train), len(data.valid), len(data.test), data.augment, data.mean) == (24, 24, 24, 'resized_crop', (.4789, .4723, .4304))
+    assert data.describe()['valid'] == 'own' and not data.streams and load_data('cinic10', root=tmp_path, recipe='cinic10', n_train=8, bs=8, device='cpu').reduced == '8 of 24 training images'
+    with Image.open(tmp_path/'cinic10'/'valid'/'a'/'000.jpg') as im: assert torch.equal(data.valid.images(torch.tensor([0]))[0], TF.pil_to_tensor(im))
+    cut = load_data('cinic10', root=tmp_path, valid=.25, bs=8, device='cpu')
+    assert (len(cut.train), len(cut.valid)) == (18, 6) and 'valid' not in cut.describe()
+
+def test_imagenets_layout(tmp_path):
+    parts(tmp_path/'imagenet', ('train', 'val'), classes=('n01', 'n02'))
+    data = load_data('imagenet', root=tmp_path, bs=8, device='cpu')
+    assert (data.size, data.classes, data.mean, data.augment, len(data.test)) == (224, ['n01', 'n02'], (.485, .456, .406), 'resized_crop', 24)
+    torch.save(({'n01': ('tench', 'Tinca tinca'), 'n02': ('goldfish',)}, ['n01', 'n02']), tmp_path/'imagenet'/'meta.bin')
+    assert load_data('imagenet', root=tmp_path/'imagenet', bs=8, device='cpu').classes == ['tench', 'goldfish']
+    with pytest.raises(OSError, match='register at image-net.org'): load_data('imagenet', root=tmp_path/'nowhere')
+
+def test_a_run_on_a_stream(tmp_path, monkeypatch):
+    "Killed workers, a Ctrl-C in the middle: the run goes on, and is what it would have been."
+    from kdnb.learner import Callback, Learner, seeded
+    from kdnb.models.resnet import resnet
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
+    def data(): return load_data(parts(tmp_path/'d', size=40), size=32, bs=8, device='cpu', stream=True, augment='resized_crop')
+    def learner(run, cbs=None):
+        with seeded(0): return Learner(resnet(8, 2), data(), run=run, amp='off', cbs=cbs)
+    class Stop(Callback):
+        def after_batch(self, learn):
+            if learn.epoch == 1: raise KeyboardInterrupt
+    whole = learner('whole').fit(3)
+    broken = learner('broken', cbs=[Stop()])
+    with pytest.raises(KeyboardInterrupt): broken.fit(3)
+    broken.cbs = None
+    broken.fit(3)                                                    # in the same process: new workers
+    assert [r['loss'] for r in broken.history] == [r['loss'] for r in whole.history] and broken.result == whole.result
+
+def test_a_dataset_streams_with_its_targets():
+    class Items(torch.utils.data.Dataset):
+        targets = [i % 3 for i in range(30)]
+        def __len__(self): return 30
+        def __getitem__(self, i): return np.full((16, 16, 3), i*8, np.uint8), self.targets[i]
+    held, streamed = (Data(Items(), None, Items(), classes='abc', bs=8, device='cpu', stream=s) for s in (False, True))
+    assert same(list(held.train.epoch(0, 0)), list(streamed.train.epoch(0, 0))) and held.describe() == streamed.describe()
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_stream_to_a_gpu(tmp_path):
+    cpu, gpu = (load_data(parts(tmp_path), size=32, bs=8, device=d, stream=True) for d in ('cpu', 'cuda'))
+    for (xa, ya), (xb, yb) in zip(cpu.train.epoch(3, 1), gpu.train.epoch(3, 1)): assert xb.is_cuda and torch.equal(ya, yb.cpu()) and torch.allclose(xa, xb.cpu(), atol=1e-5)

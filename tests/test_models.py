@@ -1,7 +1,37 @@
 "What the model notebooks cannot show: another process, a compiled model, every name that is listed."
 import os, subprocess, sys
 import pytest, torch
+from torch.utils.flop_counter import FlopCounterMode
+from kdnb.models.plain import plainnet
+from kdnb.models.resnet import resnet
+from kdnb.models.wide import wrn
 from kdnb.models.zoo import create_model, list_models, load_model, save_model, weights_hash
+
+# --- the networks of the papers: parameters to the unit, multiply-accumulates (torch's counter halved) in millions for 32 x 32 pixels, 100 classes
+
+COUNTED = [(wrn, (28, 4, 100), 5_872_180, 845.6), (wrn, (16, 2, 100), 703_284, 101.1), (wrn, (16, 4, 100), 2_772_020, 392.6), (wrn, (28, 2, 100), 1_479_220, 214.4),
+           (wrn, (40, 2, 100), 2_255_156, 327.6), (wrn, (40, 1, 100), 569_780, None),
+           (wrn, (28, 4, 100, False), 5_873_076, 845.6), (wrn, (16, 2, 100, False), 703_732, 101.1), (wrn, (16, 4, 100, False), 2_772_916, 392.6), (wrn, (40, 2, 100, False), 2_255_604, 327.6),
+           (plainnet, (18, 100), 11_220_132, None), (plainnet, (34, 100), 21_328_292, None), (plainnet, (50, 100), 23_688_356, None)]
+
+@pytest.mark.parametrize('build, args, params, macs', COUNTED, ids=lambda v: getattr(v, '__name__', None) or ('-'.join(map(str, v)) if isinstance(v, tuple) else None))
+def test_parameters_and_macs(build, args, params, macs):
+    model = build(*args)
+    assert sum(p.numel() for p in model.parameters()) == params
+    with torch.no_grad(), FlopCounterMode(display=False) as counter: model.eval()(torch.zeros(1, 3, 32, 32))
+    assert macs is None or round(counter.get_total_flops()/2e6, 1) == macs
+
+@pytest.mark.parametrize('depth', [18, 34, 50])
+@pytest.mark.parametrize('stem', ['cifar', 'imagenet'])
+def test_a_plain_student_takes_the_teachers_weights(depth, stem):
+    student, teacher = plainnet(depth, 7, stem), resnet(depth, 7, stem=stem)
+    missing, unused = student.load_state_dict(teacher.state_dict(), strict=False)
+    assert missing == [] and {n.rsplit('.', 2)[0] for n in unused} == ({'stages.0.0.short'} if depth == 50 else set())
+    def ends(model):
+        x, shapes = torch.randn(2, 3, 64, 64), []
+        for part in (model.stem, *model.stages): x = part(x); shapes.append(x.shape)
+        return shapes
+    assert ends(student) == ends(teacher)
 
 def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     model = create_model('resnet8x4', 7)

@@ -2,10 +2,14 @@
 import copy, io, pickle, warnings
 import pytest, torch, torch.nn.functional as F, torchvision.models as tvm
 from torch import nn
+from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
-from kdnb.taps import Tapped, find_taps, tap_name
+from kdnb.models.wide import wrn
+from kdnb.schemes import Distill
+from kdnb.taps import Tapped, bn_before, find_taps, tap_name
 
-MODELS = dict(resnet20=lambda: resnet(20), resnet18=tvm.resnet18, mobilenet_v2=tvm.mobilenet_v2, shufflenet_v2=tvm.shufflenet_v2_x1_0, densenet121=tvm.densenet121,
+MODELS = dict(resnet20=lambda: resnet(20), wrn_16_2=lambda: wrn(16, 2), wrn_10_1=lambda: wrn(10, 1), wrn_16_2_post=lambda: wrn(16, 2, preact=False), plainnet18=lambda: plainnet(18),
+              resnet18=tvm.resnet18, mobilenet_v2=tvm.mobilenet_v2, shufflenet_v2=tvm.shufflenet_v2_x1_0, densenet121=tvm.densenet121,
               vgg11=lambda: tvm.vgg11(init_weights=False, num_classes=10), vgg11_bn=lambda: tvm.vgg11_bn(init_weights=False, num_classes=10), squeezenet=tvm.squeezenet1_1, efficientnet=tvm.efficientnet_b0)
 TIMM = ['resnet18', 'regnety_002', 'mobilenetv3_small_050', 'convnext_atto', 'vit_tiny_patch16_224']
 
@@ -65,7 +69,7 @@ def test_tokens_are_refused(name):
     offered = str(e.value).rpartition('instance ')[2].split(', ')
     assert len(Tapped(model, offered)(images(224))[1]) == len(offered) > 1
 
-SIZES = dict(resnet20=[1, 2, 3], resnet18=[0, 1, 2, 3, 4], mobilenet_v2=[1, 2, 3, 4, 5], shufflenet_v2=[0, 1, 2, 3], densenet121=[0, 1, 2, 3, 4], vgg11=[1, 2, 3, 4, 5], vgg11_bn=[1, 2, 3, 4, 5])
+SIZES = dict(resnet20=[1, 2, 3], wrn_16_2=[1, 2, 3], wrn_10_1=[1, 2, 3], wrn_16_2_post=[1, 2, 3], plainnet18=[1, 2, 3, 4], resnet18=[0, 1, 2, 3, 4], mobilenet_v2=[1, 2, 3, 4, 5], shufflenet_v2=[0, 1, 2, 3], densenet121=[0, 1, 2, 3, 4], vgg11=[1, 2, 3, 4, 5], vgg11_bn=[1, 2, 3, 4, 5])
 
 @pytest.mark.parametrize('name', SIZES)
 def test_stages(name):
@@ -86,6 +90,32 @@ def test_the_published_readings():
     assert dense[2].sum == 'features.denseblock2.cat' and dense[2].bn == dense[2].pre == 'features.transition2.norm'
     r8 = find_taps(resnet(8))
     assert [r.bn for r in r8] == ['stages.0.0.bn2', 'stages.1.0.bn2', 'stages.2.0.bn2'] # the residual branch, not the shortcut
+
+def test_the_published_readings_of_wide_nets():
+    taps = find_taps(wrn(16, 2))
+    assert [r.sum for r in taps] == ['stages.0.1.add', 'stages.1.1.add', 'stages.2.1.add']      # AT, RepDistiller: what the groups put out
+    assert [r.pre for r in taps] == [r.bn for r in taps] == ['stages.1.0.bn1', 'stages.2.0.bn1', 'head.bn'] # OFD: through the next BatchNorm
+    assert [r.post for r in taps] == ['stages.1.0.act1', 'stages.2.0.act1', 'head.act'] and taps[0].sum == 'stem.conv'
+    for model in wrn(16, 2), wrn(16, 1): assert find_taps(model)[0].pre == find_taps(model)[0].bn == 'stages.0.0.bn1' # width 1: not a cut, the shortcut goes around it
+    assert [bn_before(wrn(16, 2), r.pre) for r in taps] == [r.bn for r in taps]
+
+def test_a_plain_net_has_no_sums():
+    for taps, last in (find_taps(plainnet(18)), 'bn2'), (find_taps(plainnet(50)), 'bn3'):
+        assert [r.sum for r in taps] == [None]*4                                                # those where stages begin are not where they end
+        assert all(r.pre == r.bn and r.pre.endswith(last) for r in taps)
+        assert [r.post[:8] for r in taps] == [f'stages.{i}' for i in range(4)]
+
+READ = {('od', None): 'bn1 bn1 bn', ('at', 'paper'): 'add add add', ('od', 'paper'): 'bn1 bn1 bn', ('kd', 'distillation'): '',
+        ('at', 'distillation'): 'conv add add add', ('sp', 'distillation'): 'conv add add add', ('od', 'distillation'): 'bn1 bn1 bn1 bn'} # places, by the ends of their names
+
+@pytest.mark.parametrize('method, weights', READ)
+@pytest.mark.parametrize('pair', [((10, 2), (16, 4)), ((10, 1), (10, 2))], ids=['10-2 from 16-4', '10-1 from 10-2'])
+def test_wide_pairs_are_taught(method, weights, pair):
+    scheme = make(lambda: Distill(wrn(*pair[0], 100), wrn(*pair[1], 100), method, weights=weights))
+    for i in 0, 1: assert ' '.join(p[i].rpartition('.')[2] for p in scheme.pairs[-1]) == READ[method, weights]
+    losses, _ = scheme(images(32), torch.tensor([3, 4]))
+    sum(losses.values()).backward()
+    assert all(v.isfinite() and v > 0 for v in losses.values()) and all(p.grad is not None for p in scheme.parameters() if p.requires_grad)
 
 class PreAct(nn.Module):
     "The shortcut carries the rectified x only because the ReLU writes in place."
