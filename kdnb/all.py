@@ -7,6 +7,8 @@ from kdnb.parallel import *
 from kdnb.models.resnet import *
 from kdnb.models.wide import *
 from kdnb.models.plain import *
+from kdnb.models.mobile import *
+from kdnb.models.vgg import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *

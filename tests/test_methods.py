@@ -6,7 +6,9 @@ from kdnb.data import Data, load_data
 from kdnb.learner import Learner, seeded
 from kdnb.losses.feature import ofd_margin
 from kdnb.methods import *
+from kdnb.models.mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from kdnb.models.resnet import resnet
+from kdnb.models.vgg import vgg
 from kdnb.models.zoo import create_model, list_models, load_model, weights_hash
 from kdnb.schemes import *
 from kdnb.taps import bn_before, find_taps
@@ -48,6 +50,16 @@ def step(scheme, data):
     (lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64)], ids=['resnet18-mobilenet_v2', 'densenet121-resnet20', 'shufflenet_v2-resnet8', 'resnet18-shufflenet_v2', 'wrn_40_2-shufflenetv2', 'timm-resnet8'])
 def test_all_methods_at_once_between_nets_of_different_kinds(teacher, student, size):
     losses = step(Distill(student(), teacher(), '+'.join(EVERY), size=size), some(size))
+    assert sorted(losses) == sorted(EVERY) and all(v > 0 for v in losses.values())
+
+def resnet32x4(): return resnet(32, width=4, stem_width=32)
+
+@pytest.mark.parametrize('teacher,student', [
+    (resnet32x4, shufflenetv1), (resnet32x4, shufflenetv2), (resnet32x4, lambda: shufflenetv2(1., preact=False)), (lambda: vgg(13), lambda: mobilenetv2(.5)), (lambda: vgg(13), lambda: vgg(8)),
+    (lambda: resnet(50), lambda: mobilenetv2(.5)), (lambda: shufflenetv2(.5), shufflenetv1)],
+    ids=['resnet32x4-shufflenetv1', 'resnet32x4-shufflenetv2', 'resnet32x4-shufflenetv2_post', 'vgg13-mobilenetv2', 'vgg13-vgg8', 'resnet50-mobilenetv2', 'shufflenetv2-shufflenetv1'])
+def test_all_methods_on_the_pairs_of_the_tables(teacher, student):
+    losses = step(Distill(student(), teacher(), '+'.join(EVERY)), some(32))
     assert sorted(losses) == sorted(EVERY) and all(v > 0 for v in losses.values())
 
 def test_images_of_224_pixels():

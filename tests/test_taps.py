@@ -2,15 +2,18 @@
 import copy, io, pickle, warnings
 import pytest, torch, torch.nn.functional as F, torchvision.models as tvm
 from torch import nn
+from kdnb.models.mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
+from kdnb.models.vgg import vgg
 from kdnb.models.wide import wrn
 from kdnb.schemes import Distill
 from kdnb.taps import Tapped, bn_before, find_taps, tap_name
 
 MODELS = dict(resnet20=lambda: resnet(20), wrn_16_2=lambda: wrn(16, 2), wrn_10_1=lambda: wrn(10, 1), wrn_16_2_post=lambda: wrn(16, 2, preact=False), plainnet18=lambda: plainnet(18),
               resnet18=tvm.resnet18, mobilenet_v2=tvm.mobilenet_v2, shufflenet_v2=tvm.shufflenet_v2_x1_0, densenet121=tvm.densenet121,
-              vgg11=lambda: tvm.vgg11(init_weights=False, num_classes=10), vgg11_bn=lambda: tvm.vgg11_bn(init_weights=False, num_classes=10), squeezenet=tvm.squeezenet1_1, efficientnet=tvm.efficientnet_b0)
+              vgg11=lambda: tvm.vgg11(init_weights=False, num_classes=10), vgg11_bn=lambda: tvm.vgg11_bn(init_weights=False, num_classes=10), squeezenet=tvm.squeezenet1_1, efficientnet=tvm.efficientnet_b0,
+              our_shufflenetv1=shufflenetv1, our_shufflenetv2=lambda: shufflenetv2(.5), our_shufflenetv2_post=lambda: shufflenetv2(.5, preact=False), our_mobilenetv2=lambda: mobilenetv2(.5), our_vgg8=lambda: vgg(8))
 TIMM = ['resnet18', 'regnety_002', 'mobilenetv3_small_050', 'convnext_atto', 'vit_tiny_patch16_224']
 
 def make(build):
@@ -69,7 +72,8 @@ def test_tokens_are_refused(name):
     offered = str(e.value).rpartition('instance ')[2].split(', ')
     assert len(Tapped(model, offered)(images(224))[1]) == len(offered) > 1
 
-SIZES = dict(resnet20=[1, 2, 3], wrn_16_2=[1, 2, 3], wrn_10_1=[1, 2, 3], wrn_16_2_post=[1, 2, 3], plainnet18=[1, 2, 3, 4], resnet18=[0, 1, 2, 3, 4], mobilenet_v2=[1, 2, 3, 4, 5], shufflenet_v2=[0, 1, 2, 3], densenet121=[0, 1, 2, 3, 4], vgg11=[1, 2, 3, 4, 5], vgg11_bn=[1, 2, 3, 4, 5])
+SIZES = dict(resnet20=[1, 2, 3], wrn_16_2=[1, 2, 3], wrn_10_1=[1, 2, 3], wrn_16_2_post=[1, 2, 3], plainnet18=[1, 2, 3, 4], resnet18=[0, 1, 2, 3, 4], mobilenet_v2=[1, 2, 3, 4, 5], shufflenet_v2=[0, 1, 2, 3], densenet121=[0, 1, 2, 3, 4], vgg11=[1, 2, 3, 4, 5], vgg11_bn=[1, 2, 3, 4, 5],
+             our_shufflenetv1=[0, 1, 2, 3], our_shufflenetv2=[0, 1, 2, 3], our_shufflenetv2_post=[0, 1, 2, 3], our_mobilenetv2=[1, 2, 3, 4], our_vgg8=[1, 2, 3, 4])
 
 @pytest.mark.parametrize('name', SIZES)
 def test_stages(name):
@@ -116,6 +120,38 @@ def test_wide_pairs_are_taught(method, weights, pair):
     losses, _ = scheme(images(32), torch.tensor([3, 4]))
     sum(losses.values()).backward()
     assert all(v.isfinite() and v > 0 for v in losses.values()) and all(p.grad is not None for p in scheme.parameters() if p.requires_grad)
+def reading(model, taps, which): return list(Tapped(model.eval(), [getattr(r, which) for r in taps])(images(32))[1].values())
+def outputs(model, *modules): return list(Tapped(model.eval(), modules)(images(32))[1].values())
+def all_equal(a, b): return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b))
+def shuffled(fs): return [nn.ChannelShuffle(2)(f) for f in fs]
+
+@pytest.mark.parametrize('build', [shufflenetv1, lambda: shufflenetv2(1., preact=False)], ids=['v1', 'v2'])
+def test_shufflenets_are_read_after_the_activation(build): # RepDistiller's taps: the outputs of the stages
+    taps = find_taps(model := make(build))
+    ends = outputs(model, 'stem', 'stages.0', 'stages.1')
+    assert all_equal(reading(model, list(taps)[:3], 'post'), ends) and all(f.min() == 0 for f in ends)
+    assert [r.sum for r in taps] == ([None, 'stages.0.3.join', 'stages.1.7.join', 'stages.2.3.join'] if build is shufflenetv1 else [None, 'stages.0.3.cat', 'stages.1.7.cat', 'stages.2.3.cat'])
+    assert taps[3].post == ('stages.2.3.act' if build is shufflenetv1 else 'head.act')
+
+def test_shufflenetv2_is_read_before_the_activation():     # PkuDavidGuan's taps: the raw outputs of the stages, and the last batch norm
+    taps = find_taps(model := make(shufflenetv2))
+    ends = outputs(model, 'stem', 'stages.0', 'stages.1', 'stages.2')
+    pre, post = reading(model, taps, 'pre'), reading(model, taps, 'post')
+    assert all_equal(pre[:3], ends[:3]) and all(f.min() < 0 for f in ends) and all_equal([f.relu() for f in pre], post)
+    assert all_equal(shuffled(reading(model, list(taps)[1:], 'sum')), ends[1:])
+    assert [r.pre for r in taps] == ['stem.bn', 'stages.0.3.shuffle', 'stages.1.7.shuffle', 'head.bn'] and [r.bn for r in taps] == ['stem.bn', None, None, 'head.bn']
+
+def test_mobilenetv2_is_read_where_it_is_narrow():         # RepDistiller's taps
+    taps = find_taps(model := make(lambda: mobilenetv2(.5)))
+    ends = outputs(model, 'stages.1', 'stages.2', 'stages.4', 'stages.6')
+    assert all_equal(reading(model, taps, 'sum'), ends) and [f.shape[1:] for f in ends] == [(12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2)] and all(f.min() < 0 for f in ends)
+    assert taps[0].post == 'stem.act'
+
+@pytest.mark.parametrize('depth', [8, 13])
+def test_vgg_is_read_before_it_is_pooled(depth):
+    taps = find_taps(model := make(lambda: vgg(depth)))
+    assert all_equal(reading(model, taps, 'post'), outputs(model, 'stages.0', 'stages.1', 'stages.2', 'stages.4')) and [r.size[0] for r in taps] == [32, 16, 8, 4]
+    assert find_taps(model, 64).stages == [1, 2, 3, 4]
 
 class PreAct(nn.Module):
     "The shortcut carries the rectified x only because the ReLU writes in place."
