@@ -301,8 +301,8 @@ def _tap(trace, stage, group, shapes, depth):
     post = acts[-1] if acts else group[-1]
     last = acts[-1] if acts else _last_in_a_branch(trace, post, shapes, depth)
     pre = last and _source(trace, last.all_input_nodes[0])
-    start = group.index(acts[-2]) if len(acts) > 1 else 0 # a join before another activation ends something else
-    joins = [n for n in group[start:group.index(post)+1] if _is_join(trace, n)]
+    head = group[:group.index(post)+1] # a join with a whole block behind it ends something else
+    joins = [n for i,n in enumerate(head) if _is_join(trace, n) and sum(_is_conv(trace, m) for m in head[i:]) < 2]
     join, pre_name = (n and trace.name[n] for n in (joins[-1] if joins else None, pre))
     return Tap(stage, shapes[post][2:], shapes[post][1], join, pre_name, trace.name[post], _bn(trace, pre or post, depth))
 
