@@ -9,6 +9,7 @@ from kdnb.models.wide import *
 from kdnb.models.plain import *
 from kdnb.models.mobile import *
 from kdnb.models.vgg import *
+from kdnb.models.surgery import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *

@@ -1,13 +1,15 @@
-"What the model notebooks cannot show: another process, a compiled model, every name that is listed."
-import copy, os, subprocess, sys
+"What the model notebooks cannot show: the published counts in one table, every net under the knife, a compiled model, wrong arguments."
+import copy, pickle
 import pytest, torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from kdnb.models.mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
+from kdnb.models.surgery import TwoBranch, grow, reducenet, shrink
 from kdnb.models.vgg import vgg
 from kdnb.models.wide import wrn
-from kdnb.models.zoo import create_model, list_models, load_model, num_params, save_model, weights_hash
+from kdnb.models.zoo import built_by, create_model, num_params
 
 @pytest.mark.parametrize('build,args,params', [
     (shufflenetv2, (.5,), 356_018), (shufflenetv2, (1,), 1_268_646), (shufflenetv2, (1.5,), 2_492_466), (shufflenetv2, (2,), 5_366_566),      # PkuDavidGuan, 10 classes
@@ -78,38 +80,111 @@ def test_a_plain_student_takes_the_teachers_weights(depth, stem):
         return shapes
     assert ends(student) == ends(teacher)
 
-def test_loads_by_run_name_in_a_fresh_process(tmp_path):
-    model = create_model('resnet8x4', 7)
-    (tmp_path/'teacher').mkdir()
-    save_model(model, tmp_path/'teacher'/'best.pt')
-    code = "from kdnb.models.zoo import *; m = load_model('teacher'); print(weights_hash(m), m.call['depth'], m.call['num_classes'])"
-    out = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'KDNB_RUNS': str(tmp_path)}, capture_output=True, text=True, check=True).stdout
-    assert out.split() == [weights_hash(model), '8', '7']
+# --- surgery
 
-def test_a_compiled_model_is_saved_as_itself(tmp_path):
-    model = create_model('resnet8')
-    save_model(torch.compile(model), tmp_path/'m.pt')
-    assert weights_hash(load_model(tmp_path/'m.pt')) == weights_hash(model)
+def same(a, b): return a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a)
+def grown_at(model): return [n for n, m in model.named_modules() if isinstance(m, TwoBranch)]
 
-def test_a_function_from_a_file_is_never_called(tmp_path, monkeypatch):
-    (tmp_path/'mynets.py').write_text("from torch import nn\ndef small(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    model = create_model('mynets:small', 3)
-    save_model(model, tmp_path/'m.pt')
-    with pytest.raises(ValueError, match='must not run code'): load_model(tmp_path/'m.pt')
-    assert weights_hash(create_model('mynets:small', 3, weights=tmp_path/'m.pt')) == weights_hash(model)
+def sequential(): # no class of its own: each 3x3 but the first
+    def unit(ni, nf, stride): return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1), nn.BatchNorm2d(nf), nn.ReLU())
+    return nn.Sequential(unit(3, 8, 1), unit(8, 8, 1), unit(8, 16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 7))
 
-@pytest.mark.parametrize('name', [*list_models(), 'torchvision/googlenet', 'torchvision/inception_v3'])
-def test_logits_in_training_too(name):
-    model = create_model(name, 7)
-    size = 299 if 'inception' in name else 32
-    assert model.train()(torch.randn(2, 3, size, size)).shape == (2, 7)
-    assert model.call['num_classes'] == 7
+def vgg(): # without its 120 million parameters at the end
+    model = create_model('torchvision/vgg11_bn', 7)
+    model.avgpool, model.classifier = nn.Identity(), nn.Linear(512, 7)
+    return model
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_on_a_gpu(tmp_path):
-    model = create_model('resnet8').cuda().to(memory_format=torch.channels_last)
-    save_model(model, tmp_path/'m.pt')
-    again = load_model(tmp_path/'m.pt')
-    assert next(again.parameters()).device.type == 'cpu' and weights_hash(again) == weights_hash(model)
-    assert weights_hash(load_model(tmp_path/'m.pt', model=create_model('resnet8').cuda())) == weights_hash(model)
+class Unit(nn.Module): # one convolution: not a block, but part of one
+    def __init__(self, ni, nf):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(ni, nf, 3, padding=1), nn.BatchNorm2d(nf)
+    def forward(self, x): return self.norm(self.conv(x)).relu()
+
+class Pair(nn.Module):
+    def __init__(self, n): super().__init__(); self.a, self.b = Unit(n, n), Unit(n, n)
+    def forward(self, x): return x + self.b(self.a(x))
+
+class Net(nn.Module): # blocks are attributes, two levels down
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleDict({'stem': Unit(3, 8), 'one': Pair(8), 'two': Pair(8)})
+        self.fc = nn.Linear(8, 7)
+    def forward(self, x):
+        for m in self.body.values(): x = m(x)
+        return self.fc(x.mean((2, 3)))
+
+NETS = {'resnet(20)': (lambda: resnet(20, 7), 9), 'resnet(50)': (lambda: resnet(50, 7), 16), 'sequential': (sequential, 2), 'net': (Net, 2), 'vgg': (vgg, 7), **{
+    n: (lambda n=n: create_model(f'torchvision/{n}', 7), k) for n, k in
+    [('resnet18', 8), ('resnet50', 16), ('resnext50_32x4d', 16), ('mobilenet_v2', 17), ('mobilenet_v3_small', 3), ('densenet121', 58), ('shufflenet_v2_x0_5', 16)]}}
+
+@pytest.mark.parametrize('form', ['shared', 'readme'])
+@pytest.mark.parametrize('name', NETS)
+def test_grown_trained_and_cut(name, form):
+    build, places = NETS[name]
+    plain = build()
+    before = copy.deepcopy(plain.state_dict())
+    if 'densenet' in name and form == 'readme':
+        with pytest.raises(ValueError, match="take form='shared'"): grow(plain, form=form)
+        return
+    grown = grow(plain, form=form)
+    assert len(grown_at(grown)) == places and built_by(grown) is None
+    assert same(shrink(grown).state_dict(), before)              # nothing but the branches is new
+    opt = torch.optim.SGD(grown.parameters(), lr=.01)
+    nn.functional.cross_entropy(grown(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
+    for m in grown.modules():
+        if isinstance(m, TwoBranch): assert all(p.grad is not None and p.grad.isfinite().all() for p in m.parameters())
+    nn.utils.clip_grad_norm_(grown.parameters(), 1.)             # a deep net's last batch norms see 4 numbers here: gradients are huge
+    opt.step()
+    assert same(plain.state_dict(), before)                      # and nothing is shared with the model that was given
+    cut = shrink(pickle.loads(pickle.dumps(copy.deepcopy(grown))))
+    assert repr(cut) == repr(plain) and vars(cut).keys() == vars(plain).keys()
+    plain.load_state_dict(cut.state_dict(), strict=True)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad(): assert plain.eval()(x).equal(cut.eval()(x))
+    assert any(not p.equal(before[n]) for n, p in cut.named_parameters())
+
+def test_the_branch_keeps_groups_stride_and_dilation():
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, (2, 1), (2, 3), (1, 2), groups=4, padding_mode='reflect'), nn.BatchNorm2d(12))
+    grown = grow(net, expansion=3)
+    assert grown[1].branch.conv1.weight.shape == (36, 2, 3, 3) and grown[1].branch.conv1.padding_mode == 'reflect'
+    assert grown(torch.randn(2, 3, 9, 11)).shape == net(torch.randn(2, 3, 9, 11)).shape
+
+def test_where_and_in_which_number_type_the_branch_is():
+    net = resnet(8).double().eval().to('meta')
+    assert {(p.dtype, p.device.type) for p in grow(net).parameters()} == {(torch.float64, 'meta')}
+    assert not any(m.training for form in ('shared', 'readme') for m in grow(net, form=form).modules())
+    net.train().stages[0][0].bn1.eval()
+    for form in 'shared', 'readme': assert [m.training for m in shrink(grow(net, form=form)).modules()] == [m.training for m in net.modules()]
+
+def test_a_convolution_in_two_places_is_grown_in_both():
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), conv, nn.BatchNorm2d(8), conv, nn.BatchNorm2d(8))
+    grown = grow(net)
+    assert grown[1] is grown[3] and isinstance(grown[1], TwoBranch)
+    cut = shrink(grown)
+    assert cut[1] is cut[3] and same(cut.state_dict(), net.state_dict())
+
+def test_a_convolution_with_a_forward_of_its_own_is_left_alone():
+    class Padded(nn.Conv2d):
+        def forward(self, x): return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+    with pytest.raises(ValueError, match='nothing to grow'): grow(nn.Sequential(nn.Conv2d(3, 8, 3), Padded(8, 8, 3)))
+
+def test_teacher_and_student_begin_as_the_plain_net_of_the_seed():
+    torch.manual_seed(1); plain = resnet(20)
+    torch.manual_seed(1); teacher = reducenet(20)
+    assert same(shrink(teacher).state_dict(), plain.state_dict())
+    torch.manual_seed(1); assert same(shrink(teacher, inherit=False).state_dict(), plain.state_dict())
+
+def test_calls():
+    plain = resnet(20, 7, 2)
+    assert plain.call['builder'] == 'resnet' == shrink(grow(plain)).call['builder']
+    assert not hasattr(grow(plain), 'call') and not hasattr(shrink(grow(Net())), 'call')
+    assert reducenet(20, 7, 4, 2).call == dict(builder='reducenet', depth=20, num_classes=7, expansion=4, width=2)
+    assert shrink(reducenet(20, 7, 4, 2)).call == plain.call
+
+def test_inherit_false_keeps_nothing():
+    for model in resnet(8), Net():
+        for p in model.parameters(): nn.init.constant_(p, 5)
+        for n, b in model.named_buffers(): b.fill_(5)
+        fresh = shrink(grow(model), inherit=False)
+        assert not any((v == 5).any() for v in fresh.state_dict().values()) and repr(fresh) == repr(model)
