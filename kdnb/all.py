@@ -13,6 +13,7 @@ from kdnb.models.surgery import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *
+from kdnb.cost import *
 from kdnb.losses.logit import *
 from kdnb.losses.modern import *
 from kdnb.losses.feature import *

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 import kdnb.methods
 from .places import *
+from .models.zoo import model_name
 from .terms import *
 from .runs import *
 from .runs import _flat
@@ -20,13 +21,7 @@ from .show import _aligned
 # %% ../nbs/70_experiments.ipynb #student-name
 def _student(call): # what `describe_model` wrote
     "A student's name, where it has one as `create_model` takes it."
-    about = {k: v for k, v in call.items() if k not in ('builder', 'num_classes')}
-    if 'builder' not in call: return f"{call.get('kind', 'model')} ({call['params']:,} parameters)"
-    if 'name' in call: return call['name'] if call['builder'] == 'import' else f"{call['builder']}/{call['name']}"
-    if set(about) == {'depth', 'width', 'stem', 'stem_width'} and call['stem_width'] in (None, 32):
-        wide = '' if about['width'] == 1 and not about['stem_width'] else f"{'x' if about['stem_width'] else 'w'}{about['width']}"
-        return f"{call['builder']}{about['depth']}{wide}" + '_imagenet'*(about['stem'] == 'imagenet')
-    return f"{call['builder']}({', '.join(f'{k}={v}' for k, v in about.items())})"
+    return model_name(call) if 'builder' in call else f"{call.get('kind', 'model')} ({call['params']:,} parameters)"
 
 # %% ../nbs/70_experiments.ipynb #label
 def _method(config):
