@@ -1,5 +1,6 @@
 "Everything public, for notebooks: `from kdnb.all import *`."
 from kdnb.places import *
+from kdnb.downloads import *
 from kdnb.splits import *
 from kdnb.stream import *
 from kdnb.data import *

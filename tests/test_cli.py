@@ -60,8 +60,8 @@ def here(place, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR100, 'url', 'file:///nowhere/cifar-100-python.tar.gz')          # no network, whatever happens
     return place
 
-def content(folder): # the folder that a download would have gone to may stay, empty
-    return {p.relative_to(folder).as_posix(): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.name != 'nowhere'}
+def content(folder): # in a folder that a download would have gone to, its lock may stay
+    return {p.relative_to(folder).as_posix(): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.name not in ('nowhere', 'empty') and p.suffix != '.lock'}
 
 # --- installed
 

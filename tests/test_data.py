@@ -1,10 +1,11 @@
 "What the data notebook cannot show: torchvision's own transforms as the judge, a fake CIFAR on disk, and the same stream on a GPU."
-import hashlib, pickle
+import hashlib, pickle, shutil, tarfile
 import numpy as np, pytest, torch
 from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
+import kdnb.data, kdnb.downloads
 from kdnb.data import Data, load_data
 from kdnb.splits import TrainSplit, Split, _draw_boxes, _draw_epoch
 
@@ -89,7 +90,7 @@ def cifar(tmp_path, monkeypatch):
     return tmp_path
 
 def test_cifar(cifar, monkeypatch):
-    monkeypatch.setattr(datasets.CIFAR100, 'download', lambda self: pytest.fail('touched the network'))
+    monkeypatch.setattr(kdnb.data, 'download', lambda *_: pytest.fail('touched the network'))
     data = load_data('cifar100', root=cifar, bs=16, device='cpu')
     raw = datasets.CIFAR100(cifar, train=False)
     assert data.classes == ['apple', 'bear', 'clock'] and len(data.train) == 54 and len(data.valid) == 6 and data.mean == (.5071, .4867, .4408)
@@ -109,13 +110,22 @@ def test_cifar_missing(cifar):
     (cifar/'cifar-100-python'/'test').unlink()
     with pytest.raises(OSError, match=r'cifar-100-python/test is missing.*root= or \$KDNB_DATA'): load_data('cifar100', root=cifar)
 
-def test_an_interrupted_download_leaves_nothing(cifar, monkeypatch):
-    (cifar/'cifar-100-python'/'train').unlink()
-    archive = cifar/'cifar-100-python.tar.gz'
-    def interrupted(self): archive.write_bytes(b'half'); raise KeyboardInterrupt
-    monkeypatch.setattr(datasets.CIFAR100, 'download', interrupted)
-    with pytest.raises(KeyboardInterrupt): load_data('cifar100', root=cifar)
-    assert not archive.exists()
+def test_an_interrupted_download_goes_on(cifar, monkeypatch, tmp_path_factory):
+    folder, there = cifar/'cifar-100-python', tmp_path_factory.mktemp('server')/'cifar-100-python.tar.gz'
+    archive, part = cifar/there.name, cifar/f'{there.name}.part'
+    with tarfile.open(there, 'w:gz') as t: t.add(folder, arcname=folder.name)
+    monkeypatch.setattr(datasets.CIFAR100, 'url', there.as_uri())
+    monkeypatch.setattr(datasets.CIFAR100, 'tgz_md5', hashlib.md5(there.read_bytes()).hexdigest())
+    (folder/'train').unlink(); mine = (folder/'test').stat().st_mtime_ns
+    def interrupted(answer, part, *_): part.write_bytes(there.read_bytes()[:100]); raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(kdnb.downloads, '_receive', interrupted)
+        with pytest.raises(KeyboardInterrupt): load_data('cifar100', root=cifar)
+    assert part.exists() and not archive.exists() and not (folder/'train').exists()
+    data = load_data('cifar100', root=cifar, bs=16, device='cpu')
+    assert len(data.train) == 54 and archive.exists() and not part.exists() and (folder/'test').stat().st_mtime_ns == mine     # what was there is left alone
+    shutil.rmtree(folder); monkeypatch.setattr(datasets.CIFAR100, 'url', 'file:///nowhere')
+    assert len(load_data('cifar100', root=cifar, bs=16, device='cpu').train) == 54      # the archive is there
 
 def test_archives_and_folders(tmp_path):
     a = np.random.RandomState(0).randint(0, 256, (40, 12, 10, 3)).astype(np.uint8)
