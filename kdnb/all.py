@@ -28,4 +28,5 @@ from kdnb.learner import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
+from kdnb.sweeps import *
 from kdnb.cards import *

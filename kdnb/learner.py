@@ -26,6 +26,9 @@ recipes = {
     'distillation': dict(epochs=200, lr=.1,  wd=5e-4, nesterov=True,  drops=(.3, .6, .8), gamma=.2),
     'jointrd':      dict(epochs=200, lr=.1,  wd=5e-4, nesterov=True,  drops=(.5, .75),    gamma=.1),
     'cheapconv':    dict(epochs=300, lr=.1,  wd=2e-4, nesterov=False, drops=(.5, .75),    gamma=.1),
+    'cinic10':      dict(epochs=140, lr=.01, wd=5e-4, nesterov=True,  drops=(100/140, 120/140), gamma=.1),
+    'imagenet':     dict(epochs=100, lr=.1,  wd=1e-4, nesterov=False, drops=(.3, .6, .9), gamma=.1),
+    'jointrd_imagenet': dict(epochs=120, lr=.2, wd=1e-4, nesterov=True, drops=(.25, .5, .75), gamma=.1),
 }
 
 # %% ../nbs/51_learner.ipynb #pick-recipe

@@ -1,12 +1,12 @@
 "The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the same numbers as in Python."
-import json, os, re, signal, subprocess, sys, time
+import json, os, re, shlex, signal, subprocess, sys, time
 from importlib.metadata import entry_points
 from pathlib import Path
 import numpy as np, pytest, torch
 from sklearn.datasets import load_digits
 from torchvision import datasets
-from kdnb.cli import kdnb_distill, kdnb_test, kdnb_train
-from kdnb.data import load_data
+from kdnb.cli import _commands_of, _parser, _sweeps, _train_parser, kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train
+from kdnb.data import _recipes, load_data
 from kdnb.learner import Learner, recipes, seeded
 from kdnb.measure import accuracy, predict
 from kdnb.models.resnet import resnet
@@ -14,11 +14,12 @@ from kdnb.models.zoo import load_model, save_model, weights_hash
 from kdnb.runs import Run, read_history
 from kdnb.methods import parse_method
 from kdnb.schemes import Distill
+from kdnb.sweeps import sweep_commands, sweep_presets
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
 MINE = ['--data', 'mine.npz', '--root', '.', *SMALL]
-COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test)
+COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep)
 
 @pytest.fixture(autouse=True, scope='module')
 def one_thread(): # many threads on a busy machine wait for each other
@@ -82,7 +83,8 @@ def test_help_has_a_sentence_for_each_option(name, capsys, monkeypatch):
     assert set(usage) | {'--help'} == {k for k in said if k.startswith('-')}
     assert {k: v for k, v in said.items() if not v or len(v.split()) < 3} == {}
     wanted = {'--seed', '--run', '--device', '--amp', '--epochs', '--bs', '--lr', '--recipe', '--n-train', '--valid', '--data', '--root', '--student'}
-    assert (wanted if name != 'kdnb_test' else {'--root', '--device', 'run'}) <= set(said)
+    wanted = {'kdnb_test': {'--root', '--device', 'run'}, 'kdnb_sweep': {'preset', '--epochs', '--seeds', '--n-train', '--data', '--root', '--device', '--dry-run'}}.get(name, wanted)
+    assert wanted <= set(said)
 
 # --- mistakes: one sentence with the remedy
 
@@ -116,6 +118,13 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=-4)'],                'the temperature T must be a number above 0, not -4'),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(weight=-.5)'],          'the weight of kd must be a number from 0 up.*not -0.5'),
     ('kdnb_train',   [*DIGITS, '--method', 'kd'],                      'add --teacher RUN'),
+    ('kdnb_train',   [*DIGITS, '--augment', 'corp'],                   "unknown augmentation 'corp': did you mean crop"),
+    ('kdnb_distill', [*DIGITS, '--teacher', 'torchvision/resnet18'],   'comes with 1,000 classes and digits has 10: train one on digits first, with --student torchvision/resnet18 --run NAME'),
+    ('kdnb_distill', [*DIGITS, '--teacher', 'torchvision/resnet81'],   "unknown torchvision model 'resnet81': did you mean resnet18"),
+    ('kdnb_distill', [*DIGITS, '--teacher', 'timm/resnet2O'],          "unknown timm model 'resnet2O': did you mean|needs timm: pip install"),
+    ('kdnb_sweep',   ['cinic10'],                                      "unknown preset 'cinic10': did you mean cinic10-shufflenet"),
+    ('kdnb_sweep',   ['crd', '--epochs', '0', '--dry-run'],            'epochs must be a whole number from 1 up, not 0'),
+    ('kdnb_sweep',   ['crd', '--seeds', '0'],                          'seeds must be a whole number from 1 up, not 0'),
     # data
     ('kdnb_train',   ['--data', 'cifar100', '--root', 'nowhere'],      r'cifar100 is not in nowhere .*--root or \$KDNB_DATA'),
     ('kdnb_train',   ['--data', 'cifar100', '--root', 'empty'],        r'cifar100 is not in empty .*--root or \$KDNB_DATA'),
@@ -267,6 +276,83 @@ def test_a_system_is_a_word_too(here, capsys):
         assert kdnb_distill([*TAUGHT, *words, '--run', 'never']) == 1
         out, err = capsys.readouterr()
         assert says in err and len(err.splitlines()) == 1 and not (here/'runs'/'never').exists()
+
+def test_augmentation_is_a_word_too(here):
+    for word, kept in (('none', None), ('crop_flip+cutout', 'crop_flip+cutout')):
+        assert kdnb_train([*DIGITS, '--augment', word, '--run', f'augment-{word}']) == 0
+        assert Run(f'augment-{word}').json('config.json')['data']['augment'] == kept
+
+def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsys):
+    "The weights need a network, so here they are others; a folder of that name is a run, whatever it is called."
+    asked = []
+    def create(name, num_classes=10, weights=None): asked.append((name, num_classes, weights)); return resnet(8, num_classes)
+    with monkeypatch.context() as m:
+        m.setattr('kdnb.cli._own_classes', lambda name: 10); m.setattr('kdnb.cli.create_model', create)
+        assert kdnb_distill([*DIGITS, '--teacher', 'timm/resnet26', '--run', 'by-timm']) == 0
+    assert asked == [('resnet8', 10, None), ('timm/resnet26', 10, 'timm')] and 'taught by timm/resnet26' in capsys.readouterr().out
+    assert kdnb_train([*DIGITS, '--run', 'torchvision/mine']) == 0 and kdnb_distill([*DIGITS, '--teacher', 'torchvision/mine', '--run', 'by-folder']) == 0
+
+# --- sweeps
+
+def test_a_recipe_has_its_two_halves(): # the schedule, and what the data are given
+    assert set(recipes) == set(_recipes) - {None}
+
+@pytest.mark.parametrize('preset', sweep_presets)
+def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
+    "Each line is one that kdnb_train takes; nothing is read or written, and no model is built."
+    before = content(here)
+    words = [preset, *'--epochs 2 --seeds 2 --n-train 500 --valid 0 --root /some/where --device cuda:1 --dry-run'.split()]
+    assert kdnb_sweep(words) == 0 and content(here) == before
+    lines = capsys.readouterr().out.splitlines()
+    typed = [shlex.split(l) for l in lines if not l.startswith('#')]
+    assert f'# {len(typed)} runs, {2*len(typed)} epochs in all' in lines and len({w[-1] for w in typed}) == len(typed)
+    assert sorted(typed) == sorted(_commands_of(_parser('kdnb_sweep', '', '', _sweeps).parse_args(words)))
+    p, runs = sweep_presets[preset], set()
+    for command, *rest in typed:
+        a = _train_parser().parse_args(rest)
+        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and parse_method(a.method or 'ce', a.weights)
+        assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (p['data'], p['recipe'], 2, 500, 0, '/some/where', 'cuda:1')
+        assert not a.teacher or '/' in a.teacher or a.teacher in runs                         # who teaches was trained above
+        runs.add(a.run)
+    assert {w[w.index('--seed')+1] for w in typed} == {'0', '1'} and p['recipe'] in recipes
+
+def test_without_a_name_the_presets_are_listed(here, capsys):
+    assert kdnb_sweep([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [l.split()[0] for l in lines] == list(sweep_presets)
+
+TINY = dict(title='two small nets', data='digits', recipe='crd', weights='crd', methods={'kd': 'kd'}, pairs=[('resnet14', 'resnet8')], published=[dict(source='Nobody', rule='last epoch', note='', scores=dict(kd=(99.,)))])
+NUMBERS = '--epochs 1 --n-train 100 --size 8 --device cpu'.split()
+
+def test_a_sweep_run_again_loads_and_goes_on(here, capsys, monkeypatch):
+    monkeypatch.setitem(sweep_presets, 'tiny', TINY)
+    assert kdnb_sweep(['tiny', *NUMBERS]) == 0
+    out, err = capsys.readouterr()
+    runs = [w[-1] for w in sweep_commands('tiny', epochs=1, n_train=100, size=8)]
+    assert runs == [f'digits-crd-epochs1-n-train100-size8-{w}-0' for w in ('resnet14', 'resnet8', 'resnet8-by-resnet14-kd')] and err == ''
+    assert re.search(r'^resnet8 on digits.*teacher', out, re.M) and 'minus alone' in out and 'REDUCED' in out and out.index('minus alone') < out.index('published by Nobody')
+    before = {run: content(here/'runs'/run) for run in runs}
+    assert kdnb_sweep(['tiny', *NUMBERS, '--seeds', '2']) == 0                                # one seed more: what is there is loaded
+    out = capsys.readouterr().out
+    assert out.count('finished, loaded') == 3 and {run: content(here/'runs'/run) for run in runs} == before
+    assert Run(runs[1][:-1] + '1').json('config.json')['seed'] == 1 and Run(runs[2][:-1] + '1').json('config.json')['teacher'] == Run(runs[2]).json('config.json')['teacher']
+    assert re.search(r'^kd .* 2 +1$', out, re.M)
+
+def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, capsys, monkeypatch):
+    monkeypatch.setitem(sweep_presets, 'torn', TINY | dict(pairs=[('resnet13', 'resnet8'), ('resnet20', 'resnet8')], methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}))
+    assert kdnb_sweep(['torn', *NUMBERS, '--data', 'mine.npz', '--root', '.']) == 1
+    out, err = capsys.readouterr()
+    name = 'mine-crd-epochs1-n-train100-size8'
+    assert err.splitlines()[0] == 'kdnb_sweep: 4 of 7 runs are missing' and [l.split(': ')[0].strip() for l in err.splitlines()[1:]] == [
+        f'{name}-resnet13-0', *(f'{name}-resnet8-by-{w}-0' for w in ('resnet13-kd', 'resnet13-fitnet9', 'resnet20-fitnet9'))]
+    assert 'no ResNet has depth 13' in err and err.count(f'skipped, as there is no teacher {name}-resnet13-0') == 2 and 'there is no stage 9' in err
+    assert all(Run(f'{name}-{w}-0').read('result.json') for w in ('resnet20', 'resnet8', 'resnet8-by-resnet20-kd')) and 'minus alone' in out
+    assert 'published' not in out                                                             # for other images than these
+
+def test_ctrl_c_stops_a_sweep(here, capsys, monkeypatch):
+    def stop(a): raise KeyboardInterrupt
+    monkeypatch.setitem(sweep_presets, 'tiny', TINY); monkeypatch.setattr('kdnb.cli._train', stop)
+    assert kdnb_sweep(['tiny', *NUMBERS]) == 130 and '[2 of 3]' not in capsys.readouterr().out
 
 # --- Ctrl-C
 
