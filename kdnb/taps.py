@@ -303,7 +303,7 @@ def _tap(trace, stage, group, shapes, depth):
     pre = last and _source(trace, last.all_input_nodes[0])
     head = group[:group.index(post)+1] # a join with a whole block behind it ends something else
     joins = [n for i,n in enumerate(head) if _is_join(trace, n) and sum(_is_conv(trace, m) for m in head[i:]) < 2]
-    join, pre_name = (n and trace.name[n] for n in (joins[-1] if joins else None, pre))
+    join, pre_name = (n and trace.name[n] for n in (joins[-1] if joins else None if stage else pre, pre))
     return Tap(stage, shapes[post][2:], shapes[post][1], join, pre_name, trace.name[post], _bn(trace, pre or post, depth))
 
 def _last_in_a_branch(trace, post, shapes, depth): # the last activation before a join that has none behind it, or None

@@ -218,3 +218,14 @@ def test_a_method_without_its_need():
     with pytest.raises(ValueError, match="teacher_bn='batch' needs a teacher with BatchNorm"): Distill(resnet(8), linear, OFD(taps={-1: '1'}, teacher_bn='batch'))
     with pytest.raises(ValueError, match="has no nst: it has kd, at, sp, ofd"): Distill(resnet(8), resnet(8), 'nst', weights='distillation')
     with pytest.raises(ValueError, match="unknown system 'rep'"): Distill(resnet(8), resnet(8), 'at', weights='rep')
+
+@pytest.mark.parametrize('method', ['at', 'sp', 'od'])
+def test_the_distillation_systems_words_on_its_shufflenets(method):
+    "Its places 0, 1, 2, 3, raw, on a net whose stem joins nothing."
+    scheme = Distill(create_model('shufflenetv2_0.5'), create_model('shufflenetv2_1.0'), method, 'distillation')
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8), torch.arange(16) % 10
+    data = Data(images, None, images, range(10), bs=8, device='cpu')
+    scheme.check(data)
+    losses, _ = scheme(*data.one_batch())
+    sum(losses.values()).backward()
+    assert all(v.isfinite() and v > 0 for v in losses.values())

@@ -130,7 +130,7 @@ def test_shufflenets_are_read_after_the_activation(build): # RepDistiller's taps
     taps = find_taps(model := make(build))
     ends = outputs(model, 'stem', 'stages.0', 'stages.1')
     assert all_equal(reading(model, list(taps)[:3], 'post'), ends) and all(f.min() == 0 for f in ends)
-    assert [r.sum for r in taps] == ([None, 'stages.0.3.join', 'stages.1.7.join', 'stages.2.3.join'] if build is shufflenetv1 else [None, 'stages.0.3.cat', 'stages.1.7.cat', 'stages.2.3.cat'])
+    assert [r.sum for r in taps] == (['stem.bn', 'stages.0.3.join', 'stages.1.7.join', 'stages.2.3.join'] if build is shufflenetv1 else ['stem.bn', 'stages.0.3.cat', 'stages.1.7.cat', 'stages.2.3.cat'])
     assert taps[3].post == ('stages.2.3.act' if build is shufflenetv1 else 'head.act')
 
 def test_shufflenetv2_is_read_before_the_activation():     # PkuDavidGuan's taps: the raw outputs of the stages, and the last batch norm
