@@ -26,13 +26,16 @@ def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count
     return int(text) if re.fullmatch(r'\d+', text) else float(text)
 
 _what = {
-    '--data':    dict(default='cifar100', help="digits, cifar10, cifar100, a folder of class folders, or an .npz"),
+    '--data':    dict(default='cifar100', help="digits, cifar10, cifar100, cinic10, imagenet, a folder of class folders, or an .npz"),
     '--root':    dict(help='folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
     '--size':    dict(type=int, help="pixels of an image's side; default the set's own"),
-    '--valid':   dict(type=_share, default=.1, help='images of train held out to choose the best epoch: a fraction, a count, or 0 for none'),
+    '--valid':   dict(type=_share, help="images of train held out to choose the best epoch: a fraction, a count, or 0 for none; default the set's own valid images, else 0.1"),
     '--n-train': dict(type=int, help='train on so many images only; the result is then marked REDUCED'),
-    '--augment': dict(help="how training images are changed: crop or crop_flip, with +reflect and +cutout, or none; default the set's and the recipe's"),
+    '--augment': dict(help="how training images are changed: crop or crop_flip, with +reflect and +cutout, resized_crop, with +cutout, or none; default the set's and the recipe's"),
     '--device':  dict(help='cpu, cuda, cuda:1; default a GPU where there is one'),
+    '--stream':  dict(action='store_true', help='read image files while training; without it up to 4 GiB of pixels are held on the device'),
+    '--workers': dict(type=int, help='processes that read a stream; default 2, up to 8 beside a GPU; 0 for none'),
+    '--strict':  dict(action='store_true', help='refuse a data set with an image that cannot be read; without it such images are named and left out'),
 }
 
 # %% ../nbs/71_cli.ipynb #how-options
@@ -125,7 +128,8 @@ def _scheme(a, data):
 def _learner(a):
     "What the options describe, ready to fit; nothing is written yet."
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
-    data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe)
+    data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
+                     stream=a.stream or None, strict=a.strict, workers=a.workers)
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
@@ -168,8 +172,9 @@ def kdnb_distill(argv=None)->int: # exit code
 def _data_of(config, a):
     "The data of a run, loaded again; refused where it is not the same."
     d = config['data']
-    data = load_data(a.data or d['name'], size=d['size'], bs=d['bs'], valid=d['n_valid'], n_train=d['n_train'], root=a.root, device=a.device,
-                     augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'])
+    stream = d.get('stream', False if 'resized' in str(d['augment']) else None)          # the other kind would cut other windows
+    data = load_data(a.data or d['name'], size=d['size'], bs=d['bs'], valid=None if d.get('valid') == 'own' else d['n_valid'], n_train=d['n_train'], root=a.root, device=a.device,
+                     augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'], stream=stream, workers=a.workers)
     if differ := differences(d, json.loads(json.dumps(data.describe()))): raise ValueError(f"this is not the data of the run: {'; '.join(differ)}")
     return data
 
@@ -191,7 +196,7 @@ def _test(a):
 # %% ../nbs/71_cli.ipynb #kdnb-test
 def kdnb_test(argv=None)->int: # exit code
     "The command kdnb_test: score a run's last and best weights again."
-    again = {k: _what[k] for k in ('--root', '--device')} | {
+    again = {k: _what[k] for k in ('--root', '--device', '--workers')} | {
         '--data': dict(help="where the run's data are, if they came from a folder or an .npz"),
         '--student': dict(help='how the model is built, if the run does not say (package.module:function)'),
         '--split': dict(default='test', choices=['train', 'valid', 'test'], help='which images to score')}

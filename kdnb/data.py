@@ -61,6 +61,8 @@ def _as_source(split, c, size):
     if not (hasattr(split, '__len__') and hasattr(split, '__getitem__')): raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
     return _Items(split)
 
+def _count(split): return 0 if split is None else len(split[1] if isinstance(split, tuple) else split)
+
 # %% ../nbs/00_data.ipynb #why-stream
 _limit = 4 * 2**30                                             # bytes, the same on every machine, so that a run is the same run
 
@@ -85,8 +87,7 @@ def _check_splits(train, valid, test, bs, size):
     "An error where splits disagree in size, or a batch is larger than the training images."
     sizes = [size] + [s[0].shape[-1] if isinstance(s, tuple) else _first_size(s) if size is None else size for s in (train, valid, test) if s]
     if len(set(sizes)) > 1: raise ValueError(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give all the same size')
-    n = len(train[0] if isinstance(train, tuple) else train)
-    if type(bs) is not int or not 1 <= bs <= n: raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {n} training images')
+    if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
 # %% ../nbs/00_data.ipynb #size-of
 def _how(size, augment):
@@ -142,7 +143,7 @@ class Data:
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
         self.augment = 'resized_crop' if self.size > 64 and augment == 'auto' else 'crop_flip' if augment == 'auto' else augment
         how = _how(size, self.augment); _check_splits(*splits, bs, self.size)
-        self.streams = _why_stream(stream, splits, self.size, how)
+        self.streams, self._asked = _why_stream(stream, splits, self.size, how), [*map(_count, splits)]
         self.mean, self.std = stats or _stats_of(splits[0], self.size, how)
         self.train, self.valid, self.test = _splits(self, splits, how, strict, workers)
         self._split = split or dict(split=_checksum(*(s and s.y for s in (self.train, self.valid))), split_seed=None, recipe=None)
@@ -169,7 +170,7 @@ Data.examples = _examples
 # %% ../nbs/00_data.ipynb #describe-fn
 def _describe(self): # a dict that JSON can hold
     "What a run's configuration says of its data."
-    sizes = {f'n_{k}': len(getattr(self, k) or ()) for k in ('train', 'valid', 'test')}
+    sizes = dict(zip(('n_train', 'n_valid', 'n_test'), self._asked))                                  # with those that cannot be read
     files = dict(stream=True) if self.streams and 'resized_crop' in str(self.augment) else {}         # other windows than those cut on the device
     return dict(name=self.name, size=self.size, num_classes=self.num_classes, **sizes, bs=self.bs, augment=self.augment,
                 mean=list(self.mean), std=list(self.std), **files, **self._split)
@@ -373,5 +374,5 @@ def load_data(
     stats = (dict(zip(_cifars, constants)) | _own_stats).get(name) or _stats_of(train, _size_of(train, size), _how(size, augment))
     data = Data(tr, va, test, classes, rbs if bs is None else bs, augment, device, size=size, stream=stream, strict=strict, workers=workers,
                 name=label, stats=stats, split=cut | dict(recipe=recipe or 'crd'))
-    data.reduced = _reduced(label, len(data.train), full)
+    data.reduced = _reduced(label, _count(tr), full)
     return data

@@ -1,8 +1,9 @@
 "The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the same numbers as in Python."
-import json, os, re, shlex, signal, subprocess, sys, time
+import json, os, re, shlex, signal, subprocess, sys, time, warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 import numpy as np, pytest, torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 from kdnb.cli import _commands_of, _parser, _sweeps, _train_parser, kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train
@@ -375,3 +376,22 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     assert kdnb_train([*words, 'never']) == 0
     assert weights_hash(load_model('stopped', 'last')) == weights_hash(load_model('never', 'last'))
     assert Run('stopped').json('result.json') == Run('never').json('result.json')
+
+def test_a_run_on_files_is_scored_again(tmp_path, monkeypatch, capsys):
+    "Files of different sizes, one broken; own valid images; held and streamed: kdnb_test finds the very same data."
+    rng = np.random.RandomState(0)
+    for split in ('train', 'valid', 'test'):
+        for i in range(16):
+            f = tmp_path/'photos'/split/'ab'[i % 2]/f'{i}.png'
+            f.parent.mkdir(parents=True, exist_ok=True); Image.fromarray(rng.randint(0, 256, (*rng.randint(20, 30, 2), 3)).astype(np.uint8)).save(f)
+    (tmp_path/'photos'/'train'/'a'/'0.png').write_bytes(b'')
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
+    asked = ['--data', str(tmp_path/'photos'), '--size', '16', '--bs', '8', '--student', 'resnet8', '--epochs', '1', '--device', 'cpu', '--amp', 'off']
+    for name, more in dict(held=[], streamed=['--stream', '--workers', '1'], windows=['--augment', 'resized_crop'], cut=['--valid', '4']).items():
+        with pytest.warns(UserWarning, match='cannot be read'): assert kdnb_train([*asked, *more, '--run', name]) == 0
+        recorded = capsys.readouterr().out
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            assert kdnb_test([name, '--data', str(tmp_path/'photos'), '--device', 'cpu']) == 0
+        assert 'recorded' in capsys.readouterr().out
+    assert kdnb_train([*asked, '--strict', '--run', 'strict']) == 1 and '0.png cannot be read as an image' in capsys.readouterr().err
