@@ -108,13 +108,13 @@ def _stats_of(split, size, how):
 def _splits(self, splits, how, strict, workers):
     "Train, valid and test, held or streaming."
     c, common = self.num_classes, (self.mean, self.std)
-    workers = workers if workers is not None else min(8, os.cpu_count() or 1) if self.device.type == 'cuda' else 2
+    beside = workers if workers is not None else min(8, os.cpu_count() or 1) if self.device.type == 'cuda' else 2       # the training, that is
     large = max(self.bs, min(256, 2**20//self.size**2))
     for name, s in zip(('train', 'valid', 'test'), splits):
         bs, train = self.bs if name == 'train' else large, (self.augment,) if name == 'train' else ()
-        if s and not isinstance(s, tuple) and not self.streams: s = _read_all(s, self.size, how, strict)
+        if s and not isinstance(s, tuple) and not self.streams: s = _read_all(s, self.size, how, strict, workers)
         if isinstance(s, tuple): s = (TrainSplit if train else Split)(s[0], _as_labels(s[1], len(s[0]), c), *common, bs, self.device, *train)
-        elif s: s = (StreamTrainSplit if train else StreamSplit)(s, _as_labels(_labels_of(s), len(s), c), self.size, *common, bs, self.device, *train, how=how, workers=workers, strict=strict)
+        elif s: s = (StreamTrainSplit if train else StreamSplit)(s, _as_labels(_labels_of(s), len(s), c), self.size, *common, bs, self.device, *train, how=how, workers=beside, strict=strict)
         yield s
 
 # %% ../nbs/00_data.ipynb #data-class

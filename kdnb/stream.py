@@ -8,7 +8,6 @@ __all__ = ['StreamSplit', 'StreamTrainSplit']
 # %% ../nbs/000c_stream.ipynb #imports
 import os, warnings
 import numpy as np, torch
-from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomResizedCrop, functional as TF
@@ -37,7 +36,7 @@ def _fit(x, size, margin=False):
 # %% ../nbs/000c_stream.ipynb #image-files
 class _ImageFiles:
     "Image files below a folder, and the numbers of their classes."
-    parallel = True                                            # may be read by several threads
+    parallel = True                                            # may be read by several processes at once
     def __init__(self, root, names, y): self.root, self.names, self.y = str(root), np.array([os.fsencode(n) for n in names]), torch.as_tensor(y)
     def __len__(self): return len(self.names)
     def path(self, i): return os.path.join(self.root, os.fsdecode(self.names[i]))
@@ -172,17 +171,18 @@ def _stream_epoch(self, seed, epoch):
 StreamTrainSplit._ask, StreamTrainSplit.epoch = _ask, _stream_epoch
 
 # %% ../nbs/000c_stream.ipynb #read-all
-def _read_all(source, size, how, strict):
+def _read_all(source, size, how, strict, workers=None):
     "All images of a source that can be read, (N, 3, size, size), and their labels."
-    reader, x, y, bad = _Reader(source, size, how), torch.empty(len(source), 3, size, size, dtype=torch.uint8), torch.zeros(len(source), dtype=torch.long), {}
-    def put(i):
-        try: x[i], y[i] = reader.one(i)
-        except OSError as e: bad[i] = str(e)
-    with ThreadPoolExecutor() as pool: list((pool.map if source.parallel else map)(put, range(len(source))))
-    if not bad: return x, y
-    _tell_bad(bad, len(source), strict)
-    keep = torch.tensor([i not in bad for i in range(len(source))])
-    return x[keep], y[keep]
+    n, at, bad = len(source), 0, {}
+    x, y = torch.empty(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, dtype=torch.long)
+    several = 0 if n < 1000 or not source.parallel else min(8, os.cpu_count() or 1) if workers is None else workers
+    for batch in DataLoader(_Reader(source, size, how), batch_sampler=_Order(torch.arange(n), 100), num_workers=several, collate_fn=_as_it_is, generator=torch.Generator()):
+        if isinstance(batch, Exception): raise batch
+        end = at + len(batch[1])
+        x[at:end], y[at:end], at = batch[0], batch[1], end
+        bad.update(batch[3])
+    if bad: _tell_bad(bad, n, strict)
+    return x[:at], y[:at]
 
 # %% ../nbs/000c_stream.ipynb #tell-bad
 def _tell_bad(bad, n, strict):
