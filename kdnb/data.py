@@ -63,17 +63,18 @@ def _as_source(split, c, size):
 
 def _count(split): return 0 if split is None else len(split[1] if isinstance(split, tuple) else split)
 
-# %% ../nbs/00_data.ipynb #why-stream
+# %% ../nbs/00_data.ipynb #held-or-streamed-fn
 _limit = 4 * 2**30                                             # bytes, the same on every machine, so that a run is the same run
 
-def _why_stream(stream, splits, size, how):
-    "Why these splits are streamed; '' where they are held on the device."
+def _held_or_streamed(stream, splits, size, how):
+    "Are these splits streamed, and why, or why not."
     sources = [s for s in splits if s and not isinstance(s, tuple)]
     if stream and not sources: raise ValueError('stream=True is for files and Datasets: these images are in memory already')
-    if stream is not None or not sources: return 'as asked' if stream else ''
-    n = sum(map(len, sources))*3*size*size
-    if n > _limit: return f'{n/2**30:,.1f} GiB as pixels, and up to {_limit/2**30:g} are held'
-    return '' if how != 'margin' or all(_all_of_size(s, size) for s in sources) else 'windows are cut from the files'
+    if stream is not None or not sources: return bool(stream), 'as asked'*(stream is not None)
+    n, most = sum(map(len, sources))*3*size*size, f'up to {_limit/2**30:g} are held'
+    if n > _limit: return True, f'{n/2**30:,.1f} GiB as pixels, and {most}'
+    if how == 'margin' and not all(_all_of_size(s, size) for s in sources): return True, 'windows are cut from the files'
+    return False, most.replace(' are', ' GiB are')
 
 # %% ../nbs/00_data.ipynb #device
 def _as_device(device): # None: a CUDA GPU where there is one, else the CPU
@@ -143,7 +144,7 @@ class Data:
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
         self.augment = 'resized_crop' if self.size > 64 and augment == 'auto' else 'crop_flip' if augment == 'auto' else augment
         how = _how(size, self.augment); _check_splits(*splits, bs, self.size)
-        self.streams, self._asked = _why_stream(stream, splits, self.size, how), [*map(_count, splits)]
+        (self.streams, self._why), self._asked = _held_or_streamed(stream, splits, self.size, how), [*map(_count, splits)]
         self.mean, self.std = stats or _stats_of(splits[0], self.size, how)
         self.train, self.valid, self.test = _splits(self, splits, how, strict, workers)
         self._split = split or dict(split=_checksum(*(s and s.y for s in (self.train, self.valid))), split_seed=None, recipe=None)
@@ -178,9 +179,8 @@ def _describe(self): # a dict that JSON can hold
 def _repr(self):
     splits = [s for s in (self.train, self.valid, self.test) if s]
     counts = ', '.join(f'{k} {v[2:]}' for k, v in [(f'{len(getattr(self, k)):,}', f'n_{k}') for k in ('train', 'valid', 'test') if getattr(self, k)])
-    where = f'{sum(s.held for s in splits) / 2**20:.1f} MiB on {self.device}'
-    if self.streams: where = f'streamed to {self.device} by {self.train.workers} workers ({self.streams})'
-    return f'{self.name}: {self.size} x {self.size} pixels, {self.num_classes} classes, {counts}; batches of {self.bs}, augment {self.augment}; {where}'
+    where = f'streamed to {self.device} by {self.train.workers} workers' if self.streams else f'{sum(s.held for s in splits) / 2**20:.1f} MiB on {self.device}'
+    return f'{self.name}: {self.size} x {self.size} pixels, {self.num_classes} classes, {counts}; batches of {self.bs}, augment {self.augment}; {where}' + f' ({self._why})'*bool(self._why)
 
 Data.describe, Data.__repr__ = _describe, _repr
 

@@ -210,14 +210,14 @@ def test_held_and_streamed_are_the_same(tmp_path, augment):
 def test_windows_come_from_the_files(tmp_path):
     parts(tmp_path/'odd'); parts(tmp_path/'even', size=80)
     odd, even, asked = load_data(tmp_path/'odd', size=80, bs=8, device='cpu'), load_data(tmp_path/'even', bs=8, device='cpu'), load_data(tmp_path/'even', bs=8, device='cpu', stream=True)
-    assert odd.augment == even.augment == 'resized_crop' and odd.streams == 'windows are cut from the files' and not even.streams
+    assert odd.augment == even.augment == 'resized_crop' and odd.streams and 'windows are cut from the files' in repr(odd) and not even.streams and '(up to 4 GiB are held)' in repr(even)
     assert odd.describe()['stream'] and asked.describe()['stream'] and 'stream' not in even.describe()
     assert same(list(odd.train.epoch(0, 1)), list(odd.train.epoch(0, 1)))
 
 def test_what_does_not_fit_streams(tmp_path, monkeypatch):
     monkeypatch.setattr('kdnb.data._limit', 10_000)
     data = load_data(parts(tmp_path), size=32, bs=8, device='cpu')
-    assert data.streams == '0.0 GiB as pixels, and up to 9.31323e-06 are held' and data.test.held == 0
+    assert data.streams and data.test.held == 0 and '0.0 GiB as pixels, and up to 9.31323e-06 are held' in repr(data)
 
 def test_a_stream_leaves_the_global_generator_alone(tmp_path):
     data = load_data(parts(tmp_path), size=32, bs=8, device='cpu', stream=True)
