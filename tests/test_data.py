@@ -299,3 +299,17 @@ def test_a_dataset_streams_with_its_targets():
 def test_a_stream_to_a_gpu(tmp_path):
     cpu, gpu = (load_data(parts(tmp_path), size=32, bs=8, device=d, stream=True) for d in ('cpu', 'cuda'))
     for (xa, ya), (xb, yb) in zip(cpu.train.epoch(3, 1), gpu.train.epoch(3, 1)): assert xb.is_cuda and torch.equal(ya, yb.cpu()) and torch.allclose(xa, xb.cpu(), atol=1e-5)
+
+def test_imagenets_archives_are_torchvisions_business(tmp_path, monkeypatch):
+    "Where only the archives are there, torchvision is asked to check and unpack them, each split once."
+    (tmp_path/'imagenet').mkdir(); (tmp_path/'imagenet'/'ILSVRC2012_devkit_t12.tar.gz').write_bytes(b'')
+    asked = []
+    def unpack(root, split): asked.append(split); photos(root/split, classes=('n01', 'n02'))
+    monkeypatch.setattr(datasets, 'ImageNet', unpack)
+    assert load_data('imagenet', root=tmp_path, bs=8, device='cpu').num_classes == 2 and asked == ['train', 'val']
+    load_data('imagenet', root=tmp_path, bs=8, device='cpu')
+    assert asked == ['train', 'val']
+
+def test_imagenets_archives_that_are_damaged(tmp_path):
+    (tmp_path/'imagenet').mkdir(); (tmp_path/'imagenet'/'ILSVRC2012_devkit_t12.tar.gz').write_bytes(b'cut short')
+    with pytest.raises((OSError, RuntimeError), match='ILSVRC2012_devkit_t12.tar.gz'): load_data('imagenet', root=tmp_path)
