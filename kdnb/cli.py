@@ -6,7 +6,7 @@
 __all__ = ['kdnb_train', 'kdnb_distill', 'kdnb_test', 'kdnb_sweep']
 
 # %% ../nbs/71_cli.ipynb #imports
-import argparse, json, re, shlex, sys
+import argparse, json, re, shlex, sys, warnings
 import torch
 from .places import *
 from .data import *
@@ -23,7 +23,8 @@ from .sweeps import *
 
 # %% ../nbs/71_cli.ipynb #number
 def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count
-    return int(text) if re.fullmatch(r'\d+', text) else float(text)
+    try: return int(text) if re.fullmatch(r'\d+', text) else float(text)
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is neither a fraction such as 0.1 nor a count') from None
 
 _what = {
     '--data':    dict(default='cifar100', help="digits, cifar10, cifar100, cinic10, imagenet, a folder of class folders, or an .npz"),
@@ -73,17 +74,20 @@ def _in_a_shell(text):
     "'start over with fresh=True' -> 'start over with --fresh', for the options that there are."
     names = {option.strip('-').replace('-', '_'): option for option in (*_what, *_how, *_keep)}
     def option(m): return m[0] if m[1] not in names else names[m[1]] + ('' if m[2] in ('True', None) else f' {m[2]}')
-    return re.sub(r"(?<![\w/])([a-z_]+)=(True|[\w.]+|'\w+')?", option, text)
+    return re.sub(r"(?<![\w/])([a-z_]+)=(True|-?[\w.]+|'\w+')?", option, text)
 
 # %% ../nbs/71_cli.ipynb #run-command
 _mistakes = ValueError, TypeError, OSError, RuntimeError             # what a user can mend
 
 def _sentence(e): return _in_a_shell(' '.join(map(str.strip, str(e).splitlines())))
 
+def _warn(message, *_): print(_in_a_shell(str(message)), file=sys.stderr)
+
 def _command(do, parser, argv):
     "Do it; the exit code. A mistake is one sentence on stderr, without a traceback."
     args = parser.parse_args(argv)
-    try: return do(args) or 0
+    try:
+        with warnings.catch_warnings(): warnings.showwarning = _warn; return do(args) or 0
     except KeyboardInterrupt: return 130
     except _mistakes as e:
         print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr)
@@ -121,6 +125,7 @@ def _scheme(a, data):
     "The student alone, or with its teacher."
     student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
+    if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)
 
@@ -237,7 +242,7 @@ _in_the_name = '--data', '--n-train', '--valid', '--size', '--augment'        # 
 
 def _commands_of(a):
     "The commands that the options mean."
-    rest = {k: v for k in _what if k not in _in_the_name and (v := getattr(a, k[2:].replace('-', '_'))) not in (None, False)}
+    rest = {k: v for k in _what if k not in _in_the_name and (v := getattr(a, k[2:].replace('-', '_'))) is not None and v is not False}
     rest = [w for k, v in rest.items() for w in ([k] if v is True else [k, str(v)])]
     return [[words[0], *rest, *words[1:]] for words in sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment)]
 

@@ -14,6 +14,7 @@ from statistics import median
 from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,7 +26,8 @@ from .taps import _blank, _in_eval, _own_size, _Trace
 def _spelled_out(): # attention in steps that the counter knows
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    try: yield
+    try:
+        with sdpa_kernel(SDPBackend.MATH): yield
     finally: torch.backends.mha.set_fastpath_enabled(was)
 
 # %% ../nbs/21a_cost.ipynb #memory-class

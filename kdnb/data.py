@@ -86,15 +86,18 @@ def _as_device(device): # None: a CUDA GPU where there is one, else the CPU
     except Exception as e: raise ValueError(f"device {device!r} cannot be used here ({str(e).splitlines()[0][:80]}): give 'cpu', or None to choose") from e
 
 # %% ../nbs/00_data.ipynb #check-splits
-def _check_splits(train, valid, test, bs, size, workers):
-    "An error where splits disagree in size, a batch is larger than the training images, or a number is none."
+def _check_splits(train, valid, test, bs, size):
+    "An error where splits disagree in size, or a batch is larger than the training images."
     sizes = [size] + [s[0].shape[-1] if isinstance(s, tuple) else _first_size(s) if size is None else size for s in (train, valid, test) if s]
     if len(set(sizes)) > 1: raise ValueError(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give all the same size')
-    if type(size) is not int or size < 1: raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
-    if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
     if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
 # %% ../nbs/00_data.ipynb #size-of
+def _check_numbers(size, workers):
+    "An error for a number of pixels or of processes that is none."
+    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
+
 def _how(size, augment):
     "How files come to size: not at all, the middle of a slightly larger image beside random windows, else all that a square can hold."
     words = _parse_augment(augment)
@@ -161,11 +164,12 @@ class Data:
         split=None,     # what `describe` says of the cut; None: a checksum of the labels
     ):
         self.name, self.classes, self.bs, self.device = name, _class_names(classes), bs, _as_device(device)
+        _check_numbers(size, workers)
         if train is None or test is None: raise TypeError('train and test are (images, labels) or a Dataset, not None')
         splits = [_as_source(s, len(self.classes), size) for s in (train, valid, test)]
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
         self.augment = 'resized_crop' if self.size > 64 and augment == 'auto' else 'crop_flip' if augment == 'auto' else augment
-        how = _how(size, self.augment); _check_splits(*splits, bs, self.size, workers)
+        how = _how(size, self.augment); _check_splits(*splits, bs, self.size)
         (self.streams, self._why), self._asked = _held_or_streamed(stream, splits, self.size, how), [*map(_count, splits)]
         self.mean, self.std = stats or _stats_of(splits[0], self.size, how)
         self.train, self.valid, self.test = _splits(self, splits, how, strict, workers)
@@ -359,11 +363,11 @@ def _usual(name, size, padding):
     if name == 'digits': return 'crop' + padding
     return 'resized_crop' if name == 'cinic10' or size > 64 else 'crop_flip' + padding
 
-def _check_asked(recipe, size, augment):
+def _check_asked(recipe, size, augment, workers):
     "The recipe's entry, or an error for a recipe, a size or an augmentation that cannot be."
     if augment != 'auto': _parse_augment(augment)
     if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
-    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    _check_numbers(size, workers)
     return _recipes[recipe]
 
 # %% ../nbs/00_data.ipynb #cut-source
@@ -395,7 +399,7 @@ def load_data(
     workers=None,   # processes that read a stream; None: 2, up to 8 beside a GPU; 0: none
 )->Data:
     "A data set by its name or path, cut into train, valid and test."
-    (rbs, padding, *constants), device = _check_asked(recipe, size, augment), _as_device(device)             # before anything is downloaded
+    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers), _as_device(device)             # before anything is downloaded
     label, *splits, classes = _source(name, root)
     size = size or (224 if name == 'imagenet' else None)
     train, own, test = (_as_source(s, len(classes), size) for s in splits)

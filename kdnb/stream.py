@@ -48,7 +48,7 @@ class _ImageFiles:
         few = object.__new__(_ImageFiles); few.root, few.names, few.y = self.root, self.names[at.numpy()], self.y[at]
         return few
 
-# %% ../nbs/000c_stream.ipynb #items
+# %% ../nbs/000c_stream.ipynb #item-image
 def _item_image(image):
     "One item's image as a (3, H, W) uint8 tensor."
     if isinstance(image, Image.Image): image = np.array(image.convert('RGB'))
@@ -57,6 +57,7 @@ def _item_image(image):
     if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] in (1, 3): return image.expand(3, -1, -1)
     return _as_images(image[None])[0]                          # says what is wrong with it
 
+# %% ../nbs/000c_stream.ipynb #items-class
 class _Items:
     "A torch Dataset of (image, class number)."
     parallel = False
@@ -136,6 +137,8 @@ class StreamSplit(Split):
     def __init__(self, source, y, size, mean, std, bs, device, how='fit', workers=2, strict=False):
         self.source, self.how, self.workers, self.strict, self.skipped = source, how, workers, strict, {}
         self._set(y, size, mean, std, bs, device)
+    @property
+    def x(self): "Not held."; raise RuntimeError('these images are not held: ask for some with .images(at), iterate, or load with stream=False')
     def _load(self, how, order, keep=False):
         return _loader(_Reader(self.source, self.size, how), order, self.workers, pin_memory=self.y.is_cuda, persistent_workers=keep and self.workers > 0)
     def images(self, at): "Some images, (n, 3, H, H) uint8; `at` is a tensor of indices."; return torch.stack([_Reader(self.source, self.size, self.how).one(i)[0] for i in at.tolist()])

@@ -112,7 +112,7 @@ def sweep_commands(
     "The commands of a preset, in an order in which each finds its teacher."
     p, setting = _pick(preset), dict(epochs=epochs, n_train=n_train, valid=valid, size=size, augment=augment)
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
-        if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v}')
+        if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
     setting = _setting(p if data is None else p | dict(data=str(data)), setting)
     todo = [(t, 0) for t, _ in p['pairs'] if '/' not in t]
     for seed in range(seeds): todo += [(s, seed) for _, s in p['pairs']] + [(s, seed, t, m) for t, s in p['pairs'] for m in p['methods']]

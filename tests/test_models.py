@@ -89,7 +89,7 @@ def sequential(): # no class of its own: each 3x3 but the first
     def unit(ni, nf, stride): return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1), nn.BatchNorm2d(nf), nn.ReLU())
     return nn.Sequential(unit(3, 8, 1), unit(8, 8, 1), unit(8, 16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 7))
 
-def vgg(): # without its 120 million parameters at the end
+def torchvision_vgg(): # without its 120 million parameters at the end
     model = create_model('torchvision/vgg11_bn', 7)
     model.avgpool, model.classifier = nn.Identity(), nn.Linear(512, 7)
     return model
@@ -113,7 +113,7 @@ class Net(nn.Module): # blocks are attributes, two levels down
         for m in self.body.values(): x = m(x)
         return self.fc(x.mean((2, 3)))
 
-NETS = {'resnet(20)': (lambda: resnet(20, 7), 9), 'resnet(50)': (lambda: resnet(50, 7), 16), 'sequential': (sequential, 2), 'net': (Net, 2), 'vgg': (vgg, 7), **{
+NETS = {'resnet(20)': (lambda: resnet(20, 7), 9), 'resnet(50)': (lambda: resnet(50, 7), 16), 'sequential': (sequential, 2), 'net': (Net, 2), 'vgg': (torchvision_vgg, 7), **{
     n: (lambda n=n: create_model(f'torchvision/{n}', 7), k) for n, k in
     [('resnet18', 8), ('resnet50', 16), ('resnext50_32x4d', 16), ('mobilenet_v2', 17), ('mobilenet_v3_small', 3), ('densenet121', 58), ('shufflenet_v2_x0_5', 16)]}}
 

@@ -26,7 +26,7 @@ def plainnet(
     stem:str='cifar',   # 'cifar' or 'imagenet', as in resnet
 )->ResNet:
     "A ResNet without its shortcuts, but for the three where stages 2, 3 and 4 begin (Li et al. 2020); images (B, 3, H, W) to logits (B, num_classes)."
-    if depth not in (18, 34, 50): raise ValueError(f'no plain net has depth {depth}: take 18, 34 or 50')
+    if depth not in (18, 34, 50): raise ValueError(f'no plain net has depth {depth!r}: take 18, 34 or 50')
     model = resnet(depth, num_classes, stem=stem)
     for i, stage in enumerate(model.stages):
         for block in stage[i > 0:]: block.short, block.add = nn.Identity(), NoSum()

@@ -77,6 +77,7 @@ def grow(
     form:str='shared',  # the batch norm and ReLU after the sum are 'shared', as in ReduceNet's code; 'readme': each branch has its own
 )->nn.Module:           # a copy: the model itself is left alone
     "A copy of a model with a removable branch beside the first 3x3 convolution of each block (ReduceNet): `shrink` takes it away again."
+    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
     if form not in ('shared', 'readme'): raise unknown('form', form, ['shared', 'readme'])
     if not (isinstance(expansion, int) and expansion >= 1): raise ValueError(f'expansion is {expansion!r}: it is a whole number, 1 or more')
     if any(isinstance(m, TwoBranch) for m in model.modules()): raise ValueError('this model has its branches already: shrink it before it is grown again')

@@ -74,9 +74,13 @@ def _torchvision(name, num_classes):
     return model
 
 # %% ../../nbs/13_models.zoo.ipynb #timm
-def _timm(name, num_classes):
+def _import_timm(name):
     try: import timm
     except ImportError: raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
+    return timm
+
+def _timm(name, num_classes):
+    timm = _import_timm(name)
     if not timm.is_model(name): raise unknown('timm model', name, timm.list_models())
     model = timm.create_model(name, pretrained=False, num_classes=num_classes)
     model.call = {'builder': 'timm', 'name': name, 'num_classes': num_classes}
@@ -101,8 +105,8 @@ _listed = {'resnet': '8 14 20 32 44 56 110 8x4 32x4 18 34 50', 'wrn_': '16_1 16_
 def list_models(
     pattern:str='*', # as in a shell; 'torchvision/*' looks among torchvision's, 'timm/*' among timm's
 )->list:             # of names, for create_model
-    "The names of models: ours, or torchvision's."
-    if pattern.startswith('timm/'): import timm; names = [f'timm/{n}' for n in timm.list_models()]
+    "The names of models: ours, torchvision's or timm's."
+    if pattern.startswith('timm/'): names = [f'timm/{n}' for n in _import_timm('...').list_models()]
     elif pattern.startswith('torchvision/'): names = [f'torchvision/{n}' for n in tvm.list_models(module=tvm)]
     else: names = [family + rest for family, rests in _listed.items() for rest in rests.split()]
     return [n for n in names if fnmatch(n, pattern)]
