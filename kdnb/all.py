@@ -12,6 +12,7 @@ from kdnb.models.mobile import *
 from kdnb.models.vgg import *
 from kdnb.models.surgery import *
 from kdnb.models.zoo import *
+from kdnb.graphs import *
 from kdnb.taps import *
 from kdnb.measure import *
 from kdnb.cost import *

@@ -6,8 +6,9 @@
 __all__ = ['Scheme', 'Alone', 'Frozen', 'Distill', 'weigh']
 
 # %% ../nbs/41_schemes.ipynb #imports
-import copy, json
+import copy, json, re
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -39,10 +40,24 @@ class Scheme(nn.Module):
         "For config.json: all that makes this scheme what it is."
         return dict(scheme=type(self).__name__)
 
+# %% ../nbs/41_schemes.ipynb #answer
+_for_student = 'build its first convolution for as many', 'build it for that size, or load the images at its own with size='
+_for_teacher = 'give Frozen(teacher, prepare=lambda x: x.mean(1, keepdim=True)), or another function from the images to what it takes', 'give Frozen(teacher, prepare=...), a function from the images to what it takes'
+
+def _answer(what, model, x):
+    "What a model says to some images; where it refuses them, one sentence with the remedy against other channels, or another size."
+    try: return model(x)
+    except TypeError as e: raise TypeError(f'{what}: {e}') from e                   # says by itself what was expected
+    except Exception as e: why, failed = str(e) or type(e).__name__, e
+    channels, size = _for_teacher if what == 'the teacher' else _for_student
+    m = re.search(r'to have (\d+) channels, but got (\d+)', why)                     # torch's words
+    if m and int(m[2]) == x.shape[1]: raise ValueError(f"{what} takes {m[1]} channel{'s'*(m[1] != '1')}, the images have {m[2]}: {channels}") from failed
+    raise ValueError(f'{what} does not run on {x.shape[2]}x{x.shape[3]} images ({why.splitlines()[0][:80]}): {size}') from failed
+
 # %% ../nbs/41_schemes.ipynb #logits-of
 def _logits_of(what, model, x):
     "A model's logits on some images, in eval mode; refused where it returns something else."
-    with evaluating(model): z = model(x)
+    with evaluating(model): z = _answer(what, model, x)
     if isinstance(z, Tensor) and z.ndim == 2: return z
     got = f'shape {tuple(z.shape)}' if isinstance(z, Tensor) else type(z).__name__
     raise TypeError(f'{what} returns {got}, not logits (B, C): wrap it in a module that returns the logits alone')
@@ -125,6 +140,7 @@ class Frozen(nn.Module):
     def tap(self, model, taps):
         "Read these places from now on."
         self.__dict__['net'] = Tapped(model, list(taps)).eval()                          # not a submodule: see above
+    def extra_repr(self): return type(self.model).__name__
     @property
     def model(self):
         "The very module that teaches."
@@ -162,7 +178,7 @@ def _teacher_bn(method, teacher):
 
 # %% ../nbs/41_schemes.ipynb #distill-class
 class Distill(Scheme):
-    "A student that learns from a frozen teacher."
+    "A student that learns from a frozen teacher; `names` and `pairs` say of each term of `method` what it is called and which places it compares, [(student's, teacher's)]."
     def __init__(self,
         student,      # a module from images to logits, never edited
         teacher,      # a module, a learner, a run folder or Frozen: frozen in place
@@ -182,37 +198,58 @@ class Distill(Scheme):
     def student(self):
         "The bare student."
         return self.net.model
+    def extra_repr(self): return '\n'.join([repr(self.method), *(f'{n}: {a!r} ~ {b!r}' for n, ps in zip(self.names, self.pairs) for a, b in ps)])
 
 # %% ../nbs/41_schemes.ipynb #unique
 def _unique(names):
     "['kd', 'kd'] -> ['kd', 'kd_2']"
     return [n if n not in names[:i] else f'{n}_{names[:i].count(n)+1}' for i, n in enumerate(names)]
 
+# %% ../nbs/41_schemes.ipynb #side
+@contextmanager
+def _said_of(who):
+    "An error about a place says whose."
+    try: yield
+    except ValueError as e: raise ValueError(f'in the {who}, {e}') from e
+
+class _Side:
+    "One of the two models, and its stages, found once."
+    def __init__(self, who, model, size): self.who, self.model, self.size = who, model, size
+    @cached_property
+    def taps(self): return find_taps(self.model, self.size)
+    def name(self, tap, reading):
+        if isinstance(tap, str): return tap
+        taps = self.taps                                  # what this raises says whose it is
+        with _said_of(self.who): return taps.name(tap, reading)
+
 # %% ../nbs/41_schemes.ipynb #shared-stages
-def _shared_stages(student, teacher, size, at_teacher):
-    "The last n stages of both, n the smaller count, as [-n, ..., -1]; says so where the counts differ."
-    s, t = (len([k for k in find_taps(m, n).stages if k]) for m, n in ((student, size), (teacher, at_teacher)))
-    if s != t: print(f'the student has {s} stages and the teacher {t}: their last {min(s, t)} are paired')
-    return list(range(-min(s, t), 0))
+def _shared_stages(student, teacher):
+    "The last n stages of both, n the smaller count, as [-n, ..., -1]; says which where the counts differ."
+    s, t = ([r for r in side.taps if r.stage] for side in (student, teacher))
+    n = min(len(s), len(t))
+    if len(s) != len(t):
+        pairs = ', '.join(f"{'x'.join(map(str, a.size))} ~ {'x'.join(map(str, b.size))}" for a, b in zip(s[-n:], t[-n:]))
+        print(f"the student has {len(s)} stage{'s'*(len(s) > 1)} and the teacher {len(t)}: the last {f'{n} are' if n > 1 else 'ones are'} paired, {pairs}")
+    return list(range(-n, 0))
 
 def _reads_stages(term): return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
 
 # %% ../nbs/41_schemes.ipynb #stages-in-words
-def _stages_of(who, model, size):
-    "What there is to tap, in words: the stages of a model, or why it has none."
-    try: rows = ', '.join(f"{r.stage} {r.post!r} ({r.channels}, {r.size[0]}, {r.size[1]})" for r in find_taps(model, size))
-    except ValueError as e: return f'the {who} has no stages: {e}'
-    except Exception as e: return f'the {who} has no stages that can be found: {str(e).splitlines()[0]}'
-    return f'the {who} has the stages {rows}'
+def _in_words(side):
+    "What there is to tap: the stages of a model, or why it has none."
+    try: rows = ', '.join(f"{r.stage} {r.post!r} ({r.channels}, {r.size[0]}, {r.size[1]})" for r in side.taps)
+    except ValueError as e: return f'the {side.who} has no stages: {e}'
+    except Exception as e: return f'the {side.who} has no stages that can be found: {str(e).splitlines()[0]}'
+    return f'the {side.who} has the stages {rows}'
 
 # %% ../nbs/41_schemes.ipynb #named-pairs
-def _named_pairs(term, student, teacher, size, at_teacher):
+def _named_pairs(term, student, teacher):
     "The places that a term reads, by name, or an error that tells both sides."
     try:
-        pairs = tap_pairs(_shared_stages(student, teacher, size, at_teacher) if term.taps == 'stages' else term.taps)
-        return [(tap_name(student, a, term.reading, size), tap_name(teacher, b, term.reading, at_teacher)) for a, b in pairs]
+        pairs = tap_pairs(_shared_stages(student, teacher) if term.taps == 'stages' else term.taps)
+        return [(student.name(a, term.reading), teacher.name(b, term.reading)) for a, b in pairs]
     except Exception as e:
-        why, both = str(e).splitlines()[0], f"{_stages_of('student', student, size)}; {_stages_of('teacher', teacher, at_teacher)}"
+        why, both = str(e).splitlines()[0], f'{_in_words(student)}; {_in_words(teacher)}'
         raise ValueError(f"{term.name} finds no pair of taps: {'' if why in both else why + '; '}{both}. Name pairs by hand, taps={{student's: teacher's}}, "
                          f"or take a method that reads no stages: kd, dkd, dist, wttm; rkd, pkt") from e
 
@@ -221,10 +258,11 @@ def _tap(self, student):
     "Name the taps that the terms read, tap both models there, and build the adapters."
     teacher, size = self.teacher.model, self.size
     at_teacher = size if self.teacher.prepare is None else self.teacher.prepare(torch.zeros(1, 3, size or 32, size or 32)).shape[-1]
-    self.pairs = [_named_pairs(t, student, teacher, size, at_teacher) for t in self.method]
+    sides = _Side('student', student, size), _Side('teacher', teacher, at_teacher)
+    self.pairs = [_named_pairs(t, *sides) for t in self.method]
     self.names = _unique([t.name for t in self.method])
-    self.net = Tapped(student, list({a: 0 for ps in self.pairs for a, _ in ps}))
-    self.teacher.tap(teacher, {b: 0 for ps in self.pairs for _, b in ps})
+    with _said_of('student'): self.net = Tapped(student, list({a: 0 for ps in self.pairs for a, _ in ps}))
+    with _said_of('teacher'): self.teacher.tap(teacher, {b: 0 for ps in self.pairs for _, b in ps})
     for t, ps in zip(self.method, self.pairs): t.prepare(teacher, [b for _, b in ps])
     self._build_adapters(size or 32)
 
@@ -235,7 +273,7 @@ def _build_adapters(self, size):
     if not any(self.pairs): return
     x = next(self.student.parameters()).new_zeros(2, 3, size, size)
     self.teacher.to(x.device)
-    with evaluating(self.net): (_, fs), (_, ft) = self.net(x), self.teacher(x)
+    with evaluating(self.net): (_, fs), (_, ft) = _answer('the student', self.net, x), _answer('the teacher', self.teacher, x)
     for name, t, pairs in zip(self.names, self.method, self.pairs):
         if pairs and (made := t.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])): self.adapters[name] = made
 
@@ -290,8 +328,9 @@ Distill.begin_epoch = _begin_epoch
 def _check_seen(seen, data):
     "Refuse a teacher that is used to other images, or that has seen the student's valid images."
     now = data.describe()
-    differ = [k for k in ('mean', 'std', 'size') if now[k] != json.loads(json.dumps(seen[k]))]
-    if differ: raise ValueError(f"the teacher saw images of another {differ[0]} ({seen[differ[0]]}, now {now[differ[0]]}): load both alike, or give Frozen(teacher, prepare=...)")
+    differ = [k for k in ('size', 'mean', 'std') if now[k] != json.loads(json.dumps(seen[k]))]
+    was, today = ([round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v for v in (seen[differ[0]], now[differ[0]])) if differ else (0, 0)
+    if differ: raise ValueError(f"the teacher saw images of another {differ[0]} ({was}, now {today}): load both alike, or give Frozen(teacher, prepare=...)")
     cut = [k for k in ('n_valid', 'split_seed') if seen['name'] == data.name and now[k] != seen[k]]
     if cut: raise ValueError(f"the teacher was trained with {cut[0]}={seen[cut[0]]}, this data has {now[cut[0]]}: valid images may be among its training images; load both with the same cut")
 
@@ -316,7 +355,7 @@ def _check_distill(self, data):
     if self.size is None and data.size != 32 and any(map(_reads_stages, self.method)):
         raise ValueError(f'stages were looked for at 32 pixels and the images have {data.size}: say Distill(..., size={data.size})')
     measured = any(type(t).measure is not Term.measure for t in self.method)             # else nobody reads more than one image here
-    z, features = self.teacher(data.examples(min(256, len(data.train)) if measured else 1, 'train')[0])
+    z, features = _answer('the teacher', self.teacher, data.examples(min(256, len(data.train)) if measured else 1, 'train')[0])
     if z.shape[1] != data.num_classes: raise ValueError(f'the student has {data.num_classes} classes and the teacher {z.shape[1]}: take a teacher for the classes of {data.name}')
     if self.trained_on: _check_seen(self.trained_on, data)
     for t, pairs in zip(self.method, self.pairs): t.measure([features[b] for _, b in pairs])

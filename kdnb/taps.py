@@ -6,161 +6,39 @@
 __all__ = ['Tap', 'Taps', 'find_taps', 'bn_before', 'tap_name', 'Tapped']
 
 # %% ../nbs/20_taps.ipynb #imports
-import html, operator, warnings
-from collections import Counter
+import html, warnings
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 from .places import unknown
-
-# %% ../nbs/20_taps.ipynb #proxy
-class _Proxy(fx.Proxy):
-    "A stand-in for a tensor. The usual one turns `out += x` into `out = out + x`; this one writes down what was said."
-    def _note(self, op, other): return self.tracer.create_proxy('call_function', op, (self, other), {}, name=op.__name__[1:])
-    def __iadd__(self, other): return self._note(operator.iadd, other)
-    def __isub__(self, other): return self._note(operator.isub, other)
-    def __imul__(self, other): return self._note(operator.imul, other)
-    def __itruediv__(self, other): return self._note(operator.itruediv, other)
-
-# %% ../nbs/20_taps.ipynb #tracer
-class _Tracer(NodePathTracer):
-    "Records every operation on one image, by name, and what each module returned."
-    proxy_buffer_attributes = True
-    def __init__(self): super().__init__(); self.made = {}
-
-    def proxy(self, node): return _Proxy(node, self)
-    def create_proxy(self, *args, **kwargs):
-        if not torch.is_grad_enabled(): raise ValueError('its forward switches gradients off, which a graph does not hold')
-        return super().create_proxy(*args, **kwargs)
-
-    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
-        return self.root.forward, [self.create_proxy('placeholder', 'x', (), {})] # other arguments keep their defaults
-
-    def call_module(self, m, forward, args, kwargs):
-        out = super().call_module(m, forward, args, kwargs)
-        self.made.setdefault(self.path_of_module(m), []).append(out)
-        return out
-
-# %% ../nbs/20_taps.ipynb #untouched
-@contextmanager
-def _untouched(model): # what `forward` notes on its modules is forgotten afterwards
-    before = [(m, dict(vars(m))) for m in model.modules()]
-    try: yield
-    finally:
-        for m, attributes in before: vars(m).clear(); vars(m).update(attributes)
-
-# %% ../nbs/20_taps.ipynb #record
-_untraced = '{} cannot be traced ({}): its taps are modules, named by hand and read by hooks'
-
-def _record(model): # -> graph, tracer
-    if hasattr(model, '_orig_mod'): raise ValueError('this model is compiled: tap first, compile after, as in torch.compile(Tapped(model, names))')
-    tracer, known = _Tracer(), set(vars(model))
-    try:
-        with torch.enable_grad(), _untouched(model):
-            graph = tracer.trace(model)
-            if any('_tensor_constant' in k for k in set(vars(model)) - known): raise ValueError('its forward makes a tensor of its own')
-    except Exception as e: raise fx.proxy.TraceError(_untraced.format(type(model).__name__, (str(e).splitlines() or ['?'])[0][:100])) from e
-    return graph, tracer
-
-# %% ../nbs/20_taps.ipynb #names-of
-def _inside(name): # 'a.b.c' is inside 'a.b' and 'a'
-    parts = name.split('.')
-    return ['.'.join(parts[:i]) for i in range(1, len(parts))]
-
-def _names(tracer): # {node: its name}
-    names = tracer.node_to_qualname
-    count = Counter(outer for name in names.values() for outer in _inside(name))
-    owner = {n: name.rpartition('.')[0] for n,name in names.items() if n.op != 'call_module'}
-    return {n: owner[n] if count[owner.get(n)] == 1 else name for n,name in names.items()}
-
-# %% ../nbs/20_taps.ipynb #trace
-class _Trace:
-    "A model's graph and the names in it."
-    def __init__(self, model):
-        self.model, (self.graph, tracer) = model, _record(model)
-        self.name, self.made = _names(tracer), tracer.made
-        self.node = {**{v: k for k,v in tracer.node_to_qualname.items()}, **{v: k for k,v in self.name.items()}}
-
-    def kind(self, n): # 'conv2d', 'relu', 'add', ...: the operation in lower case
-        if n.op == 'call_module': return type(self.model.get_submodule(n.target)).__name__.lower()
-        return getattr(n.target, '__name__', str(n.target)).lower()
-
-# %% ../nbs/20_taps.ipynb #embedding
-def _output(graph): return next(n for n in reversed(graph.nodes) if n.op == 'output')
-
-def _embedding(trace): # the input of the linear layer that makes the logits
-    n = _output(trace.graph)
-    while n.all_input_nodes and not trace.kind(n).endswith('linear') and 'conv' not in trace.kind(n): n = n.all_input_nodes[0]
-    if trace.kind(n).endswith('linear'): return n.all_input_nodes[0]
-    raise ValueError(f"{type(trace.model).__name__} does not end in a linear layer, so it has no 'embedding': name the tap, for instance its last pooling")
-
-# %% ../nbs/20_taps.ipynb #find
-def _find(trace, name): # -> node
-    if name in trace.node: return trace.node[name]
-    if name == 'embedding': return _embedding(trace)
-    if name not in trace.made: raise unknown('tap', name, [*trace.node, *trace.made])
-    outs = trace.made[name]
-    if len(outs) > 1: raise ValueError(f'module {name!r} runs {len(outs)} times: name a place inside it')
-    if not isinstance(outs[0], fx.Proxy): raise ValueError(f'module {name!r} returns a {type(outs[0]).__name__}: name a place inside it')
-    return outs[0].node
-
-# %% ../nbs/20_taps.ipynb #inplace
-_views = ('view', 'reshape', 'flatten', 'transpose', 'permute', 'chunk', 'split', 'getitem', 'narrow', 'select', 'squeeze', 'expand', 'contiguous',
-          'identity', 'dropout', 'stochastic', 'detach', 'getattr', 'unbind', 'swap', 'movedim', 'to', 'float', 'type', 'unflatten') # what may return its input's own memory
-
-def _writes(trace, n): # does this operation write over its first input?
-    if n.op == 'call_module': return getattr(trace.model.get_submodule(n.target), 'inplace', False) is True
-    if n.op not in ('call_function', 'call_method') or not n.all_input_nodes or n.all_input_nodes[0].op == 'get_attr': return False
-    return n.kwargs.get('inplace') is True or trace.kind(n) in ('iadd', 'isub', 'imul', 'itruediv') or trace.kind(n).endswith('_')
-
-# %% ../nbs/20_taps.ipynb #newest
-def _newest(trace): # whoever reads a tensor after a write to it reads the writer's output: the same tensor, by its newest name
-    order = {n: i for i,n in enumerate(trace.graph.nodes)}
-    for n in trace.graph.nodes:
-        if _writes(trace, n): n.all_input_nodes[0].replace_all_uses_with(n, lambda user: order[user] > order[n])
-
-# %% ../nbs/20_taps.ipynb #protect
-def _protect(trace, taps): # gives whatever would write over a tap a copy to write on
-    order, memory = {n: i for i,n in enumerate(trace.graph.nodes)}, {} # memory: the node that made what a node's tensor lies in
-    for n in list(trace.graph.nodes):
-        v = n.all_input_nodes[0] if n.all_input_nodes else None
-        writes = _writes(trace, n)
-        memory[n] = memory[v] if v and (writes or trace.kind(n).startswith(_views)) else n
-        if not writes or not any(memory.get(t) is memory[v] for t in taps): continue
-        if any(memory[u] is memory[v] and order.get(w, 0) > order[n] for u in memory if u not in (v, n) for w in u.users):
-            raise ValueError(f'{trace.name[n]!r} writes over a tap through a view of it: write it out of place')
-        with trace.graph.inserting_before(n): memory[n] = trace.graph.call_method('clone', (v,))
-        n.replace_input_with(v, memory[n])
-
-# %% ../nbs/20_taps.ipynb #generate
-def _generate(trace, names): # -> f(model, x) = (logits, [features])
-    taps = [_find(trace, name) for name in names]
-    _newest(trace); _protect(trace, taps)
-    out = _output(trace.graph)
-    out.args = ((out.args[0], taps),)
-    code = trace.graph.python_code('self')
-    space = dict(code.globals)
-    exec(code.src, space)
-    return space['forward']
+from .graphs import _at, _embedding, _find, _generate, _inside, _names, _newest, _output, _protect, _Proxy, _record, _Trace, _Tracer, _untouched, _untraced, _views, _writes
 
 # %% ../nbs/20_taps.ipynb #hook
 def _writes_of(t): return 0 if not isinstance(t, Tensor) or t.is_inference() else t._version
 
-def _hook(seen, name): # -> a forward hook that notes an output and the writes it has seen
+def _hook(seen, name, reads=False): # -> a forward hook that notes an output (or what the module reads) and the writes it has seen
     def note(module, args, out):
         if name in seen: raise RuntimeError(f'module {name!r} ran twice in one forward pass: which output is meant? name another module')
+        out = args[0] if reads else out
         seen[name] = out, _writes_of(out)
     return note
 
+def _classifier(model): # taken for it: the last linear layer
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    if linear: return linear[-1]
+    raise ValueError(f"{type(model).__name__} has no linear layer, so it has no 'embedding': name the tap, for instance its last pooling")
+
 # %% ../nbs/20_taps.ipynb #hooked
 def _hooked(model, names, x): # -> logits, [features]
-    seen = {}
+    seen, head = {}, _classifier(model) if 'embedding' in names else None
     with ExitStack() as stack:
-        for name in dict.fromkeys(names): stack.callback(model.get_submodule(name).register_forward_hook(_hook(seen, name)).remove)
+        for name in dict.fromkeys(names):
+            at, reads = (head, True) if name == 'embedding' else (model.get_submodule(name), False)
+            stack.callback(at.register_forward_hook(_hook(seen, name, reads)).remove)
         logits = model(x)
+    if head and isinstance(logits, Tensor) and head.out_features != logits.shape[-1]: raise RuntimeError("the last linear layer does not make the logits, so 'embedding' is not known: name a module")
     for name in names:
         if name not in seen: raise RuntimeError(f'module {name!r} did not run in this forward pass, so there is nothing to read')
         if _writes_of(seen[name][0]) != seen[name][1]: raise RuntimeError(f'the output of {name!r} was written over in place: set inplace=False after it')
@@ -170,7 +48,8 @@ def _hooked(model, names, x): # -> logits, [features]
 def _by_hooks(model, names, why): # -> f(model, x), like _generate's
     known = [name for name,_ in model.named_modules() if name]
     for name in names:
-        if name not in known: raise unknown('module', name, known)
+        if name == 'embedding': _classifier(model)
+        elif name not in known: raise unknown('module', name, known)
     warnings.warn(str(why))
     return lambda model, x: _hooked(model, names, x)
 
@@ -205,10 +84,16 @@ def _blank(model, size): # one image of zeros
     return torch.zeros(1, channels, size, size, device=p.device, dtype=p.dtype)
 
 # %% ../nbs/20_taps.ipynb #shapes-of
+def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:80]
+
+def _why_not(model, x): # in the model's own words: a graph's have stand-ins in them
+    try: model(x)
+    except Exception as e: return _first_line(e)
+
 def _shapes(trace, size): # {node: shape} for one image of size x size
-    run = _Shapes(trace.model, trace.graph)
-    try: run.run(_blank(trace.model, size))
-    except RuntimeError as e: raise ValueError(f'{type(trace.model).__name__} does not run on {size}x{size} pixels ({str(e).splitlines()[0][:80]}): give its size=') from e
+    run, x = _Shapes(trace.model, trace.graph), _blank(trace.model, size)
+    try: run.run(x)
+    except Exception as e: raise ValueError(f'{type(trace.model).__name__} does not run on {size}x{size} pixels ({_why_not(trace.model, x) or _first_line(e)}): give its size=') from e
     return run.of
 
 # %% ../nbs/20_taps.ipynb #cuts
@@ -264,6 +149,12 @@ class Taps:
         rows = ({0: self.stem} if self.stem else {}) | dict(zip(self.stages, self.rows)) | {i-len(self): r for i,r in enumerate(self.rows)}
         if stage in rows: return rows[stage]
         raise ValueError(f'there is no stage {stage}: this model has {", ".join(map(str, self.stages))} at {self.size}x{self.size} pixels, and -1 is the last')
+    def name(self, stage, reading='post'):
+        "The name of a stage's reading: 'sum', 'pre' or 'post'."
+        readings = [r for r in ('sum', 'pre', 'post') if getattr(self[stage], r)]
+        if reading in readings: return getattr(self[stage], reading)
+        if reading not in ('sum', 'pre', 'post'): raise unknown('reading', reading, ['sum', 'pre', 'post'])
+        raise ValueError(f"stage {self[stage].stage} has no {reading!r}: it has {', '.join(readings)}")
 
 # %% ../nbs/20_taps.ipynb #show-taps
 def _cells(taps): # the table as text
@@ -330,6 +221,15 @@ def _own_size(model): # the image size that a model says it is for, else 32
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]
 
+def _a_module(model):
+    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
+
+def _asked(model, size): # the image size that is meant
+    _a_module(model)
+    size = _own_size(model) if size is None else size
+    if type(size) is not int or size < 1: raise ValueError(f'size must be a whole number from 1 up, not {size!r}')
+    return size
+
 # %% ../nbs/20_taps.ipynb #stem
 def _stem(trace, group, shapes, depth): # the first convolution and its activation, where nothing is joined before
     convs = [i for i,n in enumerate(group) if _is_conv(trace, n)]
@@ -347,7 +247,7 @@ def find_taps(
     size:int=None,   # height and width of its images; None: what the model says it is for, else 32
 )->Taps:
     "The stages of a model: at each resolution the last activation that every path crosses."
-    size = size or _own_size(model)
+    size = _asked(model, size)
     with _in_eval(model): shapes = _shapes(trace := _Trace(model), size)
     path = _path(trace.graph, shapes)
     cuts, depth = _cuts(path), _depth(path)
@@ -376,15 +276,11 @@ def tap_name(
     size:int=None,       # height and width of the images, for find_taps
 )->str:                  # the name of a place in the model
     "The name of a stage's reading; a name is itself."
-    if isinstance(tap, str): return tap
-    if reading not in ('sum', 'pre', 'post'): raise unknown('reading', reading, ['sum', 'pre', 'post'])
-    row = find_taps(model, size)[tap]
-    if name := getattr(row, reading): return name
-    raise ValueError(f"stage {row.stage} of {type(model).__name__} has no {reading!r}: it has {', '.join(r for r in ('sum', 'pre', 'post') if getattr(row, r))}")
+    return tap if isinstance(tap, str) else find_taps(model, size).name(tap, reading)
 
 # %% ../nbs/20_taps.ipynb #ready
 def _places(model, names, size): # {as asked: name}
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
+    _a_module(model)
     names = [names] if isinstance(names, (str, int)) else list(names)
     taps = None if all(isinstance(n, str) for n in names) else find_taps(model, size)
     return {n: n if isinstance(n, str) else taps[n].post for n in names}

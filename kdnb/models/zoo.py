@@ -7,7 +7,7 @@ __all__ = ['model_name', 'list_models', 'create_model', 'num_params', 'weights_h
            'model_record', 'save_model', 'load_model']
 
 # %% ../../nbs/13_models.zoo.ipynb #imports
-import hashlib, importlib, inspect, io, pickle, re, zipfile
+import hashlib, importlib, inspect, io, pickle, re, warnings, zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 import torch, torchvision.models as tvm
@@ -74,9 +74,11 @@ def _torchvision(name, num_classes):
     return model
 
 # %% ../../nbs/13_models.zoo.ipynb #timm
-def _import_timm(name):
-    try: import timm
-    except ImportError: raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
+def _import_timm(name): # in a notebook without ipywidgets, something that timm imports complains of it, with a path
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'IProgress not found')
+        try: import timm
+        except ImportError: raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
     return timm
 
 def _timm(name, num_classes):
@@ -173,10 +175,11 @@ def describe_model(
 # %% ../../nbs/13_models.zoo.ipynb #model-record
 def model_record(
     model:nn.Module,
-)->dict: # {'kdnb': 1, 'call', 'state'}
+)->dict: # {'kdnb': 1, 'call', 'state'}; 'changed', the name of what it was, where the call is no longer true
     "What a model file holds."
     model = getattr(model, '_orig_mod', model) # inside torch.compile's wrapper
-    return {'kdnb': 1, 'call': built_by(model), 'state': model.state_dict()}
+    was, call = getattr(model, 'call', None), built_by(model)
+    return {'kdnb': 1, 'call': call, 'state': model.state_dict()} | ({'changed': model_name(was)} if was and not call else {})
 
 # %% ../../nbs/13_models.zoo.ipynb #save-model
 def save_model(
@@ -224,7 +227,8 @@ def _read(file):
     raise OSError(f"{file} holds no weights: they are the file itself, or in it under 'state_dict', 'model' or 'model_state_dict'")
 
 # %% ../../nbs/13_models.zoo.ipynb #rebuild
-def _rebuild(call, file):
+def _rebuild(call, file, changed=None):
+    if call is None and changed: raise ValueError(f'{file}: this model was changed after {changed!r} was built, so its name does not build it again: change one alike and say load_model(..., model=it)')
     if call is None: raise ValueError(f'{file} does not say how its model is built: build it yourself and say load_model(..., model=it); save_model keeps both in one file')
     args = dict(call); builder = args.pop('builder', None)
     if builder == 'import':
@@ -247,7 +251,7 @@ def load_model(
     "Read a model back, running nothing that the file says."
     file = _model_file(path, which)
     saved = _read(file)
-    if model is None: model = _rebuild(saved.get('call'), file)
+    if model is None: model = _rebuild(saved.get('call'), file, saved.get('changed'))
     _check_state(model, saved['state'], file)
     model.load_state_dict(saved['state'])
     return model
@@ -281,7 +285,7 @@ def _torchvision_weights(name):
 
 # %% ../../nbs/13_models.zoo.ipynb #timm-weights
 def _timm_weights(name):
-    import timm
+    timm = _import_timm()
     if not timm.is_model_pretrained(name): raise ValueError(f"timm has no weights for {name!r}: timm.list_models(pretrained=True) has those that it has")
     try: return timm.create_model(name, pretrained=True).state_dict()
     except OSError as e:
@@ -295,4 +299,4 @@ def _weights_for(name, weights): # -> the state and where it is from
         own = _torchvision_weights if weights == 'torchvision' else _timm_weights
         return own(name.partition('/')[2]), f"{weights}'s weights"
     file = _model_file(weights, 'best')
-    return _read(file)['state'], file
+    return _read(file)['state'], file.name if file.name == Path(weights).name else f'{file.parent.name}/{file.name}'
