@@ -21,6 +21,11 @@ from .callbacks import *
 from .experiments import *
 from .sweeps import *
 
+# %% ../nbs/71_cli.ipynb #imports-for-cutting
+from itertools import islice
+from .models.surgery import *
+from .schemes import _as_model, _check_seen, _trained_on
+
 # %% ../nbs/71_cli.ipynb #number
 def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count
     try: return int(text) if re.fullmatch(r'\d+', text) else float(text)
@@ -41,7 +46,7 @@ _what = {
 
 # %% ../nbs/71_cli.ipynb #how-options
 _how = {
-    '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
+    '--student': dict(help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18; default resnet20'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
     '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
@@ -53,6 +58,12 @@ _how = {
     '--wd':      dict(type=float, help="weight decay; default the recipe's"),
     '--seed':    dict(type=int, default=0, help='of initial weights, order and augmentation'),
     '--amp':     dict(default='auto', help='number format of the forward pass: auto, bf16, fp16 or off'),
+}
+
+# %% ../nbs/71_cli.ipynb #cut-options
+_how |= {
+    '--shrink': dict(metavar='RUN', help="instead of --student: the model of this run, such as a reducenet20, with its branches cut away and the weights that remain"),
+    '--refit':  dict(action='store_true', help='with --shrink: first fit what remains to what was cut away, on ten batches of training images'),
 }
 
 # %% ../nbs/71_cli.ipynb #keep-options
@@ -96,7 +107,8 @@ def _command(do, parser, argv):
 # %% ../nbs/71_cli.ipynb #run-name
 def _run_name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0."
-    parts = [run_path(a.data).stem, a.student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
+    student = a.student or f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}"
+    parts = [run_path(a.data).stem, student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #pretrained
@@ -120,10 +132,23 @@ def _teacher(a, data):
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
     return _pretrained(a.teacher, data) if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists() else a.teacher
 
+# %% ../nbs/71_cli.ipynb #student
+def _named(a):
+    "The options, with a student in them."
+    if a.shrink and a.student: raise ValueError('--student and --shrink both say what the student is: leave one out')
+    if a.refit and not a.shrink: raise ValueError('--refit mends what --shrink has cut: add --shrink RUN')
+    if not a.shrink: a.student = a.student or 'resnet20'
+
+def _student(a, data):
+    "The model that learns."
+    if not a.shrink: return create_model(a.student, data.num_classes)
+    if seen := _trained_on(a.shrink): _check_seen(seen, data)
+    return shrink(_as_model(a.shrink).to(data.device), refit=list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
+    student, method = _student(a, data), parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
     if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
@@ -138,7 +163,7 @@ def _learner(a):
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
-    print(f'{a.student}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
+    print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
     return learn
 
 # %% ../nbs/71_cli.ipynb #report
@@ -150,7 +175,7 @@ def _report(learn):
 
 # %% ../nbs/71_cli.ipynb #train-body
 def _train(a):
-    a.method = a.method or ('kd' if a.teacher else None)
+    _named(a); a.method = a.method or ('kd' if a.teacher else None)
     epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _report(_learner(a).fit(epochs, fresh=a.fresh))
@@ -211,7 +236,7 @@ def kdnb_test(argv=None)->int: # exit code
 def _print_commands(title, commands):
     "A script for a shell, or for a job scheduler: a command a line."
     asked = [_train_parser().parse_args(words[1:]) for words in commands]
-    teachers = {a.teacher for a in asked}
+    teachers = {r for a in asked for r in (a.teacher, a.shrink)}
     epochs = sum(a.epochs or recipes[a.recipe]['epochs'] for a in asked)
     print(f'# {title}\n# {len(commands)} runs, {epochs:,} epochs in all')
     for say, of in (('the teachers, before all others', True), ('the students, in any order', False)):
@@ -226,7 +251,7 @@ def _run_all(commands):
         a = _train_parser().parse_args(words[1:])
         print(f'[{i} of {len(commands)}] {a.run}')
         try:
-            if a.teacher in failed: raise ValueError(f'skipped, as there is no teacher {a.teacher}')
+            if missing := {a.teacher, a.shrink} & {*failed}: raise ValueError(f'skipped, as there is no teacher {missing.pop()}')
             _train(a)
         except _mistakes as e: failed[a.run] = _sentence(e); print(failed[a.run])
     return failed
@@ -236,6 +261,7 @@ _sweeps = {
     'preset':    dict(nargs='?', help=f"the table that is meant: {', '.join(sweep_presets)}; without it they are listed"),
     '--epochs':  dict(type=int, help="passes over the training images in each run; default the recipe's"),
     '--seeds':   dict(type=int, default=1, help='how many seeds of each student; the teachers have one'),
+    '--method':  dict(action='append', help="another method than the preset's, such as at or 'kd(T=2)+sp'; once for each"),
     '--dry-run': dict(action='store_true', help='print the commands, one a line, and do nothing: neither data nor teacher are needed'),
 } | {k: how | dict(default=None) for k, how in _what.items()} | {'--data': dict(help="another data set than the preset's")}
 _in_the_name = '--data', '--n-train', '--valid', '--size', '--augment'        # the rest says where a run is made, and not what it is
@@ -244,7 +270,7 @@ def _commands_of(a):
     "The commands that the options mean."
     rest = {k: v for k in _what if k not in _in_the_name and (v := getattr(a, k[2:].replace('-', '_'))) is not None and v is not False}
     rest = [w for k, v in rest.items() for w in ([k] if v is True else [k, str(v)])]
-    return [[words[0], *rest, *words[1:]] for words in sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment)]
+    return [[words[0], *rest, *words[1:]] for words in sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment, a.method)]
 
 # %% ../nbs/71_cli.ipynb #sweep-body
 def _sweep(a):

@@ -284,7 +284,8 @@ Learner._load, Learner._set = _load, _set
 # %% ../nbs/51_learner.ipynb #config
 def _config(self):
     "What was asked for; two runs with the same answers are the same run."
-    return dict(student=describe_model(self.student), **self.scheme.describe(), data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
+    made = getattr(self.student, 'made', None)                            # cut from its teacher: another beginning than fresh weights
+    return dict(student=describe_model(self.student), **({'made': made} if made else {}), **self.scheme.describe(), data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
                 seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(self.student),
                 reduced=self.reduced, dtype=_dtype_name(self.dtype)))
 

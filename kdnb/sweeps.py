@@ -62,6 +62,13 @@ sweep_presets['imagenet'] = dict(
     pairs=[('torchvision/resnet34', 'torchvision/resnet18'), ('torchvision/resnet50', 'torchvision/mobilenet_v2')],
     published=[dict(source='torchdistill', rule='not said', note='its own runs, by its own recipes', scores=dict(kd=(71.37, None), at=(70.90, None)))])
 
+# %% ../nbs/70a_sweeps.ipynb #reducenet
+sweep_presets['reducenet'] = dict(
+    title='ReduceNet: five teachers cut to their students, with four controls', data='cifar10', recipe='reducenet', weights='reducenet', methods={'kd': 'kd'}, cut=True,
+    pairs=[(f'reducenet{n}', f'resnet{n}') for n in ('20', '20w2', '20w4', '56', '56w2')],
+    published=[dict(source='ReduceNet', rule='last epoch', note='no image held out, no control; the student after 200 + 200 epochs',
+                    scores={'teacher': (91.97, 93.27, 93.74, 92.84, 94.11), 'shrunk, kd': (92.72, 94.40, 95.08, 93.79, 95.27)})])
+
 # %% ../nbs/70a_sweeps.ipynb #pick-preset
 def _pick(preset):
     if preset not in sweep_presets: raise unknown('preset', preset, sweep_presets)
@@ -89,14 +96,25 @@ def _run_name(setting, *who):
     return re.sub(r'[^\w.]+', '-', '-'.join([*dict.fromkeys(said), *map(str, who)])).strip('-')
 
 # %% ../nbs/70a_sweeps.ipynb #words
-def _words(p, setting, student, seed, teacher=None, method=None): # the method's short name
+def _words(p, setting, student, seed, teacher=None, method=None, cut=None): # the method's short name; the teacher that is cut to make the student
     "One run: the words of its command."
-    words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair), '--student', student]
+    words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair)]
+    words += ['--shrink', _run_name(setting, cut, 0)] if cut else ['--student', student]
     if student in p.get('lr', {}): words += ['--lr', str(p['lr'][student])]
-    if not teacher: return [*words, '--seed', str(seed), '--run', _run_name(setting, student, seed)]
-    words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0), '--method', p['methods'][method]]
-    if p['weights']: words += ['--weights', p['weights']]
-    return [*words, '--seed', str(seed), '--run', _run_name(setting, student, 'by', teacher, method, seed)]
+    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0), '--method', p['methods'][method]]
+    if teacher and p['weights']: words += ['--weights', p['weights']]
+    who = [student, *(['from', cut] if cut else []), *(['by', teacher, method] if teacher else []), seed]
+    return [*words, '--seed', str(seed), '--run', _run_name(setting, *who)]
+
+# %% ../nbs/70a_sweeps.ipynb #of-a-seed
+def _of_a_seed(p, setting, twice, seed):
+    "The students of a seed: alone, taught, and the controls where a preset has them."
+    for _, s in p['pairs']: yield _words(p, setting, s, seed)
+    for t, s in p['pairs']: yield from (_words(p, setting, s, seed, t, m) for m in p['methods'])
+    for t, s in p['pairs'] if p.get('cut') else ():
+        yield _words(p, twice, s, seed)
+        yield _words(p, setting, s, seed, cut=t)
+        yield from (_words(p, setting, s, seed, t, m, t) for m in p['methods'])
 
 # %% ../nbs/70a_sweeps.ipynb #sweep-commands
 def sweep_commands(
@@ -108,12 +126,13 @@ def sweep_commands(
     valid=None,   # images held out
     size=None,    # pixels of a side
     augment=None, # 'none' for none
+    methods=None, # other methods than the preset's, a list of what `parse_method` reads
 )->list:          # of lists of words: a command and its arguments
     "The commands of a preset, in an order in which each finds its teacher."
-    p, setting = _pick(preset), dict(epochs=epochs, n_train=n_train, valid=valid, size=size, augment=augment)
+    p = _pick(preset) | ({} if methods is None else dict(methods={m: m for m in methods if parse_method(m)}, weights=None)) | ({} if data is None else dict(data=str(data)))
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
         if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
-    setting = _setting(p if data is None else p | dict(data=str(data)), setting)
-    todo = [(t, 0) for t, _ in p['pairs'] if '/' not in t]
-    for seed in range(seeds): todo += [(s, seed) for _, s in p['pairs']] + [(s, seed, t, m) for t, s in p['pairs'] for m in p['methods']]
-    return [_words(p, setting, *run) for run in dict.fromkeys(todo)]
+    setting, twice = (_setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment)) for e in (epochs, 2*(epochs or recipes[p['recipe']]['epochs'])))
+    commands = [_words(p, setting, t, 0) for t, _ in p['pairs'] if '/' not in t]
+    for seed in range(seeds): commands += _of_a_seed(p, setting, twice, seed)
+    return list({words[-1]: words for words in commands}.values())
