@@ -13,6 +13,8 @@ from kdnb.models.vgg import *
 from kdnb.models.surgery import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
+from kdnb.tails import *
+from kdnb.folding import *
 from kdnb.measure import *
 from kdnb.cost import *
 from kdnb.losses.logit import *
@@ -23,6 +25,7 @@ from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
 from kdnb.schemes import *
+from kdnb.joint import *
 from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *
