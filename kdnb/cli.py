@@ -15,6 +15,7 @@ from .measure import *
 from .terms import *
 from .methods import *
 from .schemes import *
+from .joint import *
 from .runs import *
 from .learner import *
 from .callbacks import *
@@ -43,7 +44,7 @@ _how = {
     '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme, such as 'jointrd(fade_to=.5)'; default kd"),
     '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -116,10 +117,20 @@ def _teacher(a, data):
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
     return _pretrained(a.teacher, data) if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists() else a.teacher
 
+# %% ../nbs/71_cli.ipynb #named-scheme
+def _named_scheme(a, data, student, make, options):
+    "A scheme other than Alone and Distill, such as JointRD."
+    if a.weights: raise ValueError(f'--weights is for methods such as at; {a.method} carries its own')
+    if not a.teacher: raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
+    learns = options.get('train_teacher', False)
+    return make(student, create_model(a.teacher, data.num_classes) if learns else _teacher(a, data), **options, size=data.size)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
+    student = create_model(a.student, data.num_classes)
+    if named := parse_scheme(a.method): return _named_scheme(a, data, student, *named)
+    method = parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)
