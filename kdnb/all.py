@@ -14,6 +14,8 @@ from kdnb.models.surgery import *
 from kdnb.models.zoo import *
 from kdnb.graphs import *
 from kdnb.taps import *
+from kdnb.tails import *
+from kdnb.folding import *
 from kdnb.measure import *
 from kdnb.cost import *
 from kdnb.losses.logit import *
@@ -24,6 +26,7 @@ from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
 from kdnb.schemes import *
+from kdnb.joint import *
 from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *

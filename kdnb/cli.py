@@ -15,6 +15,7 @@ from .measure import *
 from .terms import *
 from .methods import *
 from .schemes import *
+from .joint import *
 from .runs import *
 from .learner import *
 from .callbacks import *
@@ -49,7 +50,7 @@ _how = {
     '--student': dict(help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18; default resnet20'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme, such as 'jointrd(fade_to=.5)'; default kd"),
     '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -145,10 +146,20 @@ def _student(a, data):
     if seen := _trained_on(a.shrink): _check_seen(seen, data)
     return shrink(_as_model(a.shrink).to(data.device), refit=list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None)
 
+# %% ../nbs/71_cli.ipynb #named-scheme
+def _named_scheme(a, data, student, make, options):
+    "A scheme other than Alone and Distill, such as JointRD."
+    if a.weights: raise ValueError(f'--weights is for methods such as at; {a.method} carries its own')
+    if not a.teacher: raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
+    learns = options.get('train_teacher', False)
+    return make(student, create_model(a.teacher, data.num_classes) if learns else _teacher(a, data), **options, size=data.size)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    student, method = _student(a, data), parse_method(a.method or 'ce', a.weights)
+    student = _student(a, data)
+    if named := parse_scheme(a.method): return _named_scheme(a, data, student, *named)
+    method = parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
     if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')

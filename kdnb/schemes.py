@@ -34,11 +34,18 @@ class Scheme(nn.Module):
         "{name: the bare module that validation runs}: no teacher, no wrapper."
         return {'student': self.student}
     def param_groups(self, wd):
-        "What the optimiser trains."
-        return [dict(params=[p for p in self.parameters() if p.requires_grad], weight_decay=wd)]
+        "What the optimiser trains; what a module names in `no_decay` is not decayed."
+        return _groups(self, wd)
     def describe(self):
         "For config.json: all that makes this scheme what it is."
         return dict(scheme=type(self).__name__)
+
+# %% ../nbs/41_schemes.ipynb #groups
+def _groups(model, wd): # one group, or two where something is spared
+    spared = {id(getattr(m, name)) for m in model.modules() for name in getattr(m, 'no_decay', ())}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [dict(params=[p for p in trained if (id(p) in spared) == which], weight_decay=0 if which else wd) for which in (False, True)]
+    return groups if groups[1]['params'] else groups[:1]
 
 # %% ../nbs/41_schemes.ipynb #answer
 _for_student = 'build its first convolution for as many', 'build it for that size, or load the images at its own with size='

@@ -56,6 +56,17 @@ sweep_presets['kd-grid'] = dict(
     methods={f'kd{soft}-T{T}': f'ce({hard})+kd({soft}, T={T})' for hard, soft in ((.2, .8), (.4, .6), (.6, .4), (.8, .2)) for T in (2, 4, 8, 16)},
     pairs=[('wrn_28_4', 'wrn_16_2')], published=[])
 
+# %% ../nbs/70a_sweeps.ipynb #jointrd
+sweep_presets['jointrd'] = dict(
+    title='JointRD: plain nets of 18, 34 and 50 layers on CIFAR-100', data='cifar100', recipe='jointrd', weights=None,
+    methods={'jointrd': 'jointrd(fade_to=.5, ramp=60, weight=1e-3)', 'released': 'jointrd(weight=1e-3, as_released=True)', 'kd': 'kd'},
+    pairs=[(f'resnet{n}', f'plainnet{n}') for n in (18, 34, 50)], published=[])
+
+sweep_presets['jointrd-imagenet'] = dict(
+    title='JointRD: plain nets of 18, 34 and 50 layers on ImageNet', data='imagenet', recipe='jointrd_imagenet', weights=None,
+    methods={'jointrd': 'jointrd(fade_to=5e-3, ramp=.5, weight=1e-4)', 'released': 'jointrd(weight=1e-4, as_released=True)'},
+    pairs=[(f'torchvision/resnet{n}', f'plainnet{n}_imagenet') for n in (18, 34, 50)], published=[])
+
 # %% ../nbs/70a_sweeps.ipynb #imagenet
 sweep_presets['imagenet'] = dict(
     title='ImageNet: ResNet-34 -> ResNet-18, ResNet-50 -> MobileNetV2', data='imagenet', recipe='imagenet', weights=None, methods={'kd': 'kd', 'at': 'at', 'ofd': 'ofd(1e-4, teacher_bn="batch")'},

@@ -59,7 +59,7 @@ def test_a_wrong_argument_is_one_clear_sentence(build, args, says):
 COUNTED = [(wrn, (28, 4, 100), 5_872_180, 845.6), (wrn, (16, 2, 100), 703_284, 101.1), (wrn, (16, 4, 100), 2_772_020, 392.6), (wrn, (28, 2, 100), 1_479_220, 214.4),
            (wrn, (40, 2, 100), 2_255_156, 327.6), (wrn, (40, 1, 100), 569_780, None),
            (wrn, (28, 4, 100, False), 5_873_076, 845.6), (wrn, (16, 2, 100, False), 703_732, 101.1), (wrn, (16, 4, 100, False), 2_772_916, 392.6), (wrn, (40, 2, 100, False), 2_255_604, 327.6),
-           (plainnet, (18, 100), 11_220_132, None), (plainnet, (34, 100), 21_328_292, None), (plainnet, (50, 100), 23_688_356, None)]
+           (plainnet, (18, 100), 11_220_132, None), (plainnet, (34, 100), 21_328_292, None), (plainnet, (50, 100), 23_688_356, None), (plainnet, (20, 100), 278_324, None), (plainnet, (56, 100), 861_620, None), (plainnet, (20, 100, 'cifar', True), 279_668, None)]
 
 @pytest.mark.parametrize('build, args, params, macs', COUNTED, ids=lambda v: getattr(v, '__name__', None) or ('-'.join(map(str, v)) if isinstance(v, tuple) else None))
 def test_parameters_and_macs(build, args, params, macs):
@@ -68,7 +68,7 @@ def test_parameters_and_macs(build, args, params, macs):
     with torch.no_grad(), FlopCounterMode(display=False) as counter: model.eval()(torch.zeros(1, 3, 32, 32))
     assert macs is None or round(counter.get_total_flops()/2e6, 1) == macs
 
-@pytest.mark.parametrize('depth', [18, 34, 50])
+@pytest.mark.parametrize('depth', [18, 34, 50, 20])
 @pytest.mark.parametrize('stem', ['cifar', 'imagenet'])
 def test_a_plain_student_takes_the_teachers_weights(depth, stem):
     student, teacher = plainnet(depth, 7, stem), resnet(depth, 7, stem=stem)

@@ -25,7 +25,7 @@ _large = dict(stem='imagenet')
 _names = { # builder: its names, each with the arguments that are not in it as a number
     resnet: {'resnet{depth}': {}, 'resnet{depth}w{width}': {}, 'resnet{depth}x{width}': dict(stem_width=32), 'resnet{depth}_imagenet': _large, 'resnet{depth}w{width}_imagenet': _large},
     wrn: {'wrn_{depth}_{width}': {}, 'wideresnet_{depth}_{width}': dict(preact=False)},
-    plainnet: {'plainnet{depth}': {}, 'plainnet{depth}_imagenet': _large},
+    plainnet: {'plainnet{depth}': {}, 'plainnet{depth}_imagenet': _large, 'plainnet{depth}_dirac': dict(dirac=True), 'plainnet{depth}_dirac_imagenet': _large | dict(dirac=True)},
     reducenet: {f'{family}{{depth}}{rest}': {} for family in ('reducenet', 'reduce') for rest in ('', 'w{width}', 'e{expansion}', 'w{width}e{expansion}')},
     shufflenetv1: {'shufflenetv1': {}, 'shufflev1': {}},
     shufflenetv2: {'shufflenetv2_{ratio}': {}, 'shufflev2': dict(ratio=1., preact=False)},
@@ -101,7 +101,7 @@ def _imported(name, num_classes):
     return model
 
 # %% ../../nbs/13_models.zoo.ipynb #list-models
-_listed = {'resnet': '8 14 20 32 44 56 110 8x4 32x4 18 34 50', 'wrn_': '16_1 16_2 16_4 28_2 28_4 40_1 40_2', 'wideresnet_': '16_2 16_4 28_4 40_2', 'plainnet': '18 34 50',
+_listed = {'resnet': '8 14 20 32 44 56 110 8x4 32x4 18 34 50', 'wrn_': '16_1 16_2 16_4 28_2 28_4 40_1 40_2', 'wideresnet_': '16_2 16_4 28_4 40_2', 'plainnet': '20 56 18 34 50',
            'reducenet': '20 20w2 20w4 56 56w2', 'shufflenet': 'v1 v2_0.5 v2_1.0 v2_1.5 v2_2.0', 'shufflev': '2', 'mobilenetv2_': '0.5', 'vgg': '8 11 13 16 19'}
 
 def list_models(
