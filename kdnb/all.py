@@ -11,6 +11,7 @@ from kdnb.models.plain import *
 from kdnb.models.mobile import *
 from kdnb.models.vgg import *
 from kdnb.models.surgery import *
+from kdnb.models.cheap import *
 from kdnb.models.zoo import *
 from kdnb.taps import *
 from kdnb.measure import *
