@@ -24,6 +24,7 @@ from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
 from kdnb.schemes import *
+from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *

@@ -39,6 +39,17 @@ class Scheme(nn.Module):
         "For config.json: all that makes this scheme what it is."
         return dict(scheme=type(self).__name__)
 
+# %% ../nbs/41_schemes.ipynb #several
+def _together(self):
+    "One module that answers for all of `models_to_score` at once, (B, number of them, C), where that is cheaper; None: each by itself."
+
+def _choose(self, scores=None): # {name: accuracy} of a validation
+    "The name of the student in `models_to_score`; a validation may change it where several might be the one."
+    return next(iter(self.models_to_score()))
+
+Scheme.together, Scheme.choose = _together, _choose
+Scheme.students = property(lambda self: [self.student], doc='All that learn: here the one.')
+
 # %% ../nbs/41_schemes.ipynb #logits-of
 def _logits_of(what, model, x):
     "A model's logits on some images, in eval mode; refused where it returns something else."
