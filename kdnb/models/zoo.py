@@ -256,7 +256,7 @@ def _head(model): # its name; None: there is no such layer
 
 # %% ../../nbs/13_models.zoo.ipynb #take
 def _take(model, state, source):
-    head, own = _head(model), model.state_dict()
+    head, own, taken = _head(model), model.state_dict(), weights_hash(state)
     fresh, known = ({k: v for k, v in s.items() if k.rpartition('.')[0] == head} for s in (own, state))
     classes, wanted = ([len(v) for v in d.values() if v.dim()][:1] for d in (known, fresh))
     swap = classes != wanted and (not known or {k: v.shape[1:] for k, v in known.items()} == {k: v.shape[1:] for k, v in fresh.items()})
@@ -264,6 +264,7 @@ def _take(model, state, source):
     _check_state(model, state, source)
     if swap: print(f"{source}: all is taken over but {head}, which starts fresh ({classes[0] if classes else 'no'} classes in the weights, {wanted[0]} asked for)")
     model.load_state_dict(state)
+    model.started_from = dict(weights=str(source), hash=taken)
 
 # %% ../../nbs/13_models.zoo.ipynb #torchvision-weights
 def _torchvision_weights(name):
