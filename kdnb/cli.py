@@ -15,6 +15,7 @@ from .measure import *
 from .terms import *
 from .methods import *
 from .schemes import *
+from .online import *
 from .runs import *
 from .learner import *
 from .callbacks import *
@@ -41,9 +42,10 @@ _what = {
 # %% ../nbs/71_cli.ipynb #how-options
 _how = {
     '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
+    '--init':    dict(help='run (name or folder), model file, torchvision or timm: the weights to begin with, for fine-tuning; without it they are drawn anew'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd; 'online(students=4)', without a teacher: students that teach each other"),
     '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -92,7 +94,7 @@ def _command(do, parser, argv):
 # %% ../nbs/71_cli.ipynb #run-name
 def _run_name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0."
-    parts = [run_path(a.data).stem, a.student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
+    parts = [run_path(a.data).stem, a.student, a.method or 'alone', *filter(None, [a.weights]), *(['from', a.init] if a.init else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #pretrained
@@ -116,10 +118,19 @@ def _teacher(a, data):
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
     return _pretrained(a.teacher, data) if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists() else a.teacher
 
+# %% ../nbs/71_cli.ipynb #online
+def _online(a, data, options):
+    "Students of one name, from 'online(students=4)'."
+    if a.init: raise ValueError('students that teach each other must begin with different weights: leave --init out')
+    if a.teacher or a.weights: raise ValueError(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
+    students = [create_model(a.student, data.num_classes) for _ in range(options.pop('students'))]
+    return Online(students, size=data.size, **options)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
+    if options := parse_online(a.method): return _online(a, data, options)
+    student, method = create_model(a.student, data.num_classes, a.init), parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)
@@ -133,13 +144,19 @@ def _learner(a):
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
-    print(f'{a.student}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
+    print(f'{a.student}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
     return learn
+
+def _taught(a, scheme):
+    "By whom, and how."
+    if isinstance(scheme, Online): return f'{len(scheme.students)} students that teach each other: {a.method}'
+    return (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}'
 
 # %% ../nbs/71_cli.ipynb #report
 def _report(learn):
     "The last lines: the scores on test, the speed, where the run is."
     for name, r in learn.result.items(): print(f"{name.replace('_', ' '):12} epoch {r['epoch']:>3}   test {r['test_acc']:.2f} %")
+    if len(learn.students) > 1: print('  '.join(f"{k[:-4]} {v:.2f}" for k, v in learn.result['last'].items() if k.endswith('_acc') and k != 'test_acc') + f"; last: {learn.result['last']['student']}")
     speed = sorted(r['images_per_second'] for r in learn.history)[len(learn.history)//2]
     print(f'{speed:,.0f} images/s (median epoch) on {device_name(learn.data.device)}; {learn.run}' + (f'\n{learn.reduced}' if learn.reduced else ''))
 
