@@ -62,6 +62,12 @@ sweep_presets['imagenet'] = dict(
     pairs=[('torchvision/resnet34', 'torchvision/resnet18'), ('torchvision/resnet50', 'torchvision/mobilenet_v2')],
     published=[dict(source='torchdistill', rule='not said', note='its own runs, by its own recipes', scores=dict(kd=(71.37, None), at=(70.90, None)))])
 
+# %% ../nbs/70a_sweeps.ipynb #cheapconv
+sweep_presets['cheapconv'] = dict(
+    title='OD-cheap-convolution: ResNet-56 of shifts, depthwise and group convolutions, four that teach each other', data='cifar10', recipe='cheapconv', weights=None,
+    methods={'online': 'online(students=4, T=4)', 'mutual': "online(students=4, T=1, weight=1, teacher='peers')"},
+    pairs=[(None, f'cheapnet56_{kind}') for kind in ('shift', 'dw', 'group2', 'group4', 'group8', 'group16')], published=[])
+
 # %% ../nbs/70a_sweeps.ipynb #pick-preset
 def _pick(preset):
     if preset not in sweep_presets: raise unknown('preset', preset, sweep_presets)
@@ -93,10 +99,10 @@ def _words(p, setting, student, seed, teacher=None, method=None): # the method's
     "One run: the words of its command."
     words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair), '--student', student]
     if student in p.get('lr', {}): words += ['--lr', str(p['lr'][student])]
-    if not teacher: return [*words, '--seed', str(seed), '--run', _run_name(setting, student, seed)]
-    words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0), '--method', p['methods'][method]]
-    if p['weights']: words += ['--weights', p['weights']]
-    return [*words, '--seed', str(seed), '--run', _run_name(setting, student, 'by', teacher, method, seed)]
+    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0)]
+    if method: words += ['--method', p['methods'][method]]
+    if teacher and p['weights']: words += ['--weights', p['weights']]
+    return [*words, '--seed', str(seed), '--run', _run_name(setting, student, *(['by', teacher] if teacher else []), *filter(None, [method]), seed)]
 
 # %% ../nbs/70a_sweeps.ipynb #sweep-commands
 def sweep_commands(
@@ -114,6 +120,6 @@ def sweep_commands(
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
         if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v}')
     setting = _setting(p if data is None else p | dict(data=str(data)), setting)
-    todo = [(t, 0) for t, _ in p['pairs'] if '/' not in t]
+    todo = [(t, 0) for t, _ in p['pairs'] if t and '/' not in t]
     for seed in range(seeds): todo += [(s, seed) for _, s in p['pairs']] + [(s, seed, t, m) for t, s in p['pairs'] for m in p['methods']]
     return [_words(p, setting, *run) for run in dict.fromkeys(todo)]
