@@ -11,6 +11,7 @@ from kdnb.models.plain import *
 from kdnb.models.mobile import *
 from kdnb.models.vgg import *
 from kdnb.models.surgery import *
+from kdnb.models.cheap import *
 from kdnb.models.zoo import *
 from kdnb.graphs import *
 from kdnb.taps import *
@@ -27,6 +28,7 @@ from kdnb.terms import *
 from kdnb.methods import *
 from kdnb.schemes import *
 from kdnb.joint import *
+from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *

@@ -16,6 +16,7 @@ from .terms import *
 from .methods import *
 from .schemes import *
 from .joint import *
+from .online import *
 from .runs import *
 from .learner import *
 from .callbacks import *
@@ -48,9 +49,10 @@ _what = {
 # %% ../nbs/71_cli.ipynb #how-options
 _how = {
     '--student': dict(help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18; default resnet20'),
+    '--init':    dict(help='run (name or folder), model file, torchvision or timm: the weights to begin with, for fine-tuning; without it they are drawn anew'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme, such as 'jointrd(fade_to=.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme: 'jointrd(fade_to=.5)', or 'online(students=4)', which needs no teacher; default kd"),
     '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -109,7 +111,7 @@ def _command(do, parser, argv):
 def _run_name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0."
     student = a.student or f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}"
-    parts = [run_path(a.data).stem, student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
+    parts = [run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['from', a.init] if a.init else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #pretrained
@@ -137,12 +139,13 @@ def _teacher(a, data):
 def _named(a):
     "The options, with a student in them."
     if a.shrink and a.student: raise ValueError('--student and --shrink both say what the student is: leave one out')
+    if a.shrink and a.init: raise ValueError('--shrink and --init both say which weights the student begins with: leave one out')
     if a.refit and not a.shrink: raise ValueError('--refit mends what --shrink has cut: add --shrink RUN')
     if not a.shrink: a.student = a.student or 'resnet20'
 
 def _student(a, data):
     "The model that learns."
-    if not a.shrink: return create_model(a.student, data.num_classes)
+    if not a.shrink: return create_model(a.student, data.num_classes, a.init)
     if seen := _trained_on(a.shrink): _check_seen(seen, data)
     return shrink(_as_model(a.shrink).to(data.device), refit=list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None)
 
@@ -154,9 +157,18 @@ def _named_scheme(a, data, student, make, options):
     learns = options.get('train_teacher', False)
     return make(student, create_model(a.teacher, data.num_classes) if learns else _teacher(a, data), **options, size=data.size)
 
+# %% ../nbs/71_cli.ipynb #online
+def _online(a, data, options):
+    "Students of one name, from 'online(students=4)'."
+    if a.init: raise ValueError('students that teach each other must begin with different weights: leave --init out')
+    if a.teacher or a.weights: raise ValueError(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
+    students = [create_model(a.student, data.num_classes) for _ in range(options.pop('students'))]
+    return Online(students, size=data.size, **options)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
+    if options := parse_online(a.method): return _online(a, data, options)
     student = _student(a, data)
     if named := parse_scheme(a.method): return _named_scheme(a, data, student, *named)
     method = parse_method(a.method or 'ce', a.weights)
@@ -174,13 +186,19 @@ def _learner(a):
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
-    print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
+    print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
     return learn
+
+def _taught(a, scheme):
+    "By whom, and how."
+    if isinstance(scheme, Online): return f'{len(scheme.students)} students that teach each other: {a.method}'
+    return (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}'
 
 # %% ../nbs/71_cli.ipynb #report
 def _report(learn):
     "The last lines: the scores on test, the speed, where the run is."
     for name, r in learn.result.items(): print(f"{name.replace('_', ' '):12} epoch {r['epoch']:>3}   test {r['test_acc']:.2f} %")
+    if len(learn.students) > 1: print('  '.join(f"{k[:-4]} {v:.2f}" for k, v in learn.result['last'].items() if k.endswith('_acc') and k != 'test_acc') + f"; last: {learn.result['last']['student']}")
     speed = sorted(r['images_per_second'] for r in learn.history)[len(learn.history)//2]
     print(f'{speed:,.0f} images/s (median epoch) on {device_name(learn.data.device)}; {learn.run}' + (f'\n{learn.reduced}' if learn.reduced else ''))
 

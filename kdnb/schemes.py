@@ -47,6 +47,17 @@ def _groups(model, wd): # one group, or two where something is spared
     groups = [dict(params=[p for p in trained if (id(p) in spared) == which], weight_decay=0 if which else wd) for which in (False, True)]
     return groups if groups[1]['params'] else groups[:1]
 
+# %% ../nbs/41_schemes.ipynb #several
+def _together(self):
+    "One module that answers for all of `models_to_score` at once, (B, number of them, C), where that is cheaper; None: each by itself."
+
+def _choose(self, scores=None): # {name: accuracy} of a validation
+    "The name of the student in `models_to_score`; a validation may change it where several might be the one."
+    return next(iter(self.models_to_score()))
+
+Scheme.together, Scheme.choose = _together, _choose
+Scheme.students = property(lambda self: [self.student], doc='All that learn: here the one.')
+
 # %% ../nbs/41_schemes.ipynb #answer
 _for_student = 'build its first convolution for as many', 'build it for that size, or load the images at its own with size='
 _for_teacher = 'give Frozen(teacher, prepare=lambda x: x.mean(1, keepdim=True)), or another function from the images to what it takes', 'give Frozen(teacher, prepare=...), a function from the images to what it takes'

@@ -80,6 +80,12 @@ sweep_presets['reducenet'] = dict(
     published=[dict(source='ReduceNet', rule='last epoch', note='no image held out, no control; the student after 200 + 200 epochs',
                     scores={'teacher': (91.97, 93.27, 93.74, 92.84, 94.11), 'shrunk, kd': (92.72, 94.40, 95.08, 93.79, 95.27)})])
 
+# %% ../nbs/70a_sweeps.ipynb #cheapconv
+sweep_presets['cheapconv'] = dict(
+    title='OD-cheap-convolution: ResNet-56 of shifts, depthwise and group convolutions, four that teach each other', data='cifar10', recipe='cheapconv', weights=None,
+    methods={'online': 'online(students=4, T=4)', 'mutual': "online(students=4, T=1, weight=1, teacher='peers')"},
+    pairs=[(None, f'cheapnet56_{kind}') for kind in ('shift', 'dw', 'group2', 'group4', 'group8', 'group16')], published=[])
+
 # %% ../nbs/70a_sweeps.ipynb #pick-preset
 def _pick(preset):
     if preset not in sweep_presets: raise unknown('preset', preset, sweep_presets)
@@ -112,9 +118,10 @@ def _words(p, setting, student, seed, teacher=None, method=None, cut=None): # th
     words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair)]
     words += ['--shrink', _run_name(setting, cut, 0)] if cut else ['--student', student]
     if student in p.get('lr', {}): words += ['--lr', str(p['lr'][student])]
-    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0), '--method', p['methods'][method]]
+    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0)]
+    if method: words += ['--method', p['methods'][method]]
     if teacher and p['weights']: words += ['--weights', p['weights']]
-    who = [student, *(['from', cut] if cut else []), *(['by', teacher, method] if teacher else []), seed]
+    who = [student, *(['from', cut] if cut else []), *(['by', teacher] if teacher else []), *filter(None, [method]), seed]
     return [*words, '--seed', str(seed), '--run', _run_name(setting, *who)]
 
 # %% ../nbs/70a_sweeps.ipynb #of-a-seed
@@ -144,6 +151,6 @@ def sweep_commands(
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
         if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
     setting, twice = (_setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment)) for e in (epochs, 2*(epochs or recipes[p['recipe']]['epochs'])))
-    commands = [_words(p, setting, t, 0) for t, _ in p['pairs'] if '/' not in t]
+    commands = [_words(p, setting, t, 0) for t, _ in p['pairs'] if t and '/' not in t]
     for seed in range(seeds): commands += _of_a_seed(p, setting, twice, seed)
     return list({words[-1]: words for words in commands}.values())

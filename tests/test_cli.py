@@ -15,6 +15,7 @@ from kdnb.models.zoo import load_model, save_model, weights_hash
 from kdnb.runs import Run, read_history
 from kdnb.joint import parse_scheme
 from kdnb.methods import parse_method
+from kdnb.online import parse_online
 from kdnb.schemes import Distill
 from kdnb.sweeps import sweep_commands, sweep_presets
 
@@ -314,7 +315,7 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = _train_parser().parse_args(rest)
-        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
+        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (parse_online(a.method) or parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
         assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (p['data'], p['recipe'], 4 if '-epochs4-' in a.run else 2, 500, 0, '/some/where', 'cuda:1')
         assert all(not r or '/' in r or r in runs for r in (a.teacher, a.shrink))             # who teaches was trained above
         assert bool(a.student) != bool(a.shrink)
@@ -380,6 +381,13 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     assert 'no ResNet has depth 13' in err and err.count(f'skipped, as there is no teacher {name}-resnet13-0') == 2 and 'there is no stage 9' in err
     assert all(Run(f'{name}-{w}-0').read('result.json') for w in ('resnet20', 'resnet8', 'resnet8-by-resnet20-kd')) and 'minus alone' in out
     assert 'published' not in out                                                             # for other images than these
+
+def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
+    monkeypatch.setitem(sweep_presets, 'apart', TINY | dict(pairs=[(None, 'resnet8')], weights=None, methods={'online': 'online(students=2)'}, published=[]))
+    assert kdnb_sweep(['apart', *NUMBERS]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r'^online ', out, re.M | re.I) and 'minus alone' in out and 'no real pairs' not in out
+    assert Run('digits-crd-epochs1-n-train100-size8-resnet8-online-0').json('config.json')['scheme'] == 'Online'
 
 def test_ctrl_c_stops_a_sweep(here, capsys, monkeypatch):
     def stop(a): raise KeyboardInterrupt
