@@ -7,9 +7,11 @@ __all__ = ['kdnb_train', 'kdnb_distill', 'kdnb_test', 'kdnb_sweep']
 
 # %% ../nbs/71_cli.ipynb #imports
 import argparse, json, re, shlex, sys, warnings
+from itertools import islice
 import torch
 from .places import *
 from .data import *
+from .models.surgery import *
 from .models.zoo import *
 from .measure import *
 from .terms import *
@@ -22,10 +24,6 @@ from .learner import *
 from .callbacks import *
 from .experiments import *
 from .sweeps import *
-
-# %% ../nbs/71_cli.ipynb #imports-for-cutting
-from itertools import islice
-from .models.surgery import *
 from .schemes import _as_model, _check_seen, _trained_on
 
 # %% ../nbs/71_cli.ipynb #number
