@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/200_graphs.ipynb #imports
-import operator
+import operator, re
 from collections import Counter
 from contextlib import contextmanager
 import torch
@@ -61,6 +61,8 @@ def _record(model): # -> graph, tracer
             graph = tracer.trace(model)
             if any('_tensor_constant' in k for k in set(vars(model)) - known): raise ValueError('its forward makes a tensor of its own')
     except Exception as e: raise fx.proxy.TraceError(_untraced.format(type(model).__name__, (str(e).splitlines() or ['?'])[0][:100])) from e
+    for n in graph.nodes:
+        if n.target is torch._assert: n.args = tuple(re.sub(r'Proxy\(\w+\)', 'another', a) if isinstance(a, str) else a for a in n.args)
     return graph, tracer
 
 # %% ../nbs/200_graphs.ipynb #inplace

@@ -6,9 +6,8 @@
 __all__ = ['Scheme', 'Alone', 'Frozen', 'Distill', 'weigh']
 
 # %% ../nbs/41_schemes.ipynb #imports
-import copy, json, re
+import copy, functools, json, re
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -216,7 +215,6 @@ class Distill(Scheme):
     def student(self):
         "The bare student."
         return self.net.model
-    def extra_repr(self): return '\n'.join([repr(self.method), *(f'{n}: {a!r} ~ {b!r}' for n, ps in zip(self.names, self.pairs) for a, b in ps)])
 
 # %% ../nbs/41_schemes.ipynb #unique
 def _unique(names):
@@ -233,7 +231,7 @@ def _said_of(who):
 class _Side:
     "One of the two models, and its stages, found once."
     def __init__(self, who, model, size): self.who, self.model, self.size = who, model, size
-    @cached_property
+    @functools.cached_property
     def taps(self): return find_taps(self.model, self.size)
     def name(self, tap, reading):
         if isinstance(tap, str): return tap
@@ -294,6 +292,13 @@ def _build_adapters(self, size):
     with evaluating(self.net): (_, fs), (_, ft) = _answer('the student', self.net, x), _answer('the teacher', self.teacher, x)
     for name, t, pairs in zip(self.names, self.method, self.pairs):
         if pairs and (made := t.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])): self.adapters[name] = made
+
+# %% ../nbs/41_schemes.ipynb #distill-repr
+def _extra_repr(self):
+    "The method, and what each term compares."
+    return '\n'.join([repr(self.method), *(f'{n}: {a!r} ~ {b!r}' for n, ps in zip(self.names, self.pairs) for a, b in ps)])
+
+Distill.extra_repr = _extra_repr
 
 # %% ../nbs/41_schemes.ipynb #distill-forward
 def _features(self, name, term, pairs, fs, ft):

@@ -86,14 +86,10 @@ def _blank(model, size): # one image of zeros
 # %% ../nbs/20_taps.ipynb #shapes-of
 def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:80]
 
-def _why_not(model, x): # in the model's own words: a graph's have stand-ins in them
-    try: model(x)
-    except Exception as e: return _first_line(e)
-
 def _shapes(trace, size): # {node: shape} for one image of size x size
-    run, x = _Shapes(trace.model, trace.graph), _blank(trace.model, size)
-    try: run.run(x)
-    except Exception as e: raise ValueError(f'{type(trace.model).__name__} does not run on {size}x{size} pixels ({_why_not(trace.model, x) or _first_line(e)}): give its size=') from e
+    run = _Shapes(trace.model, trace.graph)
+    try: run.run(_blank(trace.model, size))
+    except Exception as e: raise ValueError(f'{type(trace.model).__name__} does not run on {size}x{size} pixels ({_first_line(e)}): give its size=') from e
     return run.of
 
 # %% ../nbs/20_taps.ipynb #cuts
@@ -149,12 +145,19 @@ class Taps:
         rows = ({0: self.stem} if self.stem else {}) | dict(zip(self.stages, self.rows)) | {i-len(self): r for i,r in enumerate(self.rows)}
         if stage in rows: return rows[stage]
         raise ValueError(f'there is no stage {stage}: this model has {", ".join(map(str, self.stages))} at {self.size}x{self.size} pixels, and -1 is the last')
-    def name(self, stage, reading='post'):
-        "The name of a stage's reading: 'sum', 'pre' or 'post'."
-        readings = [r for r in ('sum', 'pre', 'post') if getattr(self[stage], r)]
-        if reading in readings: return getattr(self[stage], reading)
-        if reading not in ('sum', 'pre', 'post'): raise unknown('reading', reading, ['sum', 'pre', 'post'])
-        raise ValueError(f"stage {self[stage].stage} has no {reading!r}: it has {', '.join(readings)}")
+
+# %% ../nbs/20_taps.ipynb #taps-name
+def _name(self,
+    stage,          # 0 the stem, 1, 2, ..., -1 the last
+    reading='post', # 'sum', 'pre' or 'post'
+)->str:             # of a place in the model
+    "The name of a stage's reading."
+    readings = [r for r in ('sum', 'pre', 'post') if getattr(self[stage], r)]
+    if reading in readings: return getattr(self[stage], reading)
+    if reading not in ('sum', 'pre', 'post'): raise unknown('reading', reading, ['sum', 'pre', 'post'])
+    raise ValueError(f"stage {self[stage].stage} has no {reading!r}: it has {', '.join(readings)}")
+
+Taps.name = _name
 
 # %% ../nbs/20_taps.ipynb #show-taps
 def _cells(taps): # the table as text
@@ -217,6 +220,7 @@ def _channels_first(trace, cuts, shapes): # or an error that names places
     some = some[len(some)//4-1::max(len(some)//4, 1)]
     raise ValueError(f'{type(trace.model).__name__} turns to tokens or channels-last at {trace.name[odd[0]]!r}: name its taps by hand, for instance {", ".join(some)}')
 
+# %% ../nbs/20_taps.ipynb #asked
 def _own_size(model): # the image size that a model says it is for, else 32
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]

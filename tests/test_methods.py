@@ -77,6 +77,72 @@ def test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape():
         Distill(resnet(8), teacher, AT(taps=taps)).check(data)
     with pytest.raises(ValueError, match=r'a hint needs maps .*\(2, 17, 64\)'): Distill(resnet(8), teacher, FitNet(taps=taps))
 
+@pytest.mark.filterwarnings('ignore')
+def test_a_transformer_without_a_graph_teaches_by_what_its_classifier_reads():
+    teacher, data = timm('test_vit'), some(160, train=4)
+    step(Distill(resnet(8), teacher, 'kd+rkd+pkt', size=160), data)
+    with pytest.raises(ValueError, match='the teacher has no stages: .* cannot be traced.*rkd, pkt'): Distill(resnet(8), teacher, 'at', size=160)
+
+# --- what does not fit is told in one sentence, with its remedy
+
+def small_vit(): return tvm.VisionTransformer(16, 4, 1, 2, 16, 16, num_classes=10)
+
+def test_images_of_a_size_that_a_model_does_not_take():
+    data, half = some(32), lambda x: nn.functional.avg_pool2d(x, 2)
+    refused = r'does not run on 32x32 images \(Wrong image height! Expected 16 but got (32|another)!\): '
+    with pytest.raises(ValueError, match='the student ' + refused + 'build it for that size'): Learner(small_vit(), data, cbs=None)
+    with pytest.raises(ValueError, match='the teacher ' + refused + r'give Frozen\(teacher, prepare='): Distill(resnet(8), small_vit(), 'kd', size=32).check(data)
+    with pytest.raises(ValueError, match='the teacher ' + refused + r'give Frozen\(teacher, prepare='): Distill(resnet(8), small_vit(), SP(taps={-1: 'encoder.ln'})).check(data)
+    step(Distill(resnet(8), Frozen(small_vit(), prepare=half), [KD(), SP(taps={-1: 'encoder.ln'})]), data)
+
+def grey(): return nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+@pytest.mark.parametrize('method', ['kd', 'at'])
+def test_a_net_for_grey_images(method):
+    data, one = some(32), 'takes 1 channel, the images have 3: '
+    for scheme in (lambda: Alone(grey()), lambda: Distill(grey(), resnet(8), method)):
+        with pytest.raises(ValueError, match='the student ' + one + 'build its first convolution'): scheme().check(data)
+    with pytest.raises(ValueError, match='the teacher ' + one + r'give Frozen\(teacher, prepare=lambda'): Distill(resnet(8), grey(), method).check(data)
+    step(Distill(resnet(8), Frozen(grey(), prepare=lambda x: x.mean(1, keepdim=True)), method), data)
+
+def test_whose_place_it_is_that_is_not_there():
+    for taps, who in ({'stages.9': 1}, 'student'), ({1: 'stages.9'}, 'teacher'), ({4: 1}, 'student'), ({1: 4}, 'teacher'):
+        with pytest.raises(ValueError, match=f"in the {who}, (unknown tap 'stages.9'|there is no stage 4)"): Distill(resnet(8), resnet(8), AT(taps=taps))
+    class Pair(nn.Module):
+        def __init__(self): super().__init__(); self.net = resnet(8)
+        def forward(self, x): return self.net(x), x
+    with pytest.raises(TypeError, match='the teacher: the model returned a tuple'): Distill(resnet(8), Pair(), 'kd').check(some(32))
+
+def test_images_of_another_size_are_told_before_their_mean(digits):
+    teacher, other = Learner(resnet(8), digits, cbs=None).fit(1), load_data('digits', size=32, n_train=100, device='cpu')
+    with pytest.raises(ValueError, match=r'images of another size \(16, now 32\)'): Distill(resnet(8), teacher, 'kd', size=32).check(other)
+    seen = digits.describe() | {'mean': [.123456789]*3}
+    (scheme := Distill(resnet(8), resnet(8), size=16)).trained_on = seen
+    with pytest.raises(ValueError, match=r'another mean \(\[0.1235, 0.1235, 0.1235\], now \[0.\d{1,4}, 0.\d{1,4}, 0.\d{1,4}\]\)'): scheme.check(digits)
+
+# --- what a scheme says of itself
+
+def test_a_scheme_shows_its_method_its_teacher_and_its_pairs():
+    shown = repr(Distill(resnet(8), resnet(14), 'kd+at+rkd')).split('\n')
+    assert [l.strip() for l in shown[1:6]] == ['CE(1) + KD(0.9, T=4) + AT(1000, p=2) + RKD(1, distance=25, angle=50)', *(f"at: 'stages.{i}.0.act2' ~ 'stages.{i}.1.act2'" for i in range(3)), "rkd: 'embedding' ~ 'embedding'"]
+    assert '(teacher): Frozen(ResNet)' in shown[6] and 'Frozen(MobileNetV2)' in repr(Frozen(torchvision('mobilenet_v2')))
+
+def test_which_stages_are_paired_is_said_where_their_numbers_differ(capsys):
+    Distill(resnet(8), torchvision('resnet18'), 'at', size=64)
+    assert capsys.readouterr().out == 'the student has 3 stages and the teacher 4: the last 3 are paired, 64x64 ~ 8x8, 32x32 ~ 4x4, 16x16 ~ 2x2\n'
+    one = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    Distill(one, resnet(8), 'at')
+    assert capsys.readouterr().out == 'the student has 1 stage and the teacher 3: the last ones are paired, 16x16 ~ 8x8\n'
+    Distill(resnet(8), one, 'at')
+    assert capsys.readouterr().out == 'the student has 3 stages and the teacher 1: the last ones are paired, 8x8 ~ 16x16\n'
+
+def test_the_stages_of_a_net_are_looked_for_once(monkeypatch):
+    from kdnb import schemes
+    asked, find = [], schemes.find_taps
+    monkeypatch.setattr(schemes, 'find_taps', lambda model, size: asked.append(model) or find(model, size))
+    Distill(s := resnet(8), t := resnet(14), 'at+nst+sp+fitnet+ofd')
+    assert len(asked) == 2 and asked[0] is s and asked[1] is t
+
 # --- OFD
 
 @pytest.mark.parametrize('teacher,bns', [

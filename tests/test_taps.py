@@ -200,6 +200,32 @@ def test_a_write_through_a_view_is_refused():
             return y.mean((2, 3))
     with pytest.raises(ValueError, match='through a view of it'): Tapped(Net(), ['conv'])
 
+class Block(nn.Module):
+    "Writes as a statement, and returns what it wrote over."
+    def __init__(self, write, c, d): super().__init__(); self.conv, self.act, self.write = nn.Conv2d(c, d, 3, 2, 1), nn.ReLU(inplace=True), write
+    def forward(self, x):
+        x = self.conv(x)
+        self.write(self.act, x)
+        return x
+
+class Statements(nn.Module):
+    "One in a block, one beside it."
+    def __init__(self, write): super().__init__(); self.block, self.conv, self.fc = Block(write, 3, 4), Block(write, 4, 4).conv, nn.Linear(4, 5); self.write, self.act = write, nn.ReLU(inplace=True)
+    def forward(self, x):
+        x = self.conv(self.block(x))
+        self.write(self.act, x)
+        return self.fc(x.mean((2, 3)))
+
+@pytest.mark.parametrize('write', [lambda act, x: F.relu(x, inplace=True), lambda act, x: x.relu_(), lambda act, x: torch.relu_(x), lambda act, x: act(x)], ids=['inplace', 'relu_', 'torch.relu_', 'module'])
+def test_a_write_whose_result_nobody_takes(write):
+    model = make(lambda: Statements(write)); agrees(model, 16)
+    taps, xb = find_taps(model, 16), images(16)
+    assert [r.pre for r in taps] == ['block.conv', 'conv'] and all('relu' in r.post or 'act' in r.post for r in taps)
+    logits, features = Tapped(model, [1, 2, 'block', 'block.conv'], size=16)(xb)
+    assert torch.equal(logits, model(xb)) and all(features[i].min() == 0 for i in (1, 2)) and features['block.conv'].min() < 0
+    assert torch.equal(features[1], features['block']) and torch.equal(features[1], features['block.conv'].relu())
+    assert torch.equal(model.fc(features[2].mean((2, 3))), logits)
+
 @pytest.fixture
 def tapped(): return Tapped(make(lambda: resnet(8)), [1, 'stages.1', 'embedding']).eval()
 
@@ -296,6 +322,38 @@ def test_hooks_where_there_is_no_graph():
     assert torch.equal(logits, model(xb)) and torch.equal(features['act'], model.a(xb).relu()) and not model.act._forward_hooks
     with torch.inference_mode(): assert torch.equal(tapped(xb)[1]['act'], features['act'])
 
+class Ends(nn.Module):
+    "Untraceable, and ends as told."
+    def __init__(self, *ends): super().__init__(); self.body, self.ends = Untraceable(), nn.Sequential(*ends)
+    def forward(self, x): return self.ends(self.body(x))
+
+@pytest.mark.filterwarnings('ignore')
+def test_what_the_classifier_reads_where_there_is_no_graph():
+    model, xb = make(Untraceable), images(8).abs()
+    for tapped in Tapped(model, ['embedding', 'act']), Tapped(Ends().eval(), ['embedding']):
+        logits, features = tapped(xb)
+        net = getattr(tapped.model, 'body', tapped.model)
+        assert torch.equal(logits, tapped.model(xb)) and torch.equal(net.fc(features['embedding']), logits)
+    with pytest.raises(RuntimeError, match='ran twice'): Tapped(Ends(Twice()), ['embedding'])(xb)
+    with pytest.raises(RuntimeError, match='does not make the logits'): Tapped(Ends(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 5), nn.Flatten()), ['embedding'])(xb)
+    with pytest.raises(RuntimeError, match="'embedding' was written over"): Tapped(WritesAfter(), ['embedding'])(xb)
+    model.fc = nn.Identity()
+    with pytest.raises(ValueError, match='no linear layer'): Tapped(model, ['embedding'])
+
+class WritesAfter(Untraceable):
+    def forward(self, x):
+        e = self.act((self.a if x.mean() > 0 else self.b)(x)).mean((2, 3))
+        z = self.fc(e)
+        with torch.no_grad(): e += 1
+        return z
+
+@pytest.mark.filterwarnings('ignore')
+def test_what_the_classifier_of_timms_transformer_reads():
+    timm = pytest.importorskip('timm')
+    model, xb = make(lambda: timm.create_model('test_vit', num_classes=10)).eval(), images(160)
+    logits, features = Tapped(model, ['embedding'])(xb)
+    assert torch.equal(model.head(features['embedding']), logits) and torch.equal(logits, model(xb))
+
 class HalfFrozen(nn.Module):
     "A graph does not hold `with torch.no_grad()`: the gradient would flow where the model stops it."
     def __init__(self): super().__init__(); self.a, self.b, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
@@ -329,10 +387,19 @@ def test_errors():
     with pytest.raises(ValueError, match='tap first, compile after'): Tapped(torch.compile(model), ['stem'])
     with pytest.raises(ValueError, match='tap first, compile after'): find_taps(torch.compile(model))
     with pytest.raises(TypeError, match='nn.Module'): Tapped(lambda x: x, [1])
+    with pytest.raises(TypeError, match="not a str: a name is made into one by create_model"): find_taps('resnet18')
+    for size in 0, -1, 32., '32', True:
+        with pytest.raises(ValueError, match='size must be a whole number from 1 up'): find_taps(model, size)
+    with pytest.raises(ValueError, match='unknown reading'): tap_name(model, 1, 'raw')
     with pytest.raises(ValueError, match='did you mean stages.2'): Tapped(model, ['stages.3'])
     with pytest.raises(ValueError, match='there is no stage 4'): Tapped(model, [4])
     with pytest.raises(ValueError, match='give a larger size'): find_taps(model, 1)
     assert tap_name(make(tvm.shufflenet_v2_x1_0), 1, 'pre', size=64) == 'stage2.3.branch2.6'          # of the last branch: all activations lie in branches
+
+def test_a_transformer_of_another_size():
+    vit = make(lambda: tvm.VisionTransformer(16, 4, 1, 2, 16, 16, num_classes=10))
+    with pytest.raises(ValueError, match=r'does not run on 32x32 pixels \(Wrong image height! Expected 16 but got another!\): give its size='): find_taps(vit, 32)
+    with pytest.raises(ValueError, match='turns to tokens'): find_taps(vit)
 
 def test_auxiliary_heads_are_refused_in_train_mode():
     model = make(lambda: tvm.googlenet(init_weights=False))

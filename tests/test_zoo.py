@@ -74,6 +74,30 @@ def test_what_grow_made_is_saved_without_a_call(tmp_path):
     with pytest.raises(ValueError, match='does not say how its model is built'): load_model(tmp_path/'m.pt')
     assert weights_hash(load_model(tmp_path/'m.pt', model=grow(resnet(8, 7)))) == weights_hash(grown)
 
+def test_a_model_that_was_changed_is_said_to_have_been(tmp_path):
+    model = create_model('torchvision/resnet18', 7)
+    model.maxpool = torch.nn.Identity()
+    save_model(model, tmp_path/'m.pt')
+    with pytest.raises(ValueError, match="m.pt does not say how its model is built: it was changed after 'torchvision/resnet18' was built, so make the same change to another one"): load_model(tmp_path/'m.pt')
+    saved = torch.load(tmp_path/'m.pt', weights_only=True)
+    assert (saved['call'], saved['changed'], list(saved)) == (None, 'torchvision/resnet18', ['kdnb', 'call', 'state', 'changed'])
+    save_model(create_model('resnet8'), tmp_path/'m.pt')
+    assert list(torch.load(tmp_path/'m.pt', weights_only=True)) == ['kdnb', 'call', 'state']
+
+def test_weights_are_named_by_run_and_file_and_not_by_path(tmp_path, capsys):
+    (tmp_path/'first').mkdir()
+    save_model(create_model('resnet8', 7), tmp_path/'first'/'best.pt')
+    for weights, name in (tmp_path/'first', 'first/best.pt'), (tmp_path/'first'/'best.pt', 'best.pt'):
+        create_model('resnet8', 3, weights=weights)
+        assert capsys.readouterr().out.startswith(f'{name}: all is taken over but')
+
+def test_what_timm_s_imports_complain_of_is_not_heard(tmp_path):
+    (tmp_path/'timm.py').write_text("import warnings\nwarnings.warn('IProgress not found. Please update jupyter and ipywidgets.')\nwarnings.warn('another thing')\ndef list_models(): return ['one']\n")
+    code = "import warnings; warnings.simplefilter('always'); from kdnb.models.zoo import list_models; print(list_models('timm/*')); warnings.warn('IProgress not found, later')"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': path}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["['timm/one']"] and 'another thing' in done.stderr and 'Please update' not in done.stderr and 'found, later' in done.stderr
+
 # --- files of others
 
 class Trap:

@@ -230,8 +230,8 @@ def _read(file):
 
 # %% ../../nbs/13_models.zoo.ipynb #rebuild
 def _rebuild(call, file, changed=None):
-    if call is None and changed: raise ValueError(f'{file}: this model was changed after {changed!r} was built, so its name does not build it again: change one alike and say load_model(..., model=it)')
-    if call is None: raise ValueError(f'{file} does not say how its model is built: build it yourself and say load_model(..., model=it); save_model keeps both in one file')
+    own = f'it was changed after {changed!r} was built, so make the same change to another one' if changed else 'build it yourself'
+    if call is None: raise ValueError(f'{file} does not say how its model is built: {own} and say load_model(..., model=it); save_model keeps both in one file')
     args = dict(call); builder = args.pop('builder', None)
     if builder == 'import':
         raise ValueError(f"{file} names code of yours, {args['name']!r}, and a file must not run code: say load_model(..., model=create_model({args['name']!r}, {args['num_classes']}))")
