@@ -35,7 +35,7 @@ def test_logits_in_training_too(name):
     assert built_by(model) == model.call and model_name(model.call) == name
     assert model.get_submodule(_head(model)).weight.shape[0] == 7
 
-@pytest.mark.parametrize('name', ['resnet8x4', 'wrn_16_1', 'wideresnet_16_2', 'plainnet18', 'plainnet20_dirac', 'reducenet20', 'shufflenetv1', 'shufflenetv2_0.5', 'shufflev2', 'mobilenetv2_0.5', 'vgg8'])
+@pytest.mark.parametrize('name', ['resnet8x4', 'wrn_16_1', 'wideresnet_16_2', 'plainnet18', 'plainnet20_dirac', 'reducenet20', 'cheapnet20_shift', 'cheapnet20_group8', 'shufflenetv1', 'shufflenetv2_0.5', 'shufflev2', 'mobilenetv2_0.5', 'vgg8'])
 def test_each_is_rebuilt_from_its_file_and_fine_tuned(name, tmp_path, capsys):
     model = create_model(name, 7)
     save_model(model, tmp_path/'m.pt')
@@ -50,15 +50,15 @@ def test_each_is_rebuilt_from_its_file_and_fine_tuned(name, tmp_path, capsys):
 @pytest.mark.parametrize('spelt,canonical', [
     ('wrn-28-4', 'wrn_28_4'), ('wrn28_4', 'wrn_28_4'), ('wrn 28 4', 'wrn_28_4'), ('WRN-28_4', 'wrn_28_4'), ('wrn_40_2', 'wrn_40_2'), ('wideresnet 16 4', 'wideresnet_16_4'), ('plainnet-18', 'plainnet18'),
     ('shufflenetV2-1.0', 'shufflenetv2_1.0'), ('shufflenetv2_2', 'shufflenetv2_2.0'), ('ShuffleV2', 'shufflev2'), ('ShuffleV1', 'shufflenetv1'), ('MobileNetV2', 'mobilenetv2_0.5'), ('mobilenetv2-1.0', 'mobilenetv2_1.0'),
-    ('VGG13', 'vgg13'), ('vgg_8', 'vgg8'), ('reduce20', 'reducenet20'), ('reduce56w2', 'reducenet56w2'), ('reducenet20w2e4', 'reducenet20w2e4'), ('ResNet50', 'resnet50'), ('resnet 32x4', 'resnet32x4'), ('plainnet34_imagenet', 'plainnet34_imagenet')])
+    ('VGG13', 'vgg13'), ('vgg_8', 'vgg8'), ('reduce20', 'reducenet20'), ('reduce56w2', 'reducenet56w2'), ('reducenet20w2e4', 'reducenet20w2e4'), ('ResNet50', 'resnet50'), ('resnet 32x4', 'resnet32x4'), ('CheapNet-56-Shift', 'cheapnet56_shift'), ('cheapnet56 group 4', 'cheapnet56_group4'), ('plainnet34_imagenet', 'plainnet34_imagenet')])
 def test_the_spellings_of_the_source_systems(spelt, canonical):
     assert model_name(create_model(spelt).call) == canonical
 
-@pytest.mark.parametrize('name', ['wrn_284', 'wrn', 'wrn_28_4_2', 'mobilenet_v2', 'shufflenet_v2', 'resnet18.0', 'vgg8.0', 'resnet20 w2', 'reducenet20e4w2', 'xresnet20', 'shufflev2_0.5', '', '_', ' ', '*', '[', '(', 'wideresnet16', 'shufflenetv2_x'])
+@pytest.mark.parametrize('name', ['wrn_284', 'wrn', 'wrn_28_4_2', 'mobilenet_v2', 'shufflenet_v2', 'resnet18.0', 'vgg8.0', 'resnet20 w2', 'reducenet20e4w2', 'cheapnet56', 'cheapnet56_group', 'xresnet20', 'shufflev2_0.5', '', '_', ' ', '*', '[', '(', 'wideresnet16', 'shufflenetv2_x'])
 def test_a_name_that_is_nearly_one_is_not_guessed(name):
     with pytest.raises(ValueError, match='unknown model'): create_model(name)
 
-@pytest.mark.parametrize('name', ['wrn_17_2', 'vgg9', 'shufflenetv2_0.7', 'plainnet21', 'resnet18x2', 'wrn_16_0', 'reducenet21', 'reducenet20e0', 'mobilenetv2_0.0'])
+@pytest.mark.parametrize('name', ['wrn_17_2', 'vgg9', 'shufflenetv2_0.7', 'plainnet21', 'resnet18x2', 'wrn_16_0', 'reducenet21', 'reducenet20e0', 'cheapnet21_shift', 'cheapnet20_group3', 'mobilenetv2_0.0'])
 def test_numbers_that_no_net_has(name):
     with pytest.raises(ValueError) as e: create_model(name)
     assert 'unknown model' not in str(e.value)
