@@ -11,9 +11,12 @@ from kdnb.models.plain import *
 from kdnb.models.mobile import *
 from kdnb.models.vgg import *
 from kdnb.models.surgery import *
+from kdnb.models.cheap import *
 from kdnb.models.zoo import *
 from kdnb.graphs import *
 from kdnb.taps import *
+from kdnb.tails import *
+from kdnb.folding import *
 from kdnb.measure import *
 from kdnb.cost import *
 from kdnb.losses.logit import *
@@ -24,6 +27,8 @@ from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
 from kdnb.schemes import *
+from kdnb.joint import *
+from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *

@@ -6,24 +6,30 @@
 __all__ = ['kdnb_train', 'kdnb_distill', 'kdnb_test', 'kdnb_sweep']
 
 # %% ../nbs/71_cli.ipynb #imports
-import argparse, json, re, shlex, sys
+import argparse, json, re, shlex, sys, warnings
+from itertools import islice
 import torch
 from .places import *
 from .data import *
+from .models.surgery import *
 from .models.zoo import *
 from .measure import *
 from .terms import *
 from .methods import *
 from .schemes import *
+from .joint import *
+from .online import *
 from .runs import *
 from .learner import *
 from .callbacks import *
 from .experiments import *
 from .sweeps import *
+from .schemes import _as_model, _check_seen, _trained_on
 
 # %% ../nbs/71_cli.ipynb #number
 def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count
-    return int(text) if re.fullmatch(r'\d+', text) else float(text)
+    try: return int(text) if re.fullmatch(r'\d+', text) else float(text)
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is neither a fraction such as 0.1 nor a count') from None
 
 _what = {
     '--data':    dict(default='cifar100', help="digits, cifar10, cifar100, cinic10, imagenet, a folder of class folders, or an .npz"),
@@ -40,10 +46,11 @@ _what = {
 
 # %% ../nbs/71_cli.ipynb #how-options
 _how = {
-    '--student': dict(default='resnet20', help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18'),
+    '--student': dict(help='name of the model that learns, such as resnet20, resnet8x4 or torchvision/resnet18; default resnet20'),
+    '--init':    dict(help='run (name or folder), model file, torchvision or timm: the weights to begin with, for fine-tuning; without it they are drawn anew'),
     '--teacher': dict(help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
     '--teacher-model': dict(help='how the teacher is built, if its run does not say (package.module:function)'),
-    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; default kd"),
+    '--method':  dict(help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme: 'jointrd(fade_to=.5)', or 'online(students=4)', which needs no teacher; default kd"),
     '--weights': dict(help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--epochs':  dict(type=int, help="passes over the training images; default the recipe's"),
     '--recipe':  dict(default='crd', help=f"published settings: {', '.join(recipes)}"),
@@ -52,6 +59,12 @@ _how = {
     '--wd':      dict(type=float, help="weight decay; default the recipe's"),
     '--seed':    dict(type=int, default=0, help='of initial weights, order and augmentation'),
     '--amp':     dict(default='auto', help='number format of the forward pass: auto, bf16, fp16 or off'),
+}
+
+# %% ../nbs/71_cli.ipynb #cut-options
+_how |= {
+    '--shrink': dict(metavar='RUN', help="instead of --student: the model of this run, such as a reducenet20, with its branches cut away and the weights that remain"),
+    '--refit':  dict(action='store_true', help='with --shrink: first fit what remains to what was cut away, on ten batches of training images'),
 }
 
 # %% ../nbs/71_cli.ipynb #keep-options
@@ -73,17 +86,20 @@ def _in_a_shell(text):
     "'start over with fresh=True' -> 'start over with --fresh', for the options that there are."
     names = {option.strip('-').replace('-', '_'): option for option in (*_what, *_how, *_keep)}
     def option(m): return m[0] if m[1] not in names else names[m[1]] + ('' if m[2] in ('True', None) else f' {m[2]}')
-    return re.sub(r"(?<![\w/])([a-z_]+)=(True|[\w.]+|'\w+')?", option, text)
+    return re.sub(r"(?<![\w/])([a-z_]+)=(True|-?[\w.]+|'\w+')?", option, text)
 
 # %% ../nbs/71_cli.ipynb #run-command
 _mistakes = ValueError, TypeError, OSError, RuntimeError             # what a user can mend
 
 def _sentence(e): return _in_a_shell(' '.join(map(str.strip, str(e).splitlines())))
 
+def _warn(message, *_): print(_in_a_shell(str(message)), file=sys.stderr)
+
 def _command(do, parser, argv):
     "Do it; the exit code. A mistake is one sentence on stderr, without a traceback."
     args = parser.parse_args(argv)
-    try: return do(args) or 0
+    try:
+        with warnings.catch_warnings(): warnings.showwarning = _warn; return do(args) or 0
     except KeyboardInterrupt: return 130
     except _mistakes as e:
         print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr)
@@ -92,7 +108,8 @@ def _command(do, parser, argv):
 # %% ../nbs/71_cli.ipynb #run-name
 def _run_name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0."
-    parts = [run_path(a.data).stem, a.student, a.method or 'alone', *([a.weights] if a.weights else []), str(a.seed)]
+    student = a.student or f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}"
+    parts = [run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['from', a.init] if a.init else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #pretrained
@@ -116,11 +133,45 @@ def _teacher(a, data):
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
     return _pretrained(a.teacher, data) if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists() else a.teacher
 
+# %% ../nbs/71_cli.ipynb #student
+def _named(a):
+    "The options, with a student in them."
+    if a.shrink and a.student: raise ValueError('--student and --shrink both say what the student is: leave one out')
+    if a.shrink and a.init: raise ValueError('--shrink and --init both say which weights the student begins with: leave one out')
+    if a.refit and not a.shrink: raise ValueError('--refit mends what --shrink has cut: add --shrink RUN')
+    if not a.shrink: a.student = a.student or 'resnet20'
+
+def _student(a, data):
+    "The model that learns."
+    if not a.shrink: return create_model(a.student, data.num_classes, a.init)
+    if seen := _trained_on(a.shrink): _check_seen(seen, data)
+    return shrink(_as_model(a.shrink).to(data.device), refit=list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None)
+
+# %% ../nbs/71_cli.ipynb #named-scheme
+def _named_scheme(a, data, student, make, options):
+    "A scheme other than Alone and Distill, such as JointRD."
+    if a.weights: raise ValueError(f'--weights is for methods such as at; {a.method} carries its own')
+    if not a.teacher: raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
+    learns = options.get('train_teacher', False)
+    return make(student, create_model(a.teacher, data.num_classes) if learns else _teacher(a, data), **options, size=data.size)
+
+# %% ../nbs/71_cli.ipynb #online
+def _online(a, data, options):
+    "Students of one name, from 'online(students=4)'."
+    if a.init: raise ValueError('students that teach each other must begin with different weights: leave --init out')
+    if a.teacher or a.weights: raise ValueError(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
+    students = [create_model(a.student, data.num_classes) for _ in range(options.pop('students'))]
+    return Online(students, size=data.size, **options)
+
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    student, method = create_model(a.student, data.num_classes), parse_method(a.method or 'ce', a.weights)
+    if options := parse_online(a.method): return _online(a, data, options)
+    student = _student(a, data)
+    if named := parse_scheme(a.method): return _named_scheme(a, data, student, *named)
+    method = parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
+    if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)
 
@@ -133,19 +184,25 @@ def _learner(a):
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)
-    print(f'{a.student}: {num_params(learn.student):,} parameters, ' + (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}')
+    print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
     return learn
+
+def _taught(a, scheme):
+    "By whom, and how."
+    if isinstance(scheme, Online): return f'{len(scheme.students)} students that teach each other: {a.method}'
+    return (f'taught by {a.teacher}' if a.teacher else 'alone') + f': {scheme.method}'
 
 # %% ../nbs/71_cli.ipynb #report
 def _report(learn):
     "The last lines: the scores on test, the speed, where the run is."
     for name, r in learn.result.items(): print(f"{name.replace('_', ' '):12} epoch {r['epoch']:>3}   test {r['test_acc']:.2f} %")
+    if len(learn.students) > 1: print('  '.join(f"{k[:-4]} {v:.2f}" for k, v in learn.result['last'].items() if k.endswith('_acc') and k != 'test_acc') + f"; last: {learn.result['last']['student']}")
     speed = sorted(r['images_per_second'] for r in learn.history)[len(learn.history)//2]
     print(f'{speed:,.0f} images/s (median epoch) on {device_name(learn.data.device)}; {learn.run}' + (f'\n{learn.reduced}' if learn.reduced else ''))
 
 # %% ../nbs/71_cli.ipynb #train-body
 def _train(a):
-    a.method = a.method or ('kd' if a.teacher else None)
+    _named(a); a.method = a.method or ('kd' if a.teacher else None)
     epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _report(_learner(a).fit(epochs, fresh=a.fresh))
@@ -206,7 +263,7 @@ def kdnb_test(argv=None)->int: # exit code
 def _print_commands(title, commands):
     "A script for a shell, or for a job scheduler: a command a line."
     asked = [_train_parser().parse_args(words[1:]) for words in commands]
-    teachers = {a.teacher for a in asked}
+    teachers = {r for a in asked for r in (a.teacher, a.shrink)}
     epochs = sum(a.epochs or recipes[a.recipe]['epochs'] for a in asked)
     print(f'# {title}\n# {len(commands)} runs, {epochs:,} epochs in all')
     for say, of in (('the teachers, before all others', True), ('the students, in any order', False)):
@@ -221,7 +278,7 @@ def _run_all(commands):
         a = _train_parser().parse_args(words[1:])
         print(f'[{i} of {len(commands)}] {a.run}')
         try:
-            if a.teacher in failed: raise ValueError(f'skipped, as there is no teacher {a.teacher}')
+            if missing := {a.teacher, a.shrink} & {*failed}: raise ValueError(f'skipped, as there is no teacher {missing.pop()}')
             _train(a)
         except _mistakes as e: failed[a.run] = _sentence(e); print(failed[a.run])
     return failed
@@ -231,15 +288,16 @@ _sweeps = {
     'preset':    dict(nargs='?', help=f"the table that is meant: {', '.join(sweep_presets)}; without it they are listed"),
     '--epochs':  dict(type=int, help="passes over the training images in each run; default the recipe's"),
     '--seeds':   dict(type=int, default=1, help='how many seeds of each student; the teachers have one'),
+    '--method':  dict(action='append', help="another method than the preset's, such as at or 'kd(T=2)+sp'; once for each"),
     '--dry-run': dict(action='store_true', help='print the commands, one a line, and do nothing: neither data nor teacher are needed'),
 } | {k: how | dict(default=None) for k, how in _what.items()} | {'--data': dict(help="another data set than the preset's")}
 _in_the_name = '--data', '--n-train', '--valid', '--size', '--augment'        # the rest says where a run is made, and not what it is
 
 def _commands_of(a):
     "The commands that the options mean."
-    rest = {k: v for k in _what if k not in _in_the_name and (v := getattr(a, k[2:].replace('-', '_'))) not in (None, False)}
+    rest = {k: v for k in _what if k not in _in_the_name and (v := getattr(a, k[2:].replace('-', '_'))) is not None and v is not False}
     rest = [w for k, v in rest.items() for w in ([k] if v is True else [k, str(v)])]
-    return [[words[0], *rest, *words[1:]] for words in sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment)]
+    return [[words[0], *rest, *words[1:]] for words in sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment, a.method)]
 
 # %% ../nbs/71_cli.ipynb #sweep-body
 def _sweep(a):

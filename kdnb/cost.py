@@ -14,18 +14,20 @@ from statistics import median
 from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from .models.zoo import num_params
-from .taps import _blank, _in_eval, _own_size, _Trace
+from .taps import _blank, _in_eval, _is_same, _own_size, _Trace
 
 # %% ../nbs/21a_cost.ipynb #spelled-out
 @contextmanager
 def _spelled_out(): # attention in steps that the counter knows
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    try: yield
+    try:
+        with sdpa_kernel(SDPBackend.MATH): yield
     finally: torch.backends.mha.set_fastpath_enabled(was)
 
 # %% ../nbs/21a_cost.ipynb #memory-class
@@ -94,6 +96,7 @@ def _hooked_rows(model, x, count): # one for each innermost module that runs
 _untraced = '{} cannot be traced ({}): the rows are its innermost modules, what it computes between them is in the total alone, and what has to be live is not known'
 
 def _graph_rows(trace, x, count):
+    for n in [n for n in trace.graph.nodes if _is_same(trace, n) and not n.users]: trace.graph.erase_node(n) # a shortcut that nobody reads keeps nothing waiting
     with _Memory() as memory: (run := _Rows(trace, count, memory)).run(x)
     return run.rows
 

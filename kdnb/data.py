@@ -15,7 +15,7 @@ from .places import data_root, key, unknown, write_atomic
 from .splits import *
 from .splits import _as_images, _as_labels, _parse_augment
 from .stream import *
-from .stream import _ImageFiles, _Items, _all_of_size, _first_size, _fit, _labels_of, _read_all
+from .stream import _ImageFiles, _Items, _all_of_size, _cores, _first_size, _fit, _labelled, _read_all
 
 # %% ../nbs/00_data.ipynb #stratified
 def _stratified(y, n, *seed):
@@ -24,7 +24,9 @@ def _stratified(y, n, *seed):
     take = share.floor().long()
     take[(share - take).argsort(descending=True, stable=True)[:n - take.sum()]] += 1
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(key(*seed)))
-    return torch.cat([order[y[order] == c][:k] for c, k in enumerate(take.tolist())]).sort().values
+    order = order[y[order].argsort(stable=True)]                               # class by class
+    rank = torch.arange(len(y)) - (y.bincount().cumsum(0) - y.bincount())[y[order]]
+    return order[rank < take[y[order]]].sort().values
 
 # %% ../nbs/00_data.ipynb #cut
 def _cut(y, valid, n_train, split_seed):
@@ -91,6 +93,11 @@ def _check_splits(train, valid, test, bs, size):
     if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
 # %% ../nbs/00_data.ipynb #size-of
+def _check_numbers(size, workers):
+    "An error for a number of pixels or of processes that is none."
+    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
+
 def _how(size, augment):
     "How files come to size: not at all, the middle of a slightly larger image beside random windows, else all that a square can hold."
     words = _parse_augment(augment)
@@ -106,17 +113,35 @@ def _stats_of(split, size, how):
         return channel_stats(_read_all(split.pick(torch.arange(0, len(split), max(1, len(split)//2000))), size, how, False)[0])
 
 # %% ../nbs/00_data.ipynb #build-split-fn
-def _splits(self, splits, how, strict, workers):
+def _hold(self, split, bs, train, how, strict, workers):
+    "A split on the device."
+    x, y, bad = (*split, {}) if isinstance(split, tuple) else _read_all(split, self.size, how, strict, workers)
+    held = (TrainSplit if train else Split)(x, _as_labels(y, len(x), self.num_classes), self.mean, self.std, bs, self.device, *train)
+    held.skipped = bad
+    return held
+
+def _stream(self, source, bs, train, how, strict, workers):
+    "A split that streams."
+    beside = workers if workers is not None else min(8 if self.device.type == 'cuda' else 2, _cores())       # the training, that is
+    source, y = _labelled(source, strict)
+    y = _as_labels(y, len(source), self.num_classes)
+    return (StreamTrainSplit if train else StreamSplit)(source, y, self.size, self.mean, self.std, bs, self.device, *train, how=how, workers=beside, strict=strict)
+
+# %% ../nbs/00_data.ipynb #splits-fn
+def _splits(self, splits, *how):
     "Train, valid and test, held or streaming."
-    c, common = self.num_classes, (self.mean, self.std)
-    beside = workers if workers is not None else min(8, os.cpu_count() or 1) if self.device.type == 'cuda' else 2       # the training, that is
     large = max(self.bs, min(256, 2**20//self.size**2))
-    for name, s in zip(('train', 'valid', 'test'), splits):
-        bs, train = self.bs if name == 'train' else large, (self.augment,) if name == 'train' else ()
-        if s and not isinstance(s, tuple) and not self.streams: s = _read_all(s, self.size, how, strict, workers)
-        if isinstance(s, tuple): s = (TrainSplit if train else Split)(s[0], _as_labels(s[1], len(s[0]), c), *common, bs, self.device, *train)
-        elif s: s = (StreamTrainSplit if train else StreamSplit)(s, _as_labels(_labels_of(s), len(s), c), self.size, *common, bs, self.device, *train, how=how, workers=beside, strict=strict)
-        yield s
+    for s, bs, train in zip(splits, (self.bs, large, large), ((self.augment,), (), ())):
+        yield s and (_stream if self.streams and not isinstance(s, tuple) else _hold)(self, s, bs, train, *how)
+
+# %% ../nbs/00_data.ipynb #class-names
+def _class_names(classes):
+    "The names of classes as a list of words, or an error."
+    try: names = [str(c) for c in classes]
+    except TypeError: raise TypeError(f'classes={classes!r}: give their names in the order of their numbers, such as range(10)') from None
+    twice = next((n for i, n in enumerate(names) if n in names[:i]), None) if len({*names}) < len(names) else None
+    if twice is not None: raise ValueError(f'two classes are called {twice!r}: give each a name of its own')
+    return names
 
 # %% ../nbs/00_data.ipynb #data-class
 class Data:
@@ -138,7 +163,8 @@ class Data:
         stats=None,     # (mean, std) of the channels; None: measured on train
         split=None,     # what `describe` says of the cut; None: a checksum of the labels
     ):
-        self.name, self.classes, self.bs, self.device = name, [str(c) for c in classes], bs, _as_device(device)
+        self.name, self.classes, self.bs, self.device = name, _class_names(classes), bs, _as_device(device)
+        _check_numbers(size, workers)
         if train is None or test is None: raise TypeError('train and test are (images, labels) or a Dataset, not None')
         splits = [_as_source(s, len(self.classes), size) for s in (train, valid, test)]
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
@@ -253,20 +279,27 @@ def _npz(path:Path):
     if missing: raise ValueError(f"{path} has no {', '.join(missing)}: an .npz holds {', '.join(names)}")
     for n in ('x_train', 'x_test'):
         if a[n].ndim != 4 or a[n].dtype != np.uint8: raise TypeError(f'{n} in {path} is {a[n].dtype} of shape {a[n].shape}: give uint8 images (N, H, W, C), not normalised')
-    c = int(a['y_train'].max(initial=0)) + 1
+    found = np.unique(a['y_train']) if a['y_train'].dtype.kind in 'iu' else np.zeros(1, int)      # other kinds are refused below
+    c = len(found)
+    if (odd := np.flatnonzero(found != np.arange(c))).size: raise ValueError(f'y_train in {path} has no image of class {odd[0]} and goes to {found[-1]}: number the classes 0, 1, 2 ... without a gap')
     pair = lambda x, y: (torch.from_numpy(x).permute(0, 3, 1, 2), _as_labels(y, len(x), c))
     return pair(a['x_train'], a['y_train']), None, pair(a['x_test'], a['y_test']), range(c)
 
 # %% ../nbs/00_data.ipynb #class-files
+_split_names = ('train', 'training', 'test', 'testing', 'val', 'valid', 'validation')
+
 def _class_files(path):
     "The image files below class folders, as a source; the names of the classes."
-    classes = sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith('.'))
+    classes = sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__')))
+    if odd := [c for c in classes if c.lower() in _split_names]: raise ValueError(f'{path/odd[0]} is called like a split: name splits train, test and (if there is one) valid, in small letters')
     if not classes: raise OSError(f'{path} holds no class folders: put the images of each class into a folder named after it')
     found = datasets.folder.make_dataset(str(path), {c: i for i, c in enumerate(classes)}, datasets.folder.IMG_EXTENSIONS, allow_empty=True)
+    found = [(os.path.relpath(f, path), c) for f, c in found]
+    found = [(f, c) for f, c in found if not any(part.startswith('.') for part in f.split(os.sep))]         # copies that Jupyter or a Mac leaves
     y = torch.tensor([c for _, c in found], dtype=torch.long)
     none = (y.bincount(minlength=len(classes)) == 0).nonzero()
-    if len(none): raise OSError(f'{path/classes[none[0]]} holds no images: add some, or delete the folder')
-    return _ImageFiles(path, [os.path.relpath(f, path) for f, _ in found], y), classes
+    if len(none): raise OSError(f"{path/classes[none[0]]} holds no images ({', '.join(datasets.folder.IMG_EXTENSIONS)}): add some, or delete the folder")
+    return _ImageFiles(path, [f for f, _ in found], y), classes
 
 # %% ../nbs/00_data.ipynb #folder-fn
 def _folder(path):
@@ -275,7 +308,7 @@ def _folder(path):
         files, classes = _class_files(path)
         te = torch.zeros(len(files), dtype=torch.bool).index_fill(0, _stratified(files.y, round(len(files)/5), 'folder', 'test'), True)
         return files.pick((~te).nonzero().flatten()), None, files.pick(te.nonzero().flatten()), classes
-    there = {d: path/d for d in ('test', 'valid', 'val') if (path/d).is_dir()}
+    there = {d: path/d for d in ('test', 'valid', 'validation', 'val') if (path/d).is_dir()}
     test = there.pop('test', None) or there.pop('val', None)
     if test is None: raise OSError(f'{path} holds train/ but neither test/ nor val/: add one, or name {path/"train"} itself to have a fifth of it held out')
     parts = [(d, *_class_files(d)) for d in (path/'train', *list(there.values())[:1], test)]
@@ -330,11 +363,11 @@ def _usual(name, size, padding):
     if name == 'digits': return 'crop' + padding
     return 'resized_crop' if name == 'cinic10' or size > 64 else 'crop_flip' + padding
 
-def _check_asked(recipe, size, augment):
+def _check_asked(recipe, size, augment, workers):
     "The recipe's entry, or an error for a recipe, a size or an augmentation that cannot be."
     if augment != 'auto': _parse_augment(augment)
     if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
-    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    _check_numbers(size, workers)
     return _recipes[recipe]
 
 # %% ../nbs/00_data.ipynb #cut-source
@@ -344,6 +377,7 @@ def _cut_source(train, own, valid, n_train, split_seed):
     "Train and valid as they are asked for, and what a configuration says of it."
     y = train[1] if isinstance(train, tuple) else train.y
     keep = own is not None and valid is None
+    if own is not None and not keep: warnings.warn(f"the set's own {_count(own):,} valid images are not used, as valid={valid} asks for others", stacklevel=3)
     tr, va = _cut(y, 0 if keep else .1 if valid is None else valid, n_train, split_seed)
     cut = dict(split=_checksum(tr, va), split_seed=split_seed) | (dict(valid='own') if keep else {})
     return _pick(train, tr), own if keep else _pick(train, va) if len(va) else None, cut, len(y) - len(va)
@@ -365,7 +399,7 @@ def load_data(
     workers=None,   # processes that read a stream; None: 2, up to 8 beside a GPU; 0: none
 )->Data:
     "A data set by its name or path, cut into train, valid and test."
-    (rbs, padding, *constants), device = _check_asked(recipe, size, augment), _as_device(device)             # before anything is downloaded
+    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers), _as_device(device)             # before anything is downloaded
     label, *splits, classes = _source(name, root)
     size = size or (224 if name == 'imagenet' else None)
     train, own, test = (_as_source(s, len(classes), size) for s in splits)

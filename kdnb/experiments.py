@@ -186,7 +186,7 @@ def _groups(block):
     "{a name of its own: the runs of a method}"
     groups = {}
     for r in block: groups.setdefault(json.dumps(_teaching(r), sort_keys=True), []).append(r)
-    names = [_typed(g[0]) for g in groups.values()]
+    names = [', '.join([*filter(None, [g[0]['config'].get('made')]), _typed(g[0])]) for g in groups.values()]      # 'shrunk, kd': cut from its teacher, then taught
     said = [_differing([_teaching(g[0]) for g, m in zip(groups.values(), names) if m == n]) for n in names]
     return {n if len(s) == 1 else f'{n} ({s[names[:i].count(n)]})': g for i, (n, s, g) in enumerate(zip(names, said, groups.values()))}
 

@@ -187,7 +187,7 @@ def _one_epoch(self):
     self.sched.step(); self.epoch += 1
     row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=round(100*right.item(), 3))
     split = 'valid' if self.data.valid else 'test'
-    row |= {f'{split}_acc': max(self.validate(split).values()), 'seconds': round(time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
+    row |= _columns(self, split, self.validate(split), choose=self.data.valid is not None) | {'seconds': round(time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
     self.history.append(row); self._save(row, f'{split}_acc')
     self._call('after_epoch')
 
@@ -201,9 +201,24 @@ def _validate(self,
     if split not in ('train', 'valid', 'test'): raise unknown('split', split, ['train', 'valid', 'test'])
     images = getattr(self.data, split)
     if images is None: raise ValueError("this data has no valid split: load it with valid=0.1, or validate('test')")
-    return {name: round(accuracy(*predict(m, images)), 3) for name, m in self.scheme.models_to_score().items()}
+    models, together = self.scheme.models_to_score(), self.scheme.together()
+    if together is None: return {name: round(accuracy(*predict(m, images)), 3) for name, m in models.items()}
+    z, y = predict(together, images)
+    return {name: round(accuracy(z[:, i], y), 3) for i, name in enumerate(models)}
 
 Learner.validate = _validate
+
+# %% ../nbs/51_learner.ipynb #columns
+def _columns(self, split, scores, choose=False):
+    "The student's score, and where several models are scored each of them; `choose`: these scores say who is the student."
+    name = self.scheme.choose(scores if choose else None)
+    return {f'{split}_acc': scores[name]} | ({f'{n}_acc': v for n, v in scores.items()} if len(scores) > 1 else {})
+
+def _who(self):
+    "The student's name, where there are several."
+    return {'student': self.scheme.choose()} if len(self.scheme.students) > 1 else {}
+
+Learner.students = property(lambda self: self.scheme.students, doc='All bare modules that learn.')
 
 # %% ../nbs/51_learner.ipynb #fit
 def _fit(self,
@@ -237,7 +252,8 @@ Learner._call, Learner._wrap, Learner._say = _call, _wrap, _say
 
 # %% ../nbs/51_learner.ipynb #weights
 def _rest(scheme):
-    "What a scheme holds beside the student, such as adapters."
+    "What a scheme holds beside the student, such as adapters; of several students all."
+    if len(scheme.students) > 1: return scheme.state_dict()
     at = next(n for n, m in scheme.named_modules() if m is scheme.student) + '.'
     return {k: v for k, v in scheme.state_dict().items() if not k.startswith(at)}
 
@@ -253,7 +269,7 @@ def _save(self, row, score):
     "Write best.pt when this epoch is the best on valid, then the history, then last.pt."
     model = model_record(self.student)
     if self.best is None or row[score] > self.best[score]:
-        self.best = {k: row[k] for k in ('epoch', score)}
+        self.best = {k: row[k] for k in ('epoch', score)} | _who(self)
         if self.data.valid: save_state(self.run, 'best.pt', model)      # weights that test picked are not kept
     train = dict(rest=_rest(self.scheme), opt=self.opt.state_dict(), sched=self.sched.state_dict(), scaler=self.scaler.state_dict(),
                  epoch=self.epoch, best=self.best, history=self.history)
@@ -276,17 +292,20 @@ def _load(self):
 def _set(self, weights):
     "Set what is trained to these weights."
     if weights['rest'].keys() != _rest(self.scheme).keys(): raise ValueError(f'{self.run} holds other adapters than this scheme: start over with fresh=True')
-    self.student.load_state_dict(weights['state'])
     self.scheme.load_state_dict(weights['rest'], strict=False)
+    self.student.load_state_dict(weights['state'])                      # after the rest, which knows which of several it is
 
 Learner._load, Learner._set = _load, _set
 
 # %% ../nbs/51_learner.ipynb #config
 def _config(self):
     "What was asked for; two runs with the same answers are the same run."
-    return dict(student=describe_model(self.student), **self.scheme.describe(), data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
-                seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(self.student),
-                reduced=self.reduced, dtype=_dtype_name(self.dtype)))
+    first = self.scheme.students[0]
+    made, start = getattr(first, 'made', None), getattr(first, 'started_from', None)          # cut from its teacher, or fine-tuned: another beginning than fresh weights
+    begin = ({'made': made} if made else {}), ({'init': start['hash']} if start else {})
+    return dict(student=describe_model(first), **begin[0], **self.scheme.describe(), **begin[1], data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
+                seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(first),
+                reduced=self.reduced, dtype=_dtype_name(self.dtype)) | ({'init_from': start['weights']} if start else {}))
 
 Learner._config = _config
 
@@ -329,12 +348,13 @@ Learner._begin = _begin
 # %% ../nbs/51_learner.ipynb #finish
 def _finish(self):
     "Score last and best on test, and write result.json: the run is finished."
-    result = dict(last=dict(epoch=self.epochs, test_acc=max(self.validate('test').values())))
+    result = dict(last=dict(epoch=self.epochs, **_columns(self, 'test', self.validate('test')), **_who(self)))
     if self.data.valid is None: result['best_on_test'] = self.best
     else:
         last = self._weights()
-        self.student.load_state_dict(load_state(self.run, 'best.pt')['state'])
-        result['best'] = dict(self.best, test_acc=max(self.validate('test').values()))
+        best = self.scheme.models_to_score()[self.best.get('student', self.scheme.choose())]
+        best.load_state_dict(load_state(self.run, 'best.pt')['state'])
+        result['best'] = dict(self.best, test_acc=round(accuracy(*predict(best, self.data.test)), 3))
         self._set(last)
     self.result = result; self.run.save_json('result.json', result)
 

@@ -180,3 +180,4 @@ presets['kdpytorch'] = dict(
     kd='ce(.1)+kd(.9, T=4)', fitnet='fitnet(100, taps=2)', at='at(500)', nst='nst(25)', rkd='rkd(1, distance=25, angle=50)', sp='sp(3000)', ofd="ofd(1e-3, teacher_bn='batch')")
 presets['distillation'] = dict(
     kd='ce(.8)+kd(.2, T=16)', at="at(30, p=None, taps=[0, 1, 2, 3], reading='sum')", sp="sp(3000, taps=[0, 1, 2, 3], reading='sum')", ofd='ofd(1e-3, taps=[0, 1, 2, 3])')
+presets['reducenet'] = dict(kd='ce(.3)+kd(.07, T=5)')

@@ -33,11 +33,29 @@ class Scheme(nn.Module):
         "{name: the bare module that validation runs}: no teacher, no wrapper."
         return {'student': self.student}
     def param_groups(self, wd):
-        "What the optimiser trains."
-        return [dict(params=[p for p in self.parameters() if p.requires_grad], weight_decay=wd)]
+        "What the optimiser trains; what a module names in `no_decay` is not decayed."
+        return _groups(self, wd)
     def describe(self):
         "For config.json: all that makes this scheme what it is."
         return dict(scheme=type(self).__name__)
+
+# %% ../nbs/41_schemes.ipynb #groups
+def _groups(model, wd): # one group, or two where something is spared
+    spared = {id(getattr(m, name)) for m in model.modules() for name in getattr(m, 'no_decay', ())}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [dict(params=[p for p in trained if (id(p) in spared) == which], weight_decay=0 if which else wd) for which in (False, True)]
+    return groups if groups[1]['params'] else groups[:1]
+
+# %% ../nbs/41_schemes.ipynb #several
+def _together(self):
+    "One module that answers for all of `models_to_score` at once, (B, number of them, C), where that is cheaper; None: each by itself."
+
+def _choose(self, scores=None): # {name: accuracy} of a validation
+    "The name of the student in `models_to_score`; a validation may change it where several might be the one."
+    return next(iter(self.models_to_score()))
+
+Scheme.together, Scheme.choose = _together, _choose
+Scheme.students = property(lambda self: [self.student], doc='All that learn: here the one.')
 
 # %% ../nbs/41_schemes.ipynb #answer
 _for_student = 'build its first convolution for as many', 'build it for that size, or load the images at its own with size='

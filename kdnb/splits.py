@@ -34,7 +34,7 @@ def _as_labels(y, n, c):
 # %% ../nbs/000b_splits.ipynb #split
 class Split:
     "Images `x` (N, 3, H, H) uint8 and labels `y` (N,) on the device; iterating gives normalised batches, in order, not augmented."
-    left_out = 0
+    left_out, skipped = 0, {}                                  # skipped: {number: why} of files that could not be read
     def __init__(self, x, y, mean, std, bs, device):
         self._keep(x.permute(0, 2, 3, 1), device)
         self._set(y, x.shape[-1], mean, std, bs, device)

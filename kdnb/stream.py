@@ -6,7 +6,7 @@
 __all__ = ['StreamSplit', 'StreamTrainSplit']
 
 # %% ../nbs/000c_stream.ipynb #imports
-import os, warnings
+import os, signal, sys, warnings
 import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -19,12 +19,15 @@ def _decode(file):
     "The pixels of an image file, (3, H, W) uint8."
     with Image.open(file) as im:
         if im.mode.startswith('I;16'): im = Image.fromarray((np.asarray(im) // 257).astype(np.uint8))
+        if im.mode in ('I', 'F'): raise TypeError('32 bits a pixel, and nobody says which of them are white')
         return TF.pil_to_tensor(im.convert('RGB'))
 
 def _read_image(file):
     "An image file as (3, H, W) uint8, or an error that names it."
     try: return _decode(file)
-    except Exception as e: raise OSError(f'{file} cannot be read as an image ({type(e).__name__})') from e
+    except Exception as e:
+        why = type(e).__name__ if str(file) in str(e) else f'{type(e).__name__}: {e}'
+        raise OSError(f'{file} cannot be read as an image ({why})') from e
 
 # %% ../nbs/000c_stream.ipynb #fit-image
 def _fit(x, size, margin=False):
@@ -45,7 +48,7 @@ class _ImageFiles:
         few = object.__new__(_ImageFiles); few.root, few.names, few.y = self.root, self.names[at.numpy()], self.y[at]
         return few
 
-# %% ../nbs/000c_stream.ipynb #items
+# %% ../nbs/000c_stream.ipynb #item-image
 def _item_image(image):
     "One item's image as a (3, H, W) uint8 tensor."
     if isinstance(image, Image.Image): image = np.array(image.convert('RGB'))
@@ -54,20 +57,39 @@ def _item_image(image):
     if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] in (1, 3): return image.expand(3, -1, -1)
     return _as_images(image[None])[0]                          # says what is wrong with it
 
+# %% ../nbs/000c_stream.ipynb #items-class
 class _Items:
     "A torch Dataset of (image, class number)."
     parallel = False
     def __init__(self, items): self.items = items
     def __len__(self): return len(self.items)
     def path(self, i): return f'item {i} of {type(self.items).__name__}'
-    def read(self, i): image, label = self.items[i]; return _item_image(image), int(label)
+    def read(self, i):
+        image, label = self.items[i]
+        try: return _item_image(image), int(label)
+        except ValueError as e: raise TypeError(f'{self.path(i)} has the label {label!r}: give the integer number of its class') if isinstance(label, str) else e
     def pick(self, at): return _Items(torch.utils.data.Subset(self.items, at.tolist()))
 
-# %% ../nbs/000c_stream.ipynb #labels-of-fn
-def _labels_of(source):
-    "The labels of a source, read item by item where they are nowhere else."
-    known = getattr(source, 'y', getattr(getattr(source, 'items', None), 'targets', None))
-    return torch.as_tensor(known) if known is not None and len(known) == len(source) else torch.tensor([source.read(i)[1] for i in range(len(source))])
+# %% ../nbs/000c_stream.ipynb #labelled-fn
+def _known_labels(source):
+    "The labels that a source knows without being read, or None."
+    if hasattr(source, 'y'): return source.y
+    known, some = getattr(source.items, 'targets', None), range(0, len(source), max(1, len(source)//10))
+    return torch.as_tensor(known) if known is not None and len(known) == len(source) and all(source.read(i)[1] == known[i] for i in some) else None
+
+# %% ../nbs/000c_stream.ipynb #labelled
+def _labelled(source, strict):
+    "A source and its labels; items that had to be read for them and could not be are left out."
+    y, bad = [], {}
+    try: known = _known_labels(source)
+    except OSError: known = None
+    if known is not None: return source, known
+    for i in range(len(source)):
+        try: y.append(source.read(i)[1])
+        except OSError as e: bad[i] = str(e)
+    if not bad: return source, torch.tensor(y)
+    _tell_bad(bad, len(source), strict)
+    return source.pick(torch.tensor([i for i in range(len(source)) if i not in bad])), torch.tensor(y)
 
 # %% ../nbs/000c_stream.ipynb #reader
 class _Reader(Dataset):
@@ -96,6 +118,18 @@ def _get_batch(self, wanted):
 
 _Reader.__getitems__ = _get_batch
 
+# %% ../nbs/000c_stream.ipynb #loader
+def _as_it_is(batch): return batch
+def _deaf(worker): signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _loader(reader, order, workers, **how):
+    "A DataLoader over the batches that an order names."
+    return DataLoader(reader, batch_sampler=order, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=_deaf, generator=torch.Generator(),
+                      multiprocessing_context='fork' if workers and sys.platform == 'linux' else None, **how)
+
+# %% ../nbs/000c_stream.ipynb #cores
+def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
 # %% ../nbs/000c_stream.ipynb #stream-split
 class StreamSplit(Split):
     "A `Split` whose images are read by worker processes, batch by batch."
@@ -103,16 +137,15 @@ class StreamSplit(Split):
     def __init__(self, source, y, size, mean, std, bs, device, how='fit', workers=2, strict=False):
         self.source, self.how, self.workers, self.strict, self.skipped = source, how, workers, strict, {}
         self._set(y, size, mean, std, bs, device)
+    @property
+    def x(self): "Not held."; raise RuntimeError('these images are not held: ask for some with .images(at), iterate, or load with stream=False')
     def _load(self, how, order, keep=False):
-        return DataLoader(_Reader(self.source, self.size, how), batch_sampler=order, num_workers=self.workers, collate_fn=_as_it_is, pin_memory=self.y.is_cuda,
-                          persistent_workers=keep and self.workers > 0, generator=torch.Generator())         # of its own: torch's global one is not touched
+        return _loader(_Reader(self.source, self.size, how), order, self.workers, pin_memory=self.y.is_cuda, persistent_workers=keep and self.workers > 0)
     def images(self, at): "Some images, (n, 3, H, H) uint8; `at` is a tensor of indices."; return torch.stack([_Reader(self.source, self.size, self.how).one(i)[0] for i in at.tolist()])
     def in_order(self): "Batches in order, not augmented."; return ((self.normalise(x), y) for x, y, _ in self._arriving(self._load(self.how, _Order(torch.arange(len(self)), self.bs))) if len(y))
     __iter__ = in_order
 
 # %% ../nbs/000c_stream.ipynb #order
-def _as_it_is(batch): return batch
-
 class _Order:
     "What the workers are to read: batches of (image number, seed)."
     def __init__(self, image, bs, seed=None): self.set(image, bs, image if seed is None else seed)
@@ -172,17 +205,17 @@ StreamTrainSplit._ask, StreamTrainSplit.epoch = _ask, _stream_epoch
 
 # %% ../nbs/000c_stream.ipynb #read-all
 def _read_all(source, size, how, strict, workers=None):
-    "All images of a source that can be read, (N, 3, size, size), and their labels."
+    "All images of a source that can be read, (N, 3, size, size), their labels, and {number: why} of the others."
     n, at, bad = len(source), 0, {}
     x, y = torch.empty(n, 3, size, size, dtype=torch.uint8), torch.zeros(n, dtype=torch.long)
-    several = 0 if n < 1000 or not source.parallel else min(8, os.cpu_count() or 1) if workers is None else workers
-    for batch in DataLoader(_Reader(source, size, how), batch_sampler=_Order(torch.arange(n), 100), num_workers=several, collate_fn=_as_it_is, generator=torch.Generator()):
+    several = 0 if n < 1000 or not source.parallel else min(8, _cores()) if workers is None else workers
+    for batch in _loader(_Reader(source, size, how), _Order(torch.arange(n), 100), several):
         if isinstance(batch, Exception): raise batch
         end = at + len(batch[1])
         x[at:end], y[at:end], at = batch[0], batch[1], end
         bad.update(batch[3])
     if bad: _tell_bad(bad, n, strict)
-    return x[:at], y[:at]
+    return x[:at], y[:at], bad
 
 # %% ../nbs/000c_stream.ipynb #tell-bad
 def _tell_bad(bad, n, strict):

@@ -56,11 +56,35 @@ sweep_presets['kd-grid'] = dict(
     methods={f'kd{soft}-T{T}': f'ce({hard})+kd({soft}, T={T})' for hard, soft in ((.2, .8), (.4, .6), (.6, .4), (.8, .2)) for T in (2, 4, 8, 16)},
     pairs=[('wrn_28_4', 'wrn_16_2')], published=[])
 
+# %% ../nbs/70a_sweeps.ipynb #jointrd
+sweep_presets['jointrd'] = dict(
+    title='JointRD: plain nets of 18, 34 and 50 layers on CIFAR-100', data='cifar100', recipe='jointrd', weights=None,
+    methods={'jointrd': 'jointrd(fade_to=.5, ramp=60, weight=1e-3)', 'released': 'jointrd(weight=1e-3, as_released=True)', 'kd': 'kd'},
+    pairs=[(f'resnet{n}', f'plainnet{n}') for n in (18, 34, 50)], published=[])
+
+sweep_presets['jointrd-imagenet'] = dict(
+    title='JointRD: plain nets of 18, 34 and 50 layers on ImageNet', data='imagenet', recipe='jointrd_imagenet', weights=None,
+    methods={'jointrd': 'jointrd(fade_to=5e-3, ramp=.5, weight=1e-4)', 'released': 'jointrd(weight=1e-4, as_released=True)'},
+    pairs=[(f'torchvision/resnet{n}', f'plainnet{n}_imagenet') for n in (18, 34, 50)], published=[])
+
 # %% ../nbs/70a_sweeps.ipynb #imagenet
 sweep_presets['imagenet'] = dict(
     title='ImageNet: ResNet-34 -> ResNet-18, ResNet-50 -> MobileNetV2', data='imagenet', recipe='imagenet', weights=None, methods={'kd': 'kd', 'at': 'at', 'ofd': 'ofd(1e-4, teacher_bn="batch")'},
     pairs=[('torchvision/resnet34', 'torchvision/resnet18'), ('torchvision/resnet50', 'torchvision/mobilenet_v2')],
     published=[dict(source='torchdistill', rule='not said', note='its own runs, by its own recipes', scores=dict(kd=(71.37, None), at=(70.90, None)))])
+
+# %% ../nbs/70a_sweeps.ipynb #reducenet
+sweep_presets['reducenet'] = dict(
+    title='ReduceNet: five teachers cut to their students, with four controls', data='cifar10', recipe='reducenet', weights='reducenet', methods={'kd': 'kd'}, cut=True,
+    pairs=[(f'reducenet{n}', f'resnet{n}') for n in ('20', '20w2', '20w4', '56', '56w2')],
+    published=[dict(source='ReduceNet', rule='last epoch', note='no image held out, no control; the student after 200 + 200 epochs',
+                    scores={'teacher': (91.97, 93.27, 93.74, 92.84, 94.11), 'shrunk, kd': (92.72, 94.40, 95.08, 93.79, 95.27)})])
+
+# %% ../nbs/70a_sweeps.ipynb #cheapconv
+sweep_presets['cheapconv'] = dict(
+    title='OD-cheap-convolution: ResNet-56 of shifts, depthwise and group convolutions, four that teach each other', data='cifar10', recipe='cheapconv', weights=None,
+    methods={'online': 'online(students=4, T=4)', 'mutual': "online(students=4, T=1, weight=1, teacher='peers')"},
+    pairs=[(None, f'cheapnet56_{kind}') for kind in ('shift', 'dw', 'group2', 'group4', 'group8', 'group16')], published=[])
 
 # %% ../nbs/70a_sweeps.ipynb #pick-preset
 def _pick(preset):
@@ -89,14 +113,26 @@ def _run_name(setting, *who):
     return re.sub(r'[^\w.]+', '-', '-'.join([*dict.fromkeys(said), *map(str, who)])).strip('-')
 
 # %% ../nbs/70a_sweeps.ipynb #words
-def _words(p, setting, student, seed, teacher=None, method=None): # the method's short name
+def _words(p, setting, student, seed, teacher=None, method=None, cut=None): # the method's short name; the teacher that is cut to make the student
     "One run: the words of its command."
-    words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair), '--student', student]
+    words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair)]
+    words += ['--shrink', _run_name(setting, cut, 0)] if cut else ['--student', student]
     if student in p.get('lr', {}): words += ['--lr', str(p['lr'][student])]
-    if not teacher: return [*words, '--seed', str(seed), '--run', _run_name(setting, student, seed)]
-    words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0), '--method', p['methods'][method]]
-    if p['weights']: words += ['--weights', p['weights']]
-    return [*words, '--seed', str(seed), '--run', _run_name(setting, student, 'by', teacher, method, seed)]
+    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0)]
+    if method: words += ['--method', p['methods'][method]]
+    if teacher and p['weights']: words += ['--weights', p['weights']]
+    who = [student, *(['from', cut] if cut else []), *(['by', teacher] if teacher else []), *filter(None, [method]), seed]
+    return [*words, '--seed', str(seed), '--run', _run_name(setting, *who)]
+
+# %% ../nbs/70a_sweeps.ipynb #of-a-seed
+def _of_a_seed(p, setting, twice, seed):
+    "The students of a seed: alone, taught, and the controls where a preset has them."
+    for _, s in p['pairs']: yield _words(p, setting, s, seed)
+    for t, s in p['pairs']: yield from (_words(p, setting, s, seed, t, m) for m in p['methods'])
+    for t, s in p['pairs'] if p.get('cut') else ():
+        yield _words(p, twice, s, seed)
+        yield _words(p, setting, s, seed, cut=t)
+        yield from (_words(p, setting, s, seed, t, m, t) for m in p['methods'])
 
 # %% ../nbs/70a_sweeps.ipynb #sweep-commands
 def sweep_commands(
@@ -108,12 +144,13 @@ def sweep_commands(
     valid=None,   # images held out
     size=None,    # pixels of a side
     augment=None, # 'none' for none
+    methods=None, # other methods than the preset's, a list of what `parse_method` reads
 )->list:          # of lists of words: a command and its arguments
     "The commands of a preset, in an order in which each finds its teacher."
-    p, setting = _pick(preset), dict(epochs=epochs, n_train=n_train, valid=valid, size=size, augment=augment)
+    p = _pick(preset) | ({} if methods is None else dict(methods={m: m for m in methods if parse_method(m)}, weights=None)) | ({} if data is None else dict(data=str(data)))
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
-        if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v}')
-    setting = _setting(p if data is None else p | dict(data=str(data)), setting)
-    todo = [(t, 0) for t, _ in p['pairs'] if '/' not in t]
-    for seed in range(seeds): todo += [(s, seed) for _, s in p['pairs']] + [(s, seed, t, m) for t, s in p['pairs'] for m in p['methods']]
-    return [_words(p, setting, *run) for run in dict.fromkeys(todo)]
+        if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
+    setting, twice = (_setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment)) for e in (epochs, 2*(epochs or recipes[p['recipe']]['epochs'])))
+    commands = [_words(p, setting, t, 0) for t, _ in p['pairs'] if t and '/' not in t]
+    for seed in range(seeds): commands += _of_a_seed(p, setting, twice, seed)
+    return list({words[-1]: words for words in commands}.values())

@@ -191,7 +191,7 @@ def _bn(trace, node, depth): # the module name of the deepest BatchNorm behind a
 
 # %% ../nbs/20_taps.ipynb #row
 def _tap(trace, stage, group, shapes, depth):
-    acts = [n for n in group if _is_act(trace, n)]
+    acts = [n for n in group[max((i for i,n in enumerate(group) if 'add' in trace.kind(n)), default=0):] if _is_act(trace, n)]
     post = acts[-1] if acts else group[-1]
     last = acts[-1] if acts else _last_in_a_branch(trace, post, shapes, depth)
     pre = last and _source(trace, last.all_input_nodes[0])

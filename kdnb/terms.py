@@ -193,12 +193,12 @@ def _literal(node):
     except ValueError: raise ValueError(f'{ast.unparse(node)!r} is not a number, a string or a list') from None
 
 # %% ../nbs/40_terms.ipynb #read-call
-def _read_call(node):
+def _read_call(node, among=None):
     "The syntax tree of `kd` or `kd(T=4)` -> its class and the options that are given."
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name): raise ValueError(f'{ast.unparse(node)!r} is not a method, such as kd or kd(T=4)')
-    make = {k.replace('_', ''): m for k, m in known_methods.items()}.get(call.func.id.lower().replace('_', ''))
-    if make is None: raise unknown('method', call.func.id, known_methods)
+    make = {k.replace('_', ''): m for k, m in (among or known_methods).items()}.get(call.func.id.lower().replace('_', ''))
+    if make is None: raise unknown('method', call.func.id, among or known_methods)
     known = list(inspect.signature(make).parameters)
     for k in call.keywords:
         if k.arg not in known: raise ValueError(f"{call.func.id} has no option {k.arg!r}: it has {', '.join(known)}")
@@ -215,11 +215,11 @@ def _complete(terms):
     return Method([CE(.1 if len(terms) == 1 and isinstance(terms[0], KD) else 1.), *terms])
 
 # %% ../nbs/40_terms.ipynb #parse-calls
-def _calls(method):
-    "'kd(T=4)+at' -> the class and the options of each summand."
+def _calls(method, among=None):
+    "'kd(T=4)+at' -> the class and the options of each summand, looked up `among` these (None: the known methods)."
     try: tree = ast.parse(method.strip(), mode='eval').body
     except SyntaxError: raise ValueError(f"{method!r} is not a method, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'") from None
-    return [_read_call(n) for n in _summands(tree)]
+    return [_read_call(n, among) for n in _summands(tree)]
 
 # %% ../nbs/40_terms.ipynb #preset
 def _preset(calls, weights):

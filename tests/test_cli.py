@@ -1,5 +1,5 @@
 "The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the same numbers as in Python."
-import json, os, re, shlex, signal, subprocess, sys, time, warnings
+import json, os, re, shlex, signal, subprocess, sys, time
 from importlib.metadata import entry_points
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -13,7 +13,9 @@ from kdnb.measure import accuracy, predict
 from kdnb.models.resnet import resnet
 from kdnb.models.zoo import load_model, save_model, weights_hash
 from kdnb.runs import Run, read_history
+from kdnb.joint import parse_scheme
 from kdnb.methods import parse_method
+from kdnb.online import parse_online
 from kdnb.schemes import Distill
 from kdnb.sweeps import sweep_commands, sweep_presets
 
@@ -306,14 +308,17 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     assert kdnb_sweep(words) == 0 and content(here) == before
     lines = capsys.readouterr().out.splitlines()
     typed = [shlex.split(l) for l in lines if not l.startswith('#')]
-    assert f'# {len(typed)} runs, {2*len(typed)} epochs in all' in lines and len({w[-1] for w in typed}) == len(typed)
+    twice = sum('-epochs4-' in w[-1] for w in typed)                                          # a control
+    assert twice == 2*len(sweep_presets[preset]['pairs'])*sweep_presets[preset].get('cut', False)
+    assert f'# {len(typed)} runs, {2*(len(typed) + twice)} epochs in all' in lines and len({w[-1] for w in typed}) == len(typed)
     assert sorted(typed) == sorted(_commands_of(_parser('kdnb_sweep', '', '', _sweeps).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = _train_parser().parse_args(rest)
-        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and parse_method(a.method or 'ce', a.weights)
-        assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (p['data'], p['recipe'], 2, 500, 0, '/some/where', 'cuda:1')
-        assert not a.teacher or '/' in a.teacher or a.teacher in runs                         # who teaches was trained above
+        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (parse_online(a.method) or parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
+        assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (p['data'], p['recipe'], 4 if '-epochs4-' in a.run else 2, 500, 0, '/some/where', 'cuda:1')
+        assert all(not r or '/' in r or r in runs for r in (a.teacher, a.shrink))             # who teaches was trained above
+        assert bool(a.student) != bool(a.shrink)
         runs.add(a.run)
     assert {w[w.index('--seed')+1] for w in typed} == {'0', '1'} and p['recipe'] in recipes
 
@@ -339,6 +344,33 @@ def test_a_sweep_run_again_loads_and_goes_on(here, capsys, monkeypatch):
     assert Run(runs[1][:-1] + '1').json('config.json')['seed'] == 1 and Run(runs[2][:-1] + '1').json('config.json')['teacher'] == Run(runs[2]).json('config.json')['teacher']
     assert re.search(r'^kd .* 2 +1$', out, re.M)
 
+def test_reducenet_and_its_controls(here, capsys, monkeypatch):
+    monkeypatch.setitem(sweep_presets, 'cut', TINY | dict(pairs=[('reducenet8', 'resnet8')], weights='reducenet', cut=True, published=[]))
+    assert kdnb_sweep(['cut', *NUMBERS]) == 0
+    out = capsys.readouterr().out
+    runs = [w[-1] for w in sweep_commands('cut', epochs=1, n_train=100, size=8)]
+    assert [r.removeprefix('digits-crd-').replace('-n-train100-size8', '') for r in runs] == [f'epochs{e}-{w}-0' for e, w in (
+        (1, 'reducenet8'), (1, 'resnet8'), (1, 'resnet8-by-reducenet8-kd'), (2, 'resnet8'), (1, 'resnet8-from-reducenet8'), (1, 'resnet8-from-reducenet8-by-reducenet8-kd'))]
+    kd = 'CE(0.3) + KD(0.07, T=5)'
+    for line in ('alone', kd, 'shrunk, alone', f'shrunk, {kd}'): assert re.search(rf'^{re.escape(line)} .* 1 . +1$', out, re.M), line
+    configs = [Run(r).json('config.json') for r in runs]
+    assert [c.get('made') for c in configs] == [None]*4 + ['shrunk']*2 and len({c['about']['params'] for c in configs}) == 2
+    assert configs[4]['about']['init'] == configs[5]['about']['init'] != configs[1]['about']['init'] == configs[2]['about']['init']
+    assert kdnb_sweep(['cut', *NUMBERS, '--method', 'at', '--method', 'kd(T=2)+sp', '--dry-run']) == 0
+    out = capsys.readouterr().out
+    assert out.count('--shrink') == 3 and out.count('--method at') == 2 and '--weights' not in out and 'from-reducenet8-by-reducenet8-kd-T-2-sp-0' in out
+    assert kdnb_sweep(['cut', *NUMBERS, '--method', 'att']) == 1 and 'did you mean at' in capsys.readouterr().err
+
+def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
+    assert kdnb_train([*SMALL[:-4], '--data', 'digits', '--epochs', '1', '--device', 'cpu', '--student', 'reducenet8', '--valid', '50', '--run', 'grown']) == 0
+    rest = [w for w in SMALL if w not in ('--student', 'resnet8')]
+    assert kdnb_train([*rest, '--data', 'digits', '--shrink', 'grown', '--run', 'trimmed']) == 1
+    assert 'the teacher was trained with n_valid=50' in capsys.readouterr().err and not (here/'runs'/'trimmed').exists()
+    assert kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--refit', '--run', 'trimmed']) == 0
+    assert Run('trimmed').json('config.json')['made'] == 'refitted' and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out
+    assert kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1 and 'made is refitted there, shrunk here' in capsys.readouterr().err
+    assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
+
 def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, capsys, monkeypatch):
     monkeypatch.setitem(sweep_presets, 'torn', TINY | dict(pairs=[('resnet13', 'resnet8'), ('resnet20', 'resnet8')], methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}))
     assert kdnb_sweep(['torn', *NUMBERS, '--data', 'mine.npz', '--root', '.']) == 1
@@ -349,6 +381,13 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     assert 'no ResNet has depth 13' in err and err.count(f'skipped, as there is no teacher {name}-resnet13-0') == 2 and 'there is no stage 9' in err
     assert all(Run(f'{name}-{w}-0').read('result.json') for w in ('resnet20', 'resnet8', 'resnet8-by-resnet20-kd')) and 'minus alone' in out
     assert 'published' not in out                                                             # for other images than these
+
+def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
+    monkeypatch.setitem(sweep_presets, 'apart', TINY | dict(pairs=[(None, 'resnet8')], weights=None, methods={'online': 'online(students=2)'}, published=[]))
+    assert kdnb_sweep(['apart', *NUMBERS]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r'^online ', out, re.M | re.I) and 'minus alone' in out and 'no real pairs' not in out
+    assert Run('digits-crd-epochs1-n-train100-size8-resnet8-online-0').json('config.json')['scheme'] == 'Online'
 
 def test_ctrl_c_stops_a_sweep(here, capsys, monkeypatch):
     def stop(a): raise KeyboardInterrupt
@@ -388,10 +427,9 @@ def test_a_run_on_files_is_scored_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
     asked = ['--data', str(tmp_path/'photos'), '--size', '16', '--bs', '8', '--student', 'resnet8', '--epochs', '1', '--device', 'cpu', '--amp', 'off']
     for name, more in dict(held=[], streamed=['--stream', '--workers', '1'], windows=['--augment', 'resized_crop'], cut=['--valid', '4']).items():
-        with pytest.warns(UserWarning, match='cannot be read'): assert kdnb_train([*asked, *more, '--run', name]) == 0
-        recorded = capsys.readouterr().out
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            assert kdnb_test([name, '--data', str(tmp_path/'photos'), '--device', 'cpu']) == 0
+        assert kdnb_train([*asked, *more, '--run', name]) == 0
+        told = capsys.readouterr().err
+        assert '0.png cannot be read as an image' in told and '--strict refuses them' in told and 'UserWarning' not in told
+        assert kdnb_test([name, '--data', str(tmp_path/'photos'), '--device', 'cpu']) == 0
         assert 'recorded' in capsys.readouterr().out
     assert kdnb_train([*asked, '--strict', '--run', 'strict']) == 1 and '0.png cannot be read as an image' in capsys.readouterr().err

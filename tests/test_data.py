@@ -1,5 +1,5 @@
 "What the data notebook cannot show: torchvision's own transforms as the judge, a fake CIFAR on disk, and the same stream on a GPU."
-import hashlib, pickle, shutil, tarfile
+import hashlib, pickle, shutil, subprocess, sys, tarfile
 import numpy as np, pytest, torch
 from PIL import Image
 from torchvision import datasets
@@ -313,3 +313,81 @@ def test_imagenets_archives_are_torchvisions_business(tmp_path, monkeypatch):
 def test_imagenets_archives_that_are_damaged(tmp_path):
     (tmp_path/'imagenet').mkdir(); (tmp_path/'imagenet'/'ILSVRC2012_devkit_t12.tar.gz').write_bytes(b'cut short')
     with pytest.raises((OSError, RuntimeError), match='ILSVRC2012_devkit_t12.tar.gz'): load_data('imagenet', root=tmp_path)
+
+# --- what users' folders and Datasets look like
+
+def test_folders_that_are_called_like_splits(tmp_path):
+    for names in (('Train', 'Test'), ('training', 'testing')):
+        parts(tmp_path/names[0], names)
+        with pytest.raises(ValueError, match='is called like a split: name splits train, test'): load_data(tmp_path/names[0], size=32)
+    parts(tmp_path/'own', ('train', 'validation', 'test'))
+    assert len(load_data(tmp_path/'own', size=32, bs=8, device='cpu').valid) == 24
+
+def test_copies_that_jupyter_and_macs_leave_are_no_images(tmp_path):
+    photos(tmp_path, 20)
+    (tmp_path/'a'/'.ipynb_checkpoints').mkdir(); (tmp_path/'__pycache__').mkdir()
+    for f in ('.ipynb_checkpoints/000-checkpoint.jpg', '._000.jpg'): shutil.copy(tmp_path/'a'/'000.jpg', tmp_path/'a'/f)
+    data = load_data(tmp_path, size=32, bs=4, device='cpu')
+    assert data.classes == ['a', 'b'] and sum(data._asked) == 20
+
+def test_own_valid_images_are_not_dropped_silently(tmp_path):
+    parts(tmp_path, ('train', 'valid', 'test'))
+    with pytest.warns(UserWarning, match='own 24 valid images are not used, as valid=0 asks for others'): load_data(tmp_path, size=32, bs=8, valid=0, device='cpu')
+
+def test_labels_with_a_gap(tmp_path):
+    x = np.zeros((4, 8, 8, 3), np.uint8)
+    for y in ([1, 2, 3, 4], [0, 1, 3, 3], [0, 10**10, 1, 2], [-1, 0, 1, 2]):
+        np.savez(tmp_path/'a.npz', x_train=x, y_train=y, x_test=x, y_test=y)
+        with pytest.raises(ValueError, match='number the classes 0, 1, 2'): load_data(tmp_path/'a.npz', bs=1, valid=0)
+
+def test_targets_are_believed_only_if_items_say_the_same():
+    class Items(torch.utils.data.Dataset):
+        targets = [i % 2 for i in range(30)]
+        def __len__(self): return 30
+        def __getitem__(self, i): return np.full((16, 16, 3), i*8, np.uint8), 2 - self.targets[i]       # as a target_transform does
+    data = Data(Items(), None, Items(), classes='abc', bs=8, device='cpu', stream=True)
+    assert data.train.y.tolist() == [2 - i % 2 for i in range(30)] and all(set(y.tolist()) <= {1, 2} for x, y in data.train)
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_an_item_that_cannot_be_read(stream):
+    class Items(torch.utils.data.Dataset):
+        def __len__(self): return 12
+        def __getitem__(self, i):
+            if i == 5: raise OSError('no such photograph')
+            return np.full((16, 16, 3), i*8, np.uint8), i % 3
+    with pytest.warns(UserWarning, match='1 of 12 images left out: no such photograph'): data = Data(Items(), None, Items(), classes='abc', bs=4, device='cpu', stream=stream)
+    assert sorted(torch.cat([y for x, y in data.train.in_order()]).tolist()) == sorted(i % 3 for i in range(12) if i != 5)
+
+def test_pixels_whose_white_nobody_knows(tmp_path):
+    photos(tmp_path, 20, size=8)
+    Image.fromarray(np.full((8, 8), 70000, np.int32)).save(tmp_path/'a'/'deep.tif')
+    with pytest.warns(UserWarning, match='deep.tif cannot be read as an image .TypeError: 32 bits a pixel'): data = load_data(tmp_path, bs=4, device='cpu')
+    assert len(data.train.skipped) + len(data.test.skipped) + len(data.valid.skipped) == 1
+
+@pytest.mark.parametrize('wrong, says', [(dict(size=-1), 'size=-1'), (dict(size=4.), 'size=4.0'), (dict(workers='2'), "workers='2'"), (dict(workers=-1), 'workers=-1'), (dict(classes=2), 'such as range'), (dict(classes='aa'), "two classes are called 'a'")])
+def test_wrong_arguments_of_data(wrong, says):
+    pair = torch.zeros(8, 3, 8, 8, dtype=torch.uint8), [0, 1]*4
+    with pytest.raises((ValueError, TypeError), match=says): Data(pair, None, pair, **{'classes': 'ab', 'bs': 4, 'device': 'cpu', **wrong})
+
+def test_a_word_as_label():
+    class Items(torch.utils.data.Dataset):
+        def __len__(self): return 4
+        def __getitem__(self, i): return np.zeros((8, 8, 3), np.uint8), 'cat'
+    with pytest.raises(TypeError, match="item 0 of Items has the label 'cat': give the integer number"): Data(Items(), None, Items(), classes='ab', bs=2, device='cpu')
+
+def test_ctrl_c_at_the_whole_group(tmp_path):
+    "As a terminal or Jupyter sends it: to all processes at once. The workers do not listen, and the next epoch has new ones."
+    parts(tmp_path, size=40)
+    program = f'''if 1:
+        import os, signal
+        from kdnb.all import *
+        data = load_data({str(tmp_path)!r}, size=32, bs=4, device='cpu', stream=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for epoch in range(4):
+            try:
+                for k, _ in enumerate(data.train.epoch(0, epoch)):
+                    if k == 1: os.killpg(os.getpgrp(), signal.SIGINT)
+            except KeyboardInterrupt: print('interrupted', len(list(data.train.epoch(0, 9))))'''
+
+    out = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, start_new_session=True, timeout=120)
+    assert out.stdout.split('\n')[:-1] == ['interrupted 6']*4, out.stderr[-2000:]

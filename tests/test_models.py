@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdnb.models.mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
-from kdnb.models.surgery import TwoBranch, grow, reducenet, shrink
+from kdnb.models.surgery import TwoBranch, grow, reducenet, reestimate_bn, shrink
 from kdnb.models.vgg import vgg
 from kdnb.models.wide import wrn
 from kdnb.models.zoo import built_by, create_model, num_params
@@ -59,7 +59,7 @@ def test_a_wrong_argument_is_one_clear_sentence(build, args, says):
 COUNTED = [(wrn, (28, 4, 100), 5_872_180, 845.6), (wrn, (16, 2, 100), 703_284, 101.1), (wrn, (16, 4, 100), 2_772_020, 392.6), (wrn, (28, 2, 100), 1_479_220, 214.4),
            (wrn, (40, 2, 100), 2_255_156, 327.6), (wrn, (40, 1, 100), 569_780, None),
            (wrn, (28, 4, 100, False), 5_873_076, 845.6), (wrn, (16, 2, 100, False), 703_732, 101.1), (wrn, (16, 4, 100, False), 2_772_916, 392.6), (wrn, (40, 2, 100, False), 2_255_604, 327.6),
-           (plainnet, (18, 100), 11_220_132, None), (plainnet, (34, 100), 21_328_292, None), (plainnet, (50, 100), 23_688_356, None)]
+           (plainnet, (18, 100), 11_220_132, None), (plainnet, (34, 100), 21_328_292, None), (plainnet, (50, 100), 23_688_356, None), (plainnet, (20, 100), 278_324, None), (plainnet, (56, 100), 861_620, None), (plainnet, (20, 100, 'cifar', True), 279_668, None)]
 
 @pytest.mark.parametrize('build, args, params, macs', COUNTED, ids=lambda v: getattr(v, '__name__', None) or ('-'.join(map(str, v)) if isinstance(v, tuple) else None))
 def test_parameters_and_macs(build, args, params, macs):
@@ -68,7 +68,7 @@ def test_parameters_and_macs(build, args, params, macs):
     with torch.no_grad(), FlopCounterMode(display=False) as counter: model.eval()(torch.zeros(1, 3, 32, 32))
     assert macs is None or round(counter.get_total_flops()/2e6, 1) == macs
 
-@pytest.mark.parametrize('depth', [18, 34, 50])
+@pytest.mark.parametrize('depth', [18, 34, 50, 20])
 @pytest.mark.parametrize('stem', ['cifar', 'imagenet'])
 def test_a_plain_student_takes_the_teachers_weights(depth, stem):
     student, teacher = plainnet(depth, 7, stem), resnet(depth, 7, stem=stem)
@@ -89,7 +89,7 @@ def sequential(): # no class of its own: each 3x3 but the first
     def unit(ni, nf, stride): return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1), nn.BatchNorm2d(nf), nn.ReLU())
     return nn.Sequential(unit(3, 8, 1), unit(8, 8, 1), unit(8, 16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 7))
 
-def vgg(): # without its 120 million parameters at the end
+def vgg11(): # without its 120 million parameters at the end
     model = create_model('torchvision/vgg11_bn', 7)
     model.avgpool, model.classifier = nn.Identity(), nn.Linear(512, 7)
     return model
@@ -113,7 +113,7 @@ class Net(nn.Module): # blocks are attributes, two levels down
         for m in self.body.values(): x = m(x)
         return self.fc(x.mean((2, 3)))
 
-NETS = {'resnet(20)': (lambda: resnet(20, 7), 9), 'resnet(50)': (lambda: resnet(50, 7), 16), 'sequential': (sequential, 2), 'net': (Net, 2), 'vgg': (vgg, 7), **{
+NETS = {'resnet(20)': (lambda: resnet(20, 7), 9), 'resnet(50)': (lambda: resnet(50, 7), 16), 'sequential': (sequential, 2), 'net': (Net, 2), 'vgg': (vgg11, 7), **{
     n: (lambda n=n: create_model(f'torchvision/{n}', 7), k) for n, k in
     [('resnet18', 8), ('resnet50', 16), ('resnext50_32x4d', 16), ('mobilenet_v2', 17), ('mobilenet_v3_small', 3), ('densenet121', 58), ('shufflenet_v2_x0_5', 16)]}}
 
@@ -137,7 +137,7 @@ def test_grown_trained_and_cut(name, form):
     opt.step()
     assert same(plain.state_dict(), before)                      # and nothing is shared with the model that was given
     cut = shrink(pickle.loads(pickle.dumps(copy.deepcopy(grown))))
-    assert repr(cut) == repr(plain) and vars(cut).keys() == vars(plain).keys()
+    assert repr(cut) == repr(plain) and vars(cut).keys() - {'made'} == vars(plain).keys()
     plain.load_state_dict(cut.state_dict(), strict=True)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad(): assert plain.eval()(x).equal(cut.eval()(x))
@@ -163,6 +163,45 @@ def test_a_convolution_in_two_places_is_grown_in_both():
     assert grown[1] is grown[3] and isinstance(grown[1], TwoBranch)
     cut = shrink(grown)
     assert cut[1] is cut[3] and same(cut.state_dict(), net.state_dict())
+    assert (again := shrink(grown, refit=[torch.randn(4, 3, 8, 8)]))[1] is again[3]
+
+@pytest.mark.parametrize('by', ['no ReLU', 'a ReLU that lets all pass'])
+@pytest.mark.parametrize('kind', [dict(), dict(groups=3), dict(groups=12), dict(groups=12, stride=2, bias=False), dict(groups=3, dilation=(2, 1), padding=(2, 1)), dict(padding_mode='reflect')])
+def test_a_branch_that_is_linear_is_refitted_without_loss(kind, by):
+    net = nn.Sequential(nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, **dict(padding=1) | kind), nn.BatchNorm2d(12))
+    grown, x = grow(net), torch.randn(20, 3, 9, 9)
+    b, n = grown[1].branch, 12//kind.get('groups', 1)
+    with torch.no_grad(): b.conv2.weight.mul_(torch.block_diag(*[torch.ones(n, n)]*(12//n))[..., None, None])      # the branch's 1x1 mixes groups, which no convolution of groups can
+    if by == 'no ReLU': b.act1 = nn.Identity()
+    else: nn.init.constant_(b.bn1.bias, 100.)
+    cut = shrink(reestimate_bn(grown, [x]), refit=[x])
+    with torch.no_grad(): y, z, plain = (m.eval()[:2](x) for m in (grown, cut, shrink(grown)))
+    def off(a): d = a - y; return (d - d.mean((0, 2, 3), keepdim=True)).norm() / y.norm()                            # a constant is the batch norm's business
+    assert off(z) < .005 < .1 < off(plain)
+    if cut[1].bias is not None: assert (z - y).norm() < .005*y.norm()
+    torch.testing.assert_close(cut(x), grown(x), atol=.03, rtol=.03)
+
+@pytest.mark.parametrize('name', ['sequential', 'net', 'mobilenet_v3_small', 'shufflenet_v2_x0_5'])
+def test_any_net_is_refitted_and_its_teacher_left_as_it_was(name):
+    grown = grow(NETS[name][0]())
+    next(m for m in grown.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    xs, before, modes = [torch.randn(4, 3, 32, 32) for _ in range(2)], copy.deepcopy(grown.state_dict()), [m.training for m in grown.modules()]
+    cut = shrink(grown, refit=xs)
+    assert same(grown.state_dict(), before) and modes == [m.training for m in grown.modules()] and not any(m._forward_hooks or m._forward_pre_hooks for n in (grown, cut) for m in n.modules())
+    plain = shrink(grown)
+    assert repr(cut) == repr(plain) and [m.training for m in cut.modules()] == [m.training for m in plain.modules()] and (cut.made, plain.made) == ('refitted', 'shrunk')
+    moved = {n for n, p in cut.named_parameters() if not p.equal(plain.get_parameter(n))}
+    assert moved >= {f'{n}.weight' for n in grown_at(grown)} and moved <= {f'{n}.{k}' for n in grown_at(grown) for k in ('weight', 'bias')}
+    assert all(v.isfinite().all() for v in cut.state_dict().values()) and cut.eval()(xs[0]).isfinite().all()
+
+def test_a_net_without_batch_norms_and_with_dead_inputs_is_refitted():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4*25, 3))
+    nn.init.constant_(net[0].bias, -100.)                        # nothing but zeros from here on
+    assert shrink(grow(net), refit=[torch.randn(6, 3, 9, 9)])(torch.randn(2, 3, 9, 9)).isfinite().all()
+
+def test_a_student_of_a_student_is_not_called_cut_before_it_is():
+    cut = shrink(reducenet(8))
+    assert not hasattr(grow(cut), 'made') and not hasattr(shrink(grow(cut), inherit=False), 'made') and shrink(grow(cut)).made == 'shrunk'
 
 def test_a_convolution_with_a_forward_of_its_own_is_left_alone():
     class Padded(nn.Conv2d):

@@ -19,14 +19,16 @@ from .plain import plainnet
 from .mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from .vgg import vgg
 from .surgery import reducenet
+from .cheap import cheapnet
 
 # %% ../../nbs/13_models.zoo.ipynb #names
 _large = dict(stem='imagenet')
 _names = { # builder: its names, each with the arguments that are not in it as a number
     resnet: {'resnet{depth}': {}, 'resnet{depth}w{width}': {}, 'resnet{depth}x{width}': dict(stem_width=32), 'resnet{depth}_imagenet': _large, 'resnet{depth}w{width}_imagenet': _large},
     wrn: {'wrn_{depth}_{width}': {}, 'wideresnet_{depth}_{width}': dict(preact=False)},
-    plainnet: {'plainnet{depth}': {}, 'plainnet{depth}_imagenet': _large},
+    plainnet: {'plainnet{depth}': {}, 'plainnet{depth}_imagenet': _large, 'plainnet{depth}_dirac': dict(dirac=True), 'plainnet{depth}_dirac_imagenet': _large | dict(dirac=True)},
     reducenet: {f'{family}{{depth}}{rest}': {} for family in ('reducenet', 'reduce') for rest in ('', 'w{width}', 'e{expansion}', 'w{width}e{expansion}')},
+    cheapnet: {'cheapnet{depth}_shift': {}, 'cheapnet{depth}_dw': dict(kind='dw'), 'cheapnet{depth}_group{groups}': dict(kind='group')},
     shufflenetv1: {'shufflenetv1': {}, 'shufflev1': {}},
     shufflenetv2: {'shufflenetv2_{ratio}': {}, 'shufflev2': dict(ratio=1., preact=False)},
     mobilenetv2: {'mobilenetv2_{width}': {}, 'mobilenetv2': dict(width=.5)},
@@ -74,15 +76,15 @@ def _torchvision(name, num_classes):
     return model
 
 # %% ../../nbs/13_models.zoo.ipynb #timm
-def _import_timm(): # in a notebook without ipywidgets, something that timm imports complains of it, with a path
+def _import_timm(name): # in a notebook without ipywidgets, something that timm imports complains of it, with a path
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'IProgress not found')
-        import timm
+        try: import timm
+        except ImportError: raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
     return timm
 
 def _timm(name, num_classes):
-    try: timm = _import_timm()
-    except ImportError: raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
+    timm = _import_timm(name)
     if not timm.is_model(name): raise unknown('timm model', name, timm.list_models())
     model = timm.create_model(name, pretrained=False, num_classes=num_classes)
     model.call = {'builder': 'timm', 'name': name, 'num_classes': num_classes}
@@ -101,14 +103,14 @@ def _imported(name, num_classes):
     return model
 
 # %% ../../nbs/13_models.zoo.ipynb #list-models
-_listed = {'resnet': '8 14 20 32 44 56 110 8x4 32x4 18 34 50', 'wrn_': '16_1 16_2 16_4 28_2 28_4 40_1 40_2', 'wideresnet_': '16_2 16_4 28_4 40_2', 'plainnet': '18 34 50',
-           'reducenet': '20 20w2 20w4 56 56w2', 'shufflenet': 'v1 v2_0.5 v2_1.0 v2_1.5 v2_2.0', 'shufflev': '2', 'mobilenetv2_': '0.5', 'vgg': '8 11 13 16 19'}
+_listed = {'resnet': '8 14 20 32 44 56 110 8x4 32x4 18 34 50', 'wrn_': '16_1 16_2 16_4 28_2 28_4 40_1 40_2', 'wideresnet_': '16_2 16_4 28_4 40_2', 'plainnet': '20 56 18 34 50',
+           'reducenet': '20 20w2 20w4 56 56w2', 'cheapnet': '20_shift 20_dw 56_shift 56_dw 56_group2 56_group4 56_group8 56_group16', 'shufflenet': 'v1 v2_0.5 v2_1.0 v2_1.5 v2_2.0', 'shufflev': '2', 'mobilenetv2_': '0.5', 'vgg': '8 11 13 16 19'}
 
 def list_models(
     pattern:str='*', # as in a shell; 'torchvision/*' looks among torchvision's, 'timm/*' among timm's
 )->list:             # of names, for create_model
-    "The names of models: ours, or torchvision's."
-    if pattern.startswith('timm/'): names = [f'timm/{n}' for n in _import_timm().list_models()]
+    "The names of models: ours, torchvision's or timm's."
+    if pattern.startswith('timm/'): names = [f'timm/{n}' for n in _import_timm('...').list_models()]
     elif pattern.startswith('torchvision/'): names = [f'torchvision/{n}' for n in tvm.list_models(module=tvm)]
     else: names = [family + rest for family, rests in _listed.items() for rest in rests.split()]
     return [n for n in names if fnmatch(n, pattern)]
@@ -262,7 +264,7 @@ def _head(model): # its name; None: there is no such layer
 
 # %% ../../nbs/13_models.zoo.ipynb #take
 def _take(model, state, source):
-    head, own = _head(model), model.state_dict()
+    head, own, taken = _head(model), model.state_dict(), weights_hash(state)
     fresh, known = ({k: v for k, v in s.items() if k.rpartition('.')[0] == head} for s in (own, state))
     classes, wanted = ([len(v) for v in d.values() if v.dim()][:1] for d in (known, fresh))
     swap = classes != wanted and (not known or {k: v.shape[1:] for k, v in known.items()} == {k: v.shape[1:] for k, v in fresh.items()})
@@ -270,6 +272,7 @@ def _take(model, state, source):
     _check_state(model, state, source)
     if swap: print(f"{source}: all is taken over but {head}, which starts fresh ({classes[0] if classes else 'no'} classes in the weights, {wanted[0]} asked for)")
     model.load_state_dict(state)
+    model.started_from = dict(weights=str(source), hash=taken)
 
 # %% ../../nbs/13_models.zoo.ipynb #torchvision-weights
 def _torchvision_weights(name):
