@@ -35,7 +35,7 @@ test: export KDNB_RUNS = $(CURDIR)/.venv/test-runs
 test: sync ## All checks: notebooks and code agree, every notebook runs, and what no notebook can show (tests/).
 	@rm -rf .venv/test-runs
 	$(QUIET) $(BIN)/nbdev_test --timing --n_workers $(WORKERS)
-	$(QUIET) $(BIN)/python -m pytest -q tests
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) tests
 
 sync: setup ## Clean and export the notebooks; fails if that changed anything.
 	@$(SUMS) > .venv/before

@@ -288,7 +288,7 @@ def _torchvision_weights(name):
 
 # %% ../../nbs/13_models.zoo.ipynb #timm-weights
 def _timm_weights(name):
-    timm = _import_timm()
+    timm = _import_timm(name)
     if not timm.is_model_pretrained(name): raise ValueError(f"timm has no weights for {name!r}: timm.list_models(pretrained=True) has those that it has")
     try: return timm.create_model(name, pretrained=True).state_dict()
     except OSError as e:
