@@ -10,6 +10,8 @@ import re
 from .places import *
 from .terms import *
 from .methods import *
+from .joint import *
+from .online import *
 from .learner import *
 from .show import _aligned
 
