@@ -230,8 +230,9 @@ def _data_of(config, a):
     "The data of a run, loaded again; refused where it is not the same."
     d = config['data']
     stream = d.get('stream', False if 'resized' in str(d['augment']) else None)          # the other kind would cut other windows
-    data = load_data(a.data or d['name'], size=d['size'], bs=d['bs'], valid=None if d.get('valid') == 'own' else d['n_valid'], n_train=d['n_train'], root=a.root, device=a.device,
-                     augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'], stream=stream, workers=a.workers)
+    asked = dict(size=d['size'], bs=d['bs'], valid=None if d.get('valid') == 'own' else d['n_valid'], n_train=d['n_train'], augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'])
+    try: data = load_data(a.data or d['name'], root=a.root, device=a.device, stream=stream, workers=a.workers, **asked)
+    except (ValueError, OSError) as e: raise e if a.data else type(e)(f"{e} (the run learnt from {d['name']!r}: if that was a folder or an .npz, say where it is with --data)") from e
     if differ := differences(d, json.loads(json.dumps(data.describe()))): raise ValueError(f"this is not the data of the run: {'; '.join(differ)}")
     return data
 
@@ -280,7 +281,7 @@ def _run_all(commands):
         try:
             if missing := {a.teacher, a.shrink} & {*failed}: raise ValueError(f'skipped, as there is no teacher {missing.pop()}')
             _train(a)
-        except _mistakes as e: failed[a.run] = _sentence(e); print(failed[a.run])
+        except _mistakes as e: failed[a.run] = _sentence(e); print('skipped' if a.teacher in failed else failed[a.run])
     return failed
 
 # %% ../nbs/71_cli.ipynb #sweep-words

@@ -433,3 +433,12 @@ def test_a_run_on_files_is_scored_again(tmp_path, monkeypatch, capsys):
         assert kdnb_test([name, '--data', str(tmp_path/'photos'), '--device', 'cpu']) == 0
         assert 'recorded' in capsys.readouterr().out
     assert kdnb_train([*asked, '--strict', '--run', 'strict']) == 1 and '0.png cannot be read as an image' in capsys.readouterr().err
+
+def test_a_run_on_a_folder_says_how_to_find_it_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs')); monkeypatch.setenv('KDNB_DATA', str(tmp_path/'empty'))
+    for i in range(20):
+        f = tmp_path/'pets'/'ab'[i % 2]/f'{i}.png'
+        f.parent.mkdir(parents=True, exist_ok=True); Image.fromarray(np.full((8, 8, 3), i*10, np.uint8)).save(f)
+    assert kdnb_train(['--data', str(tmp_path/'pets'), '--bs', '4', '--student', 'resnet8', '--epochs', '1', '--device', 'cpu', '--run', 'r']) == 0
+    assert kdnb_test(['r', '--device', 'cpu']) == 1 and "the run learnt from 'pets': if that was a folder or an .npz, say where it is with --data" in capsys.readouterr().err
+    assert kdnb_test(['r', '--device', 'cpu', '--data', str(tmp_path/'pets')]) == 0
