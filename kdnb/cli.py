@@ -158,17 +158,18 @@ def _named_scheme(a, data, student, make, options):
 # %% ../nbs/71_cli.ipynb #online
 def _online(a, data, options):
     "Students of one name, from 'online(students=4)'."
-    if a.init: raise ValueError('students that teach each other must begin with different weights: leave --init out')
+    if a.init or a.shrink: raise ValueError('students that teach each other must begin with different weights: leave --init and --shrink out')
+    if type(n := options.pop('students')) is not int or n < 2: raise ValueError(f'online needs two students or more, not {n!r}: say online(students=4)')
     if a.teacher or a.weights: raise ValueError(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
-    students = [create_model(a.student, data.num_classes) for _ in range(options.pop('students'))]
-    return Online(students, size=data.size, **options)
+    return Online([create_model(a.student, data.num_classes) for _ in range(n)], size=data.size, **options)
 
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
-    if options := parse_online(a.method): return _online(a, data, options)
+    make, options = parse_scheme(a.method) or (None, None)
+    if make is Online: return _online(a, data, options)
     student = _student(a, data)
-    if named := parse_scheme(a.method): return _named_scheme(a, data, student, *named)
+    if make: return _named_scheme(a, data, student, make, options)
     method = parse_method(a.method or 'ce', a.weights)
     if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
     if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')

@@ -199,11 +199,12 @@ def parse_scheme(
     calls = _calls(method, known_methods | {name: _options_of(scheme) for name, scheme in known_schemes.items()})
     if len(calls) > 1: raise ValueError(f'{method!r}: a scheme stands alone, it cannot be added to a method')
     (make, options), = calls
-    return make.scheme, dict(options)
+    return make.scheme, make.counts | dict(options)
 
 def _options_of(scheme):
-    "What stands in for a scheme's class while words are read: the options, without the models."
+    "What stands in for a scheme's class while words are read: how many models it wants, and the options."
     def make(): pass
-    given = [p for n, p in inspect.signature(scheme).parameters.items() if n not in ('student', 'students', 'teacher', 'size')]
-    make.scheme, make.__signature__ = scheme, inspect.Signature(given)
+    make.scheme, make.counts = scheme, getattr(scheme, 'counts', {})
+    counts = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=k) for n, k in make.counts.items()]
+    make.__signature__ = inspect.Signature(counts + [p for n, p in inspect.signature(scheme).parameters.items() if p.default is not p.empty and n != 'size'])
     return make

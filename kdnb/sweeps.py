@@ -149,7 +149,7 @@ def sweep_commands(
     methods=None, # other methods than the preset's, a list of what `parse_method` reads
 )->list:          # of lists of words: a command and its arguments
     "The commands of a preset, in an order in which each finds its teacher."
-    p = _pick(preset) | ({} if methods is None else dict(methods={m: m for m in methods if parse_online(m) or parse_scheme(m) or parse_method(m)}, weights=None)) | ({} if data is None else dict(data=str(data)))
+    p = _pick(preset) | ({} if methods is None else dict(methods={m: m for m in methods if parse_scheme(m) or parse_method(m)}, weights=None)) | ({} if data is None else dict(data=str(data)))
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
         if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
     setting, twice = (_setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment)) for e in (epochs, 2*(epochs or recipes[p['recipe']]['epochs'])))

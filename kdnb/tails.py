@@ -8,6 +8,7 @@ __all__ = ['Tail', 'tail']
 # %% ../nbs/20a_tails.ipynb #imports
 import torch
 from torch import fx, nn
+from .taps import find_taps
 from .taps import _checked, _cuts, _find, _generate, _newest, _output, _path, _Trace
 
 # %% ../nbs/20a_tails.ipynb #reached

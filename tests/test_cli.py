@@ -15,7 +15,6 @@ from kdnb.models.zoo import load_model, save_model, weights_hash
 from kdnb.runs import Run, read_history
 from kdnb.joint import parse_scheme
 from kdnb.methods import parse_method
-from kdnb.online import parse_online
 from kdnb.schemes import Distill
 from kdnb.sweeps import sweep_commands, sweep_presets
 
@@ -315,7 +314,7 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = _train_parser().parse_args(rest)
-        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (parse_online(a.method) or parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
+        assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
         assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (p['data'], p['recipe'], 4 if '-epochs4-' in a.run else 2, 500, 0, '/some/where', 'cuda:1')
         assert all(not r or '/' in r or r in runs for r in (a.teacher, a.shrink))             # who teaches was trained above
         assert bool(a.student) != bool(a.shrink)

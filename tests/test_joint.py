@@ -20,16 +20,7 @@ from kdnb.taps import Tapped, _cuts, _in_eval, _path, _Trace, find_taps
 ROOT, RANKS = Path(__file__).resolve().parent.parent, 2
 KINDS = dict(frozen={}, together=dict(train_teacher=True), released=dict(as_released=True), labels=dict(weight=0))
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    monkeypatch.setattr(Learner, 'callbacks', [])
-    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
-    n = torch.get_num_threads(); torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-@pytest.fixture(scope='module')
-def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')      # five steps an epoch
+pytestmark = pytest.mark.usefixtures('quiet')
 
 def joint(kind='frozen', init=0, student=8, **options):
     with seeded(5): teacher = resnet(8)
@@ -181,3 +172,6 @@ def test_fused_says_the_same_under_the_same_names(name):
     assert type(fused) is type(model) and [r.post for r in find_taps(fused)] == [r.post for r in find_taps(model)]
 
 if __name__ == '__main__': child(sys.argv[1], int(sys.argv[2]))
+
+def test_a_place_is_a_name():
+    with pytest.raises(TypeError, match=r"a place is a name, such as 'stages.2.0.act2' \(find_taps shows them\), not 1"): tail(resnet(8), 1)

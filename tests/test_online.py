@@ -14,16 +14,7 @@ from kdnb.online import Online
 from kdnb.runs import Run, load_state, read_history
 from kdnb.schemes import Distill
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    monkeypatch.setattr(Learner, 'callbacks', [])
-    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
-    n = torch.get_num_threads(); torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
-
-@pytest.fixture(scope='module')
-def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')
+pytestmark = pytest.mark.usefixtures('quiet')
 
 def some(m, seed=0, unequal=False):
     with seeded(seed): return [cheapnet(8, 'dw') if unequal and j == 1 else resnet(8, width=1 + (unequal and j == 2)) for j in range(m)]
@@ -158,7 +149,7 @@ def test_fine_tuning_is_neither_test_nor_resume(tmp_path, capsys):
 
 @pytest.mark.parametrize('words,says', [
     (['--method', 'online(students=1)'], 'two students or more'), (['--method', 'online(t=4)'], "has no option 't'"), (['--method', 'online', '--teacher', 'x'], 'leave --teacher'),
-    (['--method', 'online', '--weights', 'crd'], 'leave --teacher and --weights out'), (['--method', 'online', '--init', 'x'], 'leave --init out'),
+    (['--method', 'online', '--weights', 'crd'], 'leave --teacher and --weights out'), (['--method', 'online', '--init', 'x'], 'leave --init and --shrink out'), (['--method', 'online', '--shrink', 'x'], 'say what the student is'),
     (['--method', 'online(T=0)'], 'a number above 0'), (['--method', "online(teacher='join')"], 'did you mean joint'), (['--init', 'nobody'], 'no run folder'),
     (['--init', 'torchvision'], "go with a name 'torchvision/...'")])
 def test_mistakes(capsys, words, says):

@@ -18,16 +18,7 @@ from kdnb.terms import CE, KD, Term
 OWN = ['best.pt', 'config.json', 'history.jsonl', 'last.pt', 'result.json']
 CPU = torch.device('cpu')
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    monkeypatch.setattr(Learner, 'callbacks', [])               # no bars
-    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
-    n = torch.get_num_threads(); torch.set_num_threads(1)       # many threads on a busy machine wait for each other
-    yield
-    torch.set_num_threads(n)
-
-@pytest.fixture(scope='module')
-def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')      # five steps an epoch
+pytestmark = pytest.mark.usefixtures('quiet')
 
 def student(seed=0):
     with seeded(seed): return resnet(8)
