@@ -26,6 +26,7 @@ from kdnb.losses.review import *
 from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
+from kdnb.frozen import *
 from kdnb.schemes import *
 from kdnb.joint import *
 from kdnb.online import *
