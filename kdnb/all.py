@@ -37,4 +37,5 @@ from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.jobs import *
 from kdnb.cards import *
