@@ -30,9 +30,11 @@ from kdnb.schemes import *
 from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
+from kdnb.memory import *
 from kdnb.learner import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.tables import *
 from kdnb.cards import *
