@@ -37,4 +37,6 @@ from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
 from kdnb.tables import *
+from kdnb.grids import *
+from kdnb.tradeoffs import *
 from kdnb.cards import *

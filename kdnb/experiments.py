@@ -226,8 +226,9 @@ def _line(name, runs, base): # base: {seed: accuracy}, or None
     last, best = _by_seed(runs, 'last'), _by_seed(runs, 'best' if 'best' in runs[0] else 'best_on_test')
     return dict(method=name, means=runs[0]['method'], made=runs[0]['config'].get('made'), last=mean_std(last.values()), best=mean_std(best.values()), difference=None if base is None else paired_difference(last, base),
                 n=len(last), seeds=list(last), epochs=runs[0]['epochs'], images=runs[0]['images'], seconds=mean(r['seconds'] for r in runs),
-                memory=_most([r['memory'] for r in runs if 'memory' in r]), device=', '.join(dict.fromkeys(r['device'] for r in runs)), runs=[r['run'] for r in runs])
+                memory=_most([r['memory'] for r in runs if 'memory' in r]), device=_each(runs, 'device'), date=_each(runs, 'date'), versions=', '.join(dict.fromkeys(f'{k} {v}' for r in runs for k, v in r['versions'].items())), runs=[r['run'] for r in runs])
 
+def _each(rows, k): return ', '.join(dict.fromkeys(str(r[k]) for r in rows if r[k]))
 def _most(memories): return max(memories, key=lambda m: m['bytes'], default=None)
 
 def _floor(name, last): # {seed: accuracy}
@@ -262,7 +263,6 @@ def _block(rows, groups, base):
     base = None if base is None else _base(groups, base)
     last = None if base is None else _by_seed(groups[base], 'last')
     lines = sorted((_line(n, g, None if n == base else last) for n, g in groups.items()), key=lambda l: -l['last'][0])
-    def each(k): return ', '.join(dict.fromkeys(str(r[k]) for r in rows if r[k]))
     torch = ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
     taught = next((r for r in rows if r['teacher']), {})
     teacher = f" · teacher {taught['taught_by']} ({taught['teacher_model']})" if 'taught_by' in taught else f" · teacher {taught['teacher']}" if taught else ''
@@ -272,8 +272,8 @@ def _block(rows, groups, base):
     if max(pairs, default=0) > 1: notes.append(f"minus {base}: mean of the differences by seed, with a 95 % t-interval" + (' (n = 2: 12.7 standard errors to either side)' if 2 in pairs else ''))
     if any(l['memory'] and l['memory']['of'] == 'process' for l in lines): notes.append('memory ≤: the largest that the process was, with all that it did before; a bound')
     of = {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=taught.get('taught_by', taught.get('teacher')), teacher_model=taught.get('teacher_model'))
-    return dict(head=head, of=of, reduced=each('reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
-                notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [each('device'), each('dtype'), f'torch {torch}', each('date')]))])
+    return dict(head=head, of=of, reduced=_each(rows, 'reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
+                notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [_each(rows, 'device'), _each(rows, 'dtype'), f'torch {torch}', _each(rows, 'date')]))])
 
 # %% ../nbs/70_experiments.ipynb #cells
 def _mean_std(v): return f'{v[0]:.2f}' + ('' if v[1] is None else f' ± {v[1]:.2f}')

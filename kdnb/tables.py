@@ -24,7 +24,7 @@ def _record(i, b, l): # the i-th block, its line
     best = dict(zip(('best_on_valid', 'best_on_valid_std', 'best_on_test', 'best_on_test_std'), _numbers(l['best']) + ['', ''] if on_valid else ['', ''] + _numbers(l['best'])))
     return dict(block=i, **b['of'], method=l['method'], **dict(zip(('last', 'last_std'), _numbers(l['last']))), **best, compared_with=b['base'] or '',
                 **dict(zip(('difference', 'low_95', 'high_95', 'pairs'), _numbers(d.get(k) for k in ('mean', 'low', 'high', 'n')))), n=l['n'], seeds=' '.join(map(str, l['seeds'])),
-                seconds=round(l['seconds'], 1), memory_bytes=m.get('bytes', ''), memory_of=m.get('of', ''), device=l['device'], reduced=b['reduced'], runs=' '.join(l['runs']))
+                seconds=round(l['seconds'], 1), memory_bytes=m.get('bytes', ''), memory_of=m.get('of', ''), device=l['device'], versions=l['versions'], date=l['date'], reduced=b['reduced'], runs=' '.join(l['runs']))
 
 # %% ../nbs/70b_tables.ipynb #csv
 def _csv(self)->str:
