@@ -257,22 +257,28 @@ def _base(groups, base):
     if len(hits) > 1: raise ValueError(f"{len(hits)} methods are called {base!r}: say base={' or '.join(map(repr, hits))}")
     return hits[0] if hits else None
 
+# %% ../nbs/70_experiments.ipynb #shared
+def _shared(rows):
+    "What all lines of a block share."
+    taught = next((r for r in rows if r['teacher']), {})
+    return {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=taught.get('taught_by', taught.get('teacher')), teacher_model=taught.get('teacher_model'))
+
+def _head(of):
+    teacher = f" · teacher {of['teacher']}" + f" ({of['teacher_model']})"*bool(of['teacher_model']) if of['teacher'] else ''
+    return f"{of['student']} on {of['data']}, {of['n_train']:,} training images · recipe {of['recipe']} · {of['epochs']} epochs, {of['images']:,} images seen{teacher}"
+
 # %% ../nbs/70_experiments.ipynb #block
 def _block(rows, groups, base):
     "A block of a table: its lines, and what is said above and below them."
     base = None if base is None else _base(groups, base)
     last = None if base is None else _by_seed(groups[base], 'last')
     lines = sorted((_line(n, g, None if n == base else last) for n, g in groups.items()), key=lambda l: -l['last'][0])
-    torch = ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
-    taught = next((r for r in rows if r['teacher']), {})
-    teacher = f" · teacher {taught['taught_by']} ({taught['teacher_model']})" if 'taught_by' in taught else f" · teacher {taught['teacher']}" if taught else ''
-    head = f"{rows[0]['student']} on {rows[0]['data']}, {rows[0]['n_train']:,} training images · recipe {rows[0]['recipe']} · {rows[0]['epochs']} epochs, {rows[0]['images']:,} images seen{teacher}"
+    of, torch = _shared(rows), ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
     notes = [_floor(base, last)] if base else []
     pairs = {l['difference']['n'] for l in lines if l['difference']}
     if max(pairs, default=0) > 1: notes.append(f"minus {base}: mean of the differences by seed, with a 95 % t-interval" + (' (n = 2: 12.7 standard errors to either side)' if 2 in pairs else ''))
     if any(l['memory'] and l['memory']['of'] == 'process' for l in lines): notes.append('memory ≤: the largest that the process was, with all that it did before; a bound')
-    of = {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=taught.get('taught_by', taught.get('teacher')), teacher_model=taught.get('teacher_model'))
-    return dict(head=head, of=of, reduced=_each(rows, 'reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
+    return dict(head=_head(of), of=of, reduced=_each(rows, 'reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
                 notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [_each(rows, 'device'), _each(rows, 'dtype'), f'torch {torch}', _each(rows, 'date')]))])
 
 # %% ../nbs/70_experiments.ipynb #cells

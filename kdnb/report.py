@@ -136,6 +136,7 @@ def _again(table, folders):
             parts.append(f"<h4>{html.escape(l['method'])}</h4>" + (''.join(_of_run(folders[r]) for r in new) or _says(f"{', '.join(l['runs'])}: as above")))
     return ''.join(parts)
 
+# %% ../nbs/75_report.ipynb #of-run
 def _of_run(run):
     "A run: the command, and what is folded away."
     config = run.json('config.json'); about = config['about']

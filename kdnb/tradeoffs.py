@@ -115,4 +115,4 @@ def _tradeoff_note(who, points, why, against):
     short = list(filter(None, reduced))
     return '\n'.join([*([f'latency measured on {device_name(device)}, {datetime.date.today()}: median of repeated forward passes'] if against == 'latency' else []),
                       *(['without a name: methods below the best of their model'] if len(_labelled(points)) < len(points) else []),
-                      *(f'left out: {k} ({v})' for k, v in why.items()), *(short if len(short) < 3 else [f'REDUCED, all or some: {len(short)} budgets'])])
+                      *(f'left out: {k} ({v})' for k, v in why.items()), *([f'{n} more left out, as `.notes()` of the results says'] if (n := len(getattr(who, 'left_out', ()))) else []), *(short if len(short) < 3 else [f'REDUCED, all or some: {len(short)} budgets'])])

@@ -80,7 +80,7 @@ def test_an_other_method_has_no_published_number(runs):
 # --- memory
 
 def test_memory_is_noted_once_and_never_compared(tmp_path):
-    run = Run(f'{tmp_path}/r'); run.save_json('config.json', dict(seed=0, about={}))
+    run = Run(tmp_path); run.save_json('config.json', dict(seed=0, about={}))
     note_memory(run)
     m = run.json('config.json')['about']['memory']
     assert m['of'] == 'process' and 2**24 < m['bytes'] <= run_memory()['bytes'] and run.json('config.json')['seed'] == 0
@@ -99,8 +99,10 @@ def numbers(fig):
 def note(fig): return ' '.join(' '.join(t.get_text() for t in fig.texts).split())
 
 def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
-    for i, (w, T, last) in enumerate([(.8, 16, 33.), (.2, 2, 31.), (.8, 2, 35.5), (.2, 4, 0.)]): cell(runs/f'c{i}', w, T, last)      # 0 % is a number
-    assert numbers(show_grid(load_results())) == {('0.2', '2'): '31.0', ('0.2', '4'): '0.0', ('0.2', '16'): 'no run', ('0.8', '2'): '35.5', ('0.8', '4'): 'no run', ('0.8', '16'): '33.0'}
+    for i, (w, T, last) in enumerate([(.8, 16, 33.), (.2, 2, 31.), (.8, 2, 35.5), (.2, 4, 1.)]): cell(runs/f'c{i}', w, T, last)
+    assert numbers(show_grid(load_results())) == {('0.2', '2'): '31.0', ('0.2', '4'): '1.0', ('0.2', '16'): 'no run', ('0.8', '2'): '35.5', ('0.8', '4'): 'no run', ('0.8', '16'): '33.0'}
+    cell(runs/'c9', .8, 4, 0.)                                                                                                    # no best below it: damaged, and said so
+    assert numbers(show_grid(load_results()))['0.8', '4'] == 'no run' and 'left out, 1 damaged: c9' in note(show_grid(load_results()))
     assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
     assert 'noise floor: unknown with one seed' in note(show_grid(load_results())) and 'n = 1' in note(show_grid(load_results())) and 'no run of' in note(show_grid(load_results()))
 
