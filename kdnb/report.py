@@ -27,12 +27,13 @@ from .cli import _command, _data_of, _parser
 def _gather(runs):
     "The rows, and {name: run}."
     results, found = Results(), _find(runs)
+    if any(run.path is None for run in found): raise ValueError("a run in memory has no folder that a page could name: train with Learner(..., run='name')")
     for run in found: _take(results, run)
     if not results: raise ValueError('; '.join(['there is no finished run to report on', *results.notes()]))
     _name_teachers(results, found)
     names = [r['run'] for r in results]
     if twice := {n for n in names if names.count(n) > 1}: raise ValueError(f"two runs are called {min(twice)!r}: report on one folder at a time")
-    return results, {r.path.name: r for r in found if r.path}
+    return results, {run.path.name: run for run in found}
 
 # %% ../nbs/75_report.ipynb #image
 def _image(fig, alt):
