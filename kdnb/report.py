@@ -86,6 +86,7 @@ def _tradeoffs(results):
     parts = []
     for name in dict.fromkeys(r['data'] for r in results):
         mine = Results([r for r in results if r['data'] == name])
+        if len(models := {r['student'] for r in mine}) == 1: parts.append(_says(f'{name}: all runs are of {models.pop()}, at one cost.')); continue
         try: parts += [f'<h3>{html.escape(name)}</h3>', *(_image(show_tradeoff(mine, k), f'accuracy against {k}') for k in ('latency', 'parameters'))]
         except (ValueError, RuntimeError) as e: parts.append(_says(f'{name}: {e}.'))
     return ''.join(parts)
@@ -129,7 +130,7 @@ def _pictures(table, results, folders, n, options):
 # %% ../nbs/75_report.ipynb #again
 def _again(table, folders):
     "Each run of each line: its command and its configuration."
-    parts, told = [], set()
+    parts, told = [_says('The command that made each run, and its whole configuration. Wherever a run was made, its configuration does it again, where a shell has words for it: kdnb_train --config RUN/config.json, or a file that this text was saved in.')], set()
     for b in table.blocks:
         parts.append(f"<h3>{html.escape(b['head'])}</h3>")
         for l in b['lines']:
@@ -157,7 +158,7 @@ th { border-bottom: 1px solid #888 }  td:first-child, th:first-child { text-alig
 img { max-width: 100%; background: #fff; border-radius: 4px; display: block; margin: .5rem 0 }
 pre { font-size: .8rem; background: #8881; padding: .5rem; overflow-x: auto; white-space: pre-wrap }
 .mark { border-left: 4px solid #c60; padding-left: .8rem }
-@media print { body { max-width: none; font-size: 10pt } details::details-content { content-visibility: visible } table, img, pre { break-inside: avoid } }
+@media print { body { max-width: none; font-size: 10pt } table, img { break-inside: avoid } }
 '''
 
 # %% ../nbs/75_report.ipynb #html
@@ -196,7 +197,7 @@ def report_page(
     say=None,      # a function that is told what is being made; None: nobody is
 )->str:            # HTML
     "A page on many runs: tables, curves, trade-offs, pictures of the best student, and how to repeat each row."
-    title, marks, parts = _parts(runs, pictures, SimpleNamespace(data=data, root=root, device=device, workers=None))
+    title, marks, parts = _parts(runs, pictures, SimpleNamespace(run=runs, data=data, root=root, device=device, workers=None))
     done = {}
     for name, make in parts.items():
         if say: say(f'{title}: {name}')

@@ -62,8 +62,9 @@ def _draw_points(ax, points, against):
         mine = [p for p in points if p['budget'] == budget]
         for p in mine: p['colour'] = f'C{i}'
         ax.errorbar([p[against] for p in mine], [p['accuracy'] for p in mine], [p['std'] or 0 for p in mine], fmt='os^Dvp*'[i % 7], color=f'C{i}', ms=4.5, lw=.8, alpha=.85, label=budget)
-    if max(p[against] for p in points) > 8*min(p[against] for p in points): ax.set_xscale('log')
     ax.margins(x=.2, y=.08)
+    if max(p[against] for p in points) > 8*min(p[against] for p in points): ax.set_xscale('log')
+    else: ax.set_xlim(left=0)                                        # or noise in the latency would look like a difference
 
 # %% ../nbs/70d_tradeoffs.ipynb #labelled
 def _labelled(points):

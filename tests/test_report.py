@@ -155,8 +155,8 @@ def test_a_page_is_one_file_that_fetches_nothing(runs, tmp_path, monkeypatch, ca
     assert kdnb_report(['--out', str(out)]) == 0
     said, err = capsys.readouterr(); text = out.read_text(encoding='utf-8'); page = check(text)
     assert err == '' and said.splitlines()[-1].startswith(str(out)) and 'open it in a browser' in said
-    assert page.tags.count('details') == 4 + 1 and page.tags.count('img') == 1 + 3 + 2            # configurations and losses; curves, each method's losses, trade-offs
-    for word in ('REDUCED: 4 of 4 runs', 'left out, 1 damaged: torn', 'minus alone', 'one seed', '20.00', '69.06', 'RepDistiller, last epoch', '&quot;optimiser&quot;', 'x.py --url'): assert word in text, word
+    assert page.tags.count('details') == 4 + 1 and page.tags.count('img') == 1 + 3                # configurations and losses; curves, each method's losses
+    for word in ('REDUCED: 4 of 4 runs', 'left out, 1 damaged: torn', 'minus alone', 'one seed', '20.00', '69.06', 'RepDistiller, last epoch', '&quot;optimiser&quot;', 'x.py --url', 'cifar100: all runs are of resnet20, at one cost.'): assert word in text, word
     assert f'No pictures: cifar100 is not in {tmp_path/"nothing"}: say where it is with --root.' in text                              # and the rest is there
     assert '<script>' not in text and '&lt;script&gt;' in text
     assert [p.name for p in tmp_path.glob('*.tmp')] == [] and not (tmp_path/'nothing').exists()
@@ -181,6 +181,8 @@ def test_a_page_of_real_runs_has_pictures_of_the_best(quiet, data, tmp_path):
     for f in ('best', 'last'): (Path(tmp_path)/'runs'/'kd-0'/f'{f}.pt').write_bytes(b'torn')
     assert 'No pictures: ' in (text := report_page(device='cpu')) and 'minus alone' in text
     assert str(ROOT) not in text
+    Learner(create_model('resnet14', 10), data, run='deep').fit(1)
+    assert report_page(pictures=0).count('alt="accuracy against') == 2                                              # two models: latency, parameters
 
 @pytest.mark.parametrize('words, said', [(['kd-7'], 'did you mean kd-0'), (['torn'], 'there is no finished run to report on; left out, 1 damaged: torn'), (['--pictures', '-1'], 'pictures must be a whole number'),
                                          (['--out', '{tmp}'], 'it is a folder'), (['--out', '{tmp}/no/r.html'], 'there is no folder'), (['kd-0', '{tmp}/other/kd-0'], "two runs are called 'kd-0'")])
