@@ -184,8 +184,9 @@ def _setting(row): # as text, to be compared
     return json.dumps({k: row['config'].get(k) for k in _settings}, sort_keys=True)
 
 def _teaching(row):
-    "All that makes a method what it is, but its seed and its teacher."
-    return _flat({k: v for k, v in row['config'].items() if k not in (*_settings, 'seed', 'teacher')} | dict(method=row['method']))
+    "All that makes a method what it is, but its seed and its teacher; 4.0 is 4."
+    flat = _flat({k: v for k, v in row['config'].items() if k not in (*_settings, 'seed', 'teacher')} | dict(method=row['method']))
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in flat.items()}
 
 def _blocks(rows):
     "Lists of rows that may be compared."

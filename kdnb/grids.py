@@ -18,7 +18,7 @@ from .experiments import _by_seed, _differing, _setting, _teaching, _typed
 # %% ../nbs/70c_grids.ipynb #settings-of
 def _settings_of(row): # {'kd.T': 4, ...}
     "What a run's method is set to, by names."
-    return {k.removeprefix('terms.'): v for k, v in _teaching(row).items() if k != 'method'}
+    return {k.removeprefix('terms.'): json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in _teaching(row).items() if k != 'method'}
 
 def _with_both(results, rows, cols):
     "The runs that have both settings."

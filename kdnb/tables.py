@@ -52,8 +52,9 @@ def _latex(self)->str:
     def block(b):
         head, *rows = _cells(b)
         caption = _latex_text('. '.join(filter(None, [b['head'], b['reduced']])))
-        return '\n'.join([r'\begin{table}', rf'\caption{{{caption}.}}', rf"\begin{{tabular}}{{l{'r'*(len(head) - 1)}}}", r'\toprule', line(head), r'\midrule', *map(line, rows),
-                          r'\bottomrule', r'\end{tabular}', '', rf"\footnotesize {_latex_text('; '.join(b['notes']))}.", r'\end{table}'])
+        first = r'p{.3\linewidth}' if max(len(r[0]) for r in rows) > 30 else 'l'                 # long names are broken into lines
+        return '\n'.join([r'\begin{table}', rf'\caption{{{caption}.}}', r'\footnotesize\setlength{\tabcolsep}{4pt}', rf"\begin{{tabular}}{{{first}{'r'*(len(head) - 1)}}}", r'\toprule', line(head), r'\midrule', *map(line, rows),
+                          r'\bottomrule', r'\end{tabular}', '', _latex_text('; '.join(b['notes'])) + '.', r'\end{table}'])
     return '\n\n'.join(['% needs \\usepackage{booktabs}', *map(block, self.blocks), *(f'% {n}' for n in self.results.notes())])
 
 Table.latex = _latex

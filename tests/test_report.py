@@ -47,7 +47,7 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
     assert body.count('{') == body.count('}') and body.count('$') % 2 == 0 and '#' not in body and not re.search(r'[±†–·≤→]', body)
     for env in ('table', 'tabular'): assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
     rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
-    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {re.search(r'\{(lr+)\}', tex)[1].count('r')}
+    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{(?:l|p\{[^}]*\})(r+)\}', tex)[1])}
     assert tex.splitlines()[-1] == "% left out, 1 damaged: torn (result.json of run 'torn' is damaged: mend it, or start over with fresh=True)"
     if shutil.which('pdflatex'):
         (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
@@ -114,6 +114,14 @@ def test_the_noise_is_pooled_over_the_cells_else_that_of_alone(runs):
     text, fig = note(show_grid(load_results())), show_grid(load_results())
     assert 'std of a seed 0.71, from the cells, degrees of freedom: 1' in text and 'two cells of n = 1 differ by up to 12.7 by chance' in text      # t 12.706 x 0.7071 x sqrt(2)
     assert numbers(fig)['0.8', '2'] == '35.5\nn = 2' and [t.get_text() for t in fig.axes[1].texts] == ['alone 21.0']
+
+def test_any_two_settings_span_a_grid(runs):
+    "Places too, which are lists; and 4 and 4.0 are one value."
+    for i, (place, T) in enumerate([('layer1', 4), ('layer2', 4.), ('layer2', 8)]):
+        folder(runs/f'c{i}', 30.+i, 0, KD | dict(terms=dict(at=dict(name='at', weight=1., T=T, pairs=[[place, place]])), method=f'AT{i}'))
+    folder(runs/'c9', 34., 1, KD | dict(terms=dict(at=dict(name='at', weight=1, T=4, pairs=[['layer2', 'layer2']])), method='AT1'))
+    assert numbers(show_grid(load_results(), 'at.pairs', 'at.T')) == {('[["layer1", "layer1"]]', '4'): '30.0\nn = 1', ('[["layer2", "layer2"]]', '4'): '32.5\nn = 2',
+                                                                     ('[["layer1", "layer1"]]', '8'): 'no run', ('[["layer2", "layer2"]]', '8'): '32.0\nn = 1'}
 
 def test_a_grid_refuses_what_has_no_place_in_it(runs):
     cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .2, 2, 31., amp='off')
