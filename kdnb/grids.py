@@ -108,25 +108,34 @@ def _draw_scale(fig, ax, scale, levels): # levels: {name: accuracy}
 def _grid_note(results, inside, cells, levels, rows, cols):
     "The lines below a grid: seeds, noise, what goes along, what is not in it, REDUCED."
     r, ns = inside[0], {len(c) for c in cells.values()}
-    along = [k for k in _settings_of(r) if k not in (rows, cols) and len({json.dumps(_settings_of(q).get(k)) for q in inside}) > 1]
+    shown = [q for q in inside if (_settings_of(q)[rows], _settings_of(q)[cols]) in cells]
+    along = [k for k in _settings_of(r) if k not in (rows, cols) and len({json.dumps(_settings_of(q).get(k)) for q in shown}) > 1]
     out = dict.fromkeys(_typed(q) for q in results if _setting(q) == _setting(r) and q not in inside and _typed(q) not in levels)
     return [f"{r['student']} on {r['data']}, {r['n_train']:,} training images, {r['epochs']} epochs; last, % of test" + f', n = {min(ns)}'*(len(ns) == 1), _said_noise(cells, levels.get('alone', {})),
             *([f"with them changes {', '.join(along)}"] if along else []), *([f'no run of {" and of ".join({"alone", "kd"} - {*levels})}'] if len(levels) < 2 else []),
-            *([f"not in it: {', '.join(out)}"] if out else []), *getattr(results, 'notes', list)(), *dict.fromkeys(q['reduced'] for q in inside if q['reduced'])]
+            *([f"not in it: {', '.join(out)}"] if out else []), *getattr(results, 'notes', list)(), *dict.fromkeys(q['reduced'] for q in shown if q['reduced'])]
 
 # %% ../nbs/70c_grids.ipynb #draw-grid
 def _draw_grid(numbers, marks, rows, cols, note): # marks: {name: accuracy}; note: lines
     "The figure: heat map, colour bar, note."
     ys, xs = _ordered(y for y, _ in numbers), _ordered(x for _, x in numbers)
     seen = [v for v, _ in numbers.values()] + list(marks.values())
-    scale, wide, high = plt.Normalize(min(seen), max(max(seen), min(seen) + 1e-6)), max(4.8, 2.6 + .75*len(xs)), .6 + .5*len(ys)
+    scale, left, high = plt.Normalize(min(seen), max(max(seen), min(seen) + 1e-6)), .55 + .075*max(len(_brief(y)) for y in ys), .6 + .5*len(ys)
+    wide = max(4.8, left + 1.8 + .75*len(xs))
     lines = [l for text in note for l in textwrap.wrap(text, int(wide*17))]
     fig = plt.figure(figsize=(wide, high + .4 + .14*len(lines)), dpi=80); top = 1 - .25/fig.get_figheight(); tall = (high-.35)/fig.get_figheight()
-    ax, bar = fig.add_axes([.8/wide, top - tall, (wide - 2.4)/wide, tall]), fig.add_axes([1 - 1.1/wide, top - tall, .14/wide, tall])
+    ax, bar = fig.add_axes([left/wide, top - tall, (wide - left - 1.6)/wide, tall]), fig.add_axes([1 - 1.1/wide, top - tall, .14/wide, tall])
     _draw_cells(ax, numbers, ys, xs, scale); _draw_scale(fig, bar, scale, marks)
     ax.set_xlabel(cols, fontsize=9); ax.set_ylabel(rows, fontsize=9)
     _say(fig, .1, high + .35, '\n'.join(lines), fontsize=7, linespacing=1.35)
     plt.close(fig); return fig
+
+# %% ../nbs/70c_grids.ipynb #of-the-grid
+def _of_the_grid(cells):
+    "The cells without that of plain KD, where nothing else is in its row or its column."
+    def alone(at): return not any(o != at and o[0] == at[0] for o in cells) or not any(o != at and o[1] == at[1] for o in cells)
+    rest = {at: runs for at, runs in cells.items() if not (_typed(runs[0]) == 'kd' and alone(at))}
+    return rest or cells
 
 # %% ../nbs/70c_grids.ipynb #show-grid
 def show_grid(
@@ -136,7 +145,7 @@ def show_grid(
 ):                   # a figure
     "Mean accuracy (last) by two settings of a method, with the noise floor below it."
     inside = _with_both(results, rows, cols)
-    cells = {at: _by_seed(runs, 'last') for at, runs in _cells(inside, rows, cols).items()}
+    cells = {at: _by_seed(runs, 'last') for at, runs in _of_the_grid(_cells(inside, rows, cols)).items()}
     levels = _levels(results, inside)
     numbers, marks = {at: (mean(c.values()), len(c)) for at, c in cells.items()}, {k: mean(v.values()) for k, v in levels.items()}
     return _draw_grid(numbers, marks, rows, cols, _grid_note(results, inside, cells, levels, rows, cols))

@@ -123,6 +123,12 @@ def test_any_two_settings_span_a_grid(runs):
     assert numbers(show_grid(load_results(), 'at.pairs', 'at.T')) == {('[["layer1", "layer1"]]', '4'): '30.0\nn = 1', ('[["layer2", "layer2"]]', '4'): '32.5\nn = 2',
                                                                      ('[["layer1", "layer1"]]', '8'): 'no run', ('[["layer2", "layer2"]]', '8'): '32.0\nn = 1'}
 
+def test_plain_kd_beside_a_grid_is_a_mark_and_no_row(runs):
+    for i, (w, T) in enumerate([(.2, 2), (.2, 4), (.8, 2), (.8, 4)]): cell(runs/f'c{i}', w, T, 30.+i)
+    folder(runs/'kd', 40., 0, KD | dict(teacher='t'*12)); folder(runs/'a', 20.)
+    fig = show_grid(load_results())
+    assert numbers(fig) == {('0.2', '2'): '30.0', ('0.2', '4'): '31.0', ('0.8', '2'): '32.0', ('0.8', '4'): '33.0'} and {t.get_text() for t in fig.axes[1].texts} == {'alone 20.0', 'kd 40.0'}
+
 def test_a_grid_refuses_what_has_no_place_in_it(runs):
     cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .2, 2, 31., amp='off')
     with pytest.raises(ValueError, match='do not belong in one grid, they differ in amp'): show_grid(load_results())
