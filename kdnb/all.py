@@ -26,12 +26,14 @@ from kdnb.losses.review import *
 from kdnb.losses.relation import *
 from kdnb.terms import *
 from kdnb.methods import *
+from kdnb.frozen import *
 from kdnb.schemes import *
 from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
 from kdnb.memory import *
 from kdnb.learner import *
+from kdnb.together import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
@@ -39,4 +41,5 @@ from kdnb.sweeps import *
 from kdnb.tables import *
 from kdnb.grids import *
 from kdnb.tradeoffs import *
+from kdnb.jobs import *
 from kdnb.cards import *

@@ -24,7 +24,8 @@ from .learner import *
 from .callbacks import *
 from .experiments import *
 from .sweeps import *
-from .schemes import _as_model, _check_seen, _trained_on
+from .frozen import _as_model, _trained_on
+from .schemes import _check_seen
 
 # %% ../nbs/71_cli.ipynb #number
 def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count
