@@ -144,8 +144,8 @@ def _of_run(run):
     config = run.json('config.json'); about = config['about']
     command = about.get('command', 'not kept')
     made = _says('made in a notebook') if command == 'notebook' else f'<pre>{html.escape(command)}</pre>'
-    where = ', '.join(f'{k} {about[k]}' for k in ('date', 'device', 'kdnb', 'torch', 'torchvision', 'python') if k in about)
-    return f'<p><b>{html.escape(run.path.name)}</b>: seed {config["seed"]}, {html.escape(where)}</p>{made}' + _folded(f'config.json of {run.path.name}', f'<pre>{html.escape(json.dumps(config, indent=1))}</pre>')
+    where = ', '.join([f"seed {config['seed']}"] + [f'{k} {about[k]}' for k in ('date', 'device', 'kdnb', 'torch', 'torchvision', 'python') if k in about])
+    return f'<p><b>{html.escape(run.path.name)}</b>: {html.escape(where)}</p>{made}' + _folded(f'config.json of {run.path.name}', f'<pre>{html.escape(json.dumps(config, indent=1))}</pre>')
 
 # %% ../nbs/75_report.ipynb #style
 _style = '''
