@@ -102,7 +102,7 @@ def show_tradeoff(
     if not points: raise ValueError('; '.join(['there is nothing to show', *(f'{k} is left out: {v}' for k, v in why.items())]))
     fig, ax = plt.subplots(figsize=(6.4, 3.8), dpi=72, layout='constrained')
     _draw_points(ax, points, against); _draw_labels(ax, points, against)
-    ax.set_xlabel(axes[against], fontsize=9); ax.set_ylabel('accuracy on test (last), %', fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8)
+    ax.set_xlabel(axes[against], fontsize=9); ax.set_ylabel(f"accuracy on {who[0]['data'] if isinstance(who, list) else 'test'} (last), %", fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8)
     if any(p['budget'] for p in points): fig.legend(*ax.get_legend_handles_labels(), fontsize=7, loc='outside upper left', ncols=2)
     fig.supxlabel(_tradeoff_note(who, points, why, against), fontsize=7, x=.02, ha='left')
     plt.close(fig); return fig
