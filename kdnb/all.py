@@ -33,6 +33,8 @@ from kdnb.runs import *
 from kdnb.learner import *
 from kdnb.callbacks import *
 from kdnb.show import *
+from kdnb.boards import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.repeat import *
 from kdnb.cards import *
