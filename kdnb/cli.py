@@ -52,7 +52,7 @@ _what = {
 _who = {
     '--student': dict(metavar='MODEL', help='name of the model that learns, such as resnet20, wrn_16_2, torchvision/resnet18 or package.module:function; default resnet20'),
     '--teacher': dict(metavar='RUN', help='run (name or folder) of the model that teaches, or a pretrained one such as torchvision/resnet34; without it the student learns from the labels alone'),
-    '--method':  dict(metavar='WORDS', help="what is handed over, such as kd, at, 'kd(T=16)+sp' or 'ce(.5)+kd(.5)', or a scheme: 'jointrd(fade_to=.5)', or 'online(students=4)', which needs no teacher; default kd"),
+    '--method':  dict(metavar='WORDS', help=f"what is handed over: {', '.join(presets['crd'])}; with options and in sums, such as 'kd(T=16)+sp' or 'ce(.5)+kd(.5)'; or a scheme: 'jointrd(fade_to=.5)', or 'online(students=4)', which needs no teacher; default kd"),
     '--weights': dict(metavar='SYSTEM', help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
     '--teacher-model': dict(metavar='MODEL', help='how the teacher is built, if its run does not say (package.module:function)'),
     '--init':    dict(metavar='RUN', help='run, model file, torchvision or timm: the weights to begin with, for fine-tuning; default new ones'),

@@ -35,6 +35,7 @@ def _read_config(path):
     if not isinstance(config, dict) or 'about' not in config: raise ValueError(f'{path} is not of a kdnb run: give the config.json of one')
     if odd := [k for k in config if k not in _known]: raise unknown(f'key in {path}', odd[0], sorted(_known))
     if none := [k for k in _needed if k not in config]: raise OSError(f'{path} has no {none[0]!r}: copy it anew from its run')
+    if any(type(config[k]) is not int for k in ('epochs', 'seed')): raise OSError(f'{path} is damaged (epochs and seed are whole numbers): copy it anew from its run')
     return config
 
 # %% ../nbs/70e_repeat.ipynb #name
