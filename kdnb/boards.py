@@ -6,8 +6,8 @@
 __all__ = ['board_scalars', 'TensorBoard']
 
 # %% ../nbs/60a_boards.ipynb #imports
-import warnings
-import torch
+import time, warnings
+from pathlib import Path
 from .parallel import *
 from .learner import *
 from .show import *
@@ -55,6 +55,7 @@ def _before_fit(self, learn):
     if folder is None: raise ValueError("this learner has no run folder: say where TensorBoard's files go, TensorBoard(folder='...'), or give it run='...'")
     if rank(): return                                                        # of several processes the first one writes
     has = _last_step(folder, learn.epoch)
+    if [*Path(folder).glob(f'events.out.tfevents.{int(time.time())}.*')]: time.sleep(1)         # files are read in the order of their names, which begin with the second
     self.writer = self.new_writer(str(folder), purge_step=learn.epoch+1)      # what comes later belongs to a training that is no more
     for row in learn.history[has:]: self._write(row)
     if not learn.epoch: self._draw(learn)
