@@ -37,4 +37,5 @@ from kdnb.boards import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
 from kdnb.repeat import *
+from kdnb.five import *
 from kdnb.cards import *
