@@ -26,6 +26,7 @@ from .learner import *
 from .callbacks import *
 from .boards import *
 from .repeat import *
+from .data import _named as _known_data
 from .schemes import _as_model, _check_seen, _trained_on
 
 # %% ../nbs/71_cli.ipynb #number
@@ -131,6 +132,7 @@ def _talking(args):
 def _command(do, parser, argv):
     "Do it; the exit code. A mistake is one sentence on stderr, without a traceback."
     args = parser.parse_args(argv)
+    if empty := [k for k, v in vars(args).items() if v == '']: parser.error(f"--{empty[0].replace('_', '-')} is empty: leave it out, or say what is meant")
     args.given, args.answer = {w.split('=')[0] for w in (sys.argv[1:] if argv is None else argv) if w.startswith('--')}, None
     try:
         with _talking(args): code = do(args) or 0
@@ -200,9 +202,13 @@ def _named(a):
     if a.refit and not a.shrink: raise ValueError('--refit mends what --shrink has cut: add --shrink RUN')
     if not a.shrink: a.student = a.student or 'resnet20'
 
+def _begun(a, data):
+    try: return create_model(a.student, data.num_classes, a.init)
+    except ValueError as e: raise ValueError(str(e).replace('weights=', 'init=')) from e            # as it is called here
+
 def _student(a, data):
     "The model that learns."
-    if not a.shrink: return create_model(a.student, data.num_classes, a.init)
+    if not a.shrink: return _begun(a, data)
     if seen := _trained_on(a.shrink): _check_seen(seen, data)
     return shrink(_as_model(a.shrink).to(data.device), refit=list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None)
 
@@ -296,11 +302,11 @@ The student's run is a folder under runs/ (or $KDNB_RUNS); the same command agai
 # %% ../nbs/71_cli.ipynb #same-data
 def _data_of(config, a):
     "The data of a run, loaded again; refused where it is not the same."
-    d = config['data']
+    if absent := {'name', 'size', 'bs', 'n_valid', 'n_train', 'augment', 'recipe', 'split_seed'} - {*(d := config['data'])}: raise OSError(f'config.json of {a.run} is damaged: it does not say {sorted(absent)[0]!r} of the data')
     stream = d.get('stream', False if 'resized' in str(d['augment']) else None)          # the other kind would cut other windows
     asked = dict(size=d['size'], bs=d['bs'], valid=None if d.get('valid') == 'own' else d['n_valid'], n_train=d['n_train'], augment=d['augment'], recipe=d['recipe'], split_seed=d['split_seed'])
     try: data = load_data(a.data or d['name'], root=a.root, device=a.device, stream=stream, workers=a.workers, **asked)
-    except (ValueError, OSError) as e: raise e if a.data else type(e)(f"{e} (the run learnt from {d['name']!r}: if that was a folder or an .npz, say where it is with --data)") from e
+    except (ValueError, OSError) as e: raise e if a.data or d['name'] in _known_data else type(e)(f"{e} (the run learnt from {d['name']!r}: if that was a folder or an .npz, say where it is with --data)") from e
     if differ := differences(d, json.loads(json.dumps(data.describe()))): raise ValueError(f"this is not the data of the run: {'; '.join(differ)}")
     return data
 

@@ -54,6 +54,7 @@ def place(tmp_path_factory):
     (runs/'half'/'result.json').unlink()
     like('cut', last_pt=lambda b: b[:len(b)//2], best_pt=lambda b: b[:-1])
     like('torn', config_json=lambda b: b[:40])
+    like('short', config_json=lambda b: b.replace(b'"size"', b'"sice"'))
     like('bert', config_json=lambda b: b'{"model_type": "bert"}')
     (runs/'thesis').mkdir(); (runs/'thesis'/'chapter.tex').write_text('x')
     return place
@@ -119,6 +120,9 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=four)'],              "'four' is not a number"),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=0)'],                 'the temperature T must be a number above 0, not 0'),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=-4)'],                'the temperature T must be a number above 0, not -4'),
+    ('kdnb_distill', [*TAUGHT, '--method', 'kd(1/0)'],                 'kd\\(1 / 0\\): division by zero; it takes weight, T'),
+    ('kdnb_distill', [*TAUGHT, '--method', "ls(smoothing='x')"],       "the smoothing is the share .* not 'x'"),
+    ('kdnb_train',   [*DIGITS, '--init', 'timm'],                      "--init 'timm' go with a name 'timm/...', not with 'resnet8'"),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(weight=-.5)'],          'the weight of kd must be a number from 0 up.*not -0.5'),
     ('kdnb_train',   [*DIGITS, '--method', 'kd'],                      'add --teacher RUN'),
     ('kdnb_train',   [*DIGITS, '--augment', 'corp'],                   "unknown augmentation 'corp': did you mean crop"),
@@ -173,6 +177,8 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_test',    ['bert'],                                         'bert is not a run'),
     ('kdnb_test',    ['cut', '--device', 'cpu'],                       'last.pt is cut short.*train again'),
     ('kdnb_test',    ['torn'],                                         "config.json of run 'torn' is damaged"),
+    ('kdnb_test',    ['short', '--device', 'cpu'],                     "config.json of short is damaged: it does not say 'size' of the data"),
+    ('kdnb_test',    ['teacher', '--device', 'cdua'],                  "device 'cdua' cannot be used here [^:]*: give 'cpu', or None to choose$"),
     ('kdnb_test',    ['five', '--data', 'mine.npz', '--device', 'cpu'], 'this is not the data of the run: .*there, .*here'),
 ])
 def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, remedy):
@@ -180,7 +186,7 @@ def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, re
 
 @pytest.mark.parametrize('name,words,word', [
     ('kdnb_train', ['--epochs', 'ten'], '--epochs'), ('kdnb_train', ['--valid', 'some'], '--valid'), ('kdnb_train', ['--epoch', '1'], '--epoch'),
-    ('kdnb_distill', DIGITS, '--teacher'), ('kdnb_test', [], 'run'), ('kdnb_test', ['teacher', '--split', 'tset'], "'test'")])
+    ('kdnb_distill', DIGITS, '--teacher'), ('kdnb_distill', [*DIGITS, '--teacher', ''], '--teacher is empty'), ('kdnb_train', [*DIGITS, '--run', ''], '--run is empty'), ('kdnb_test', [], 'run'), ('kdnb_test', ['teacher', '--split', 'tset'], "'test'")])
 def test_wrong_words_are_told_by_the_parser(here, capsys, name, words, word):
     before = content(here)
     with pytest.raises(SystemExit) as e: COMMANDS[name](words)
