@@ -41,7 +41,7 @@ def _read_config(path):
 # %% ../nbs/70e_repeat.ipynb #name
 def _named_model(call, who='student'):
     "The name of a model for `create_model`, or a refusal."
-    if 'kind' in call: raise ValueError(f"its {who} is a {call['kind']} that was given as an object: a shell can only name models (package.module:function for your own), so repeat it in Python")
+    if 'builder' not in call: raise ValueError(f"its {who} was given as an object ({call['kind']}): a shell can only name models (package.module:function for your own), so repeat it in Python")
     if '(' in (name := model_name(call)): raise ValueError(f'its {who} is {name}, for which there is no name in a shell: repeat it in Python')
     return name
 

@@ -48,7 +48,7 @@ TAUGHT = [*R8, '--teacher', 'teacher', '--method']
     split=[*R8, '--valid', '50', '--split-seed', '4'], kd=[*TAUGHT, 'kd(T=2)'], thirds=[*TAUGHT, 'ce(1/3)+kd(2/3)'], features=[*TAUGHT, 'fitnet+at+sp'], ofd=[*TAUGHT, 'ofd', '--weights', 'paper'],
     modern=[*TAUGHT, 'dkd+review+pkt'], stages=[*TAUGHT, "at(taps=[1, 2], reading='sum')"], two_stages=[*TAUGHT, 'fitnet', '--weights', 'paper'],
     joint=['--student', 'plainnet8', '--teacher', 'teacher', '--method', 'jointrd(fade_to=1/3)'], together=['--student', 'plainnet8', '--teacher', 'resnet8', '--method', 'jointrd(train_teacher=True)'],
-    online=[*R8, '--method', 'online(students=2, T=3, weight=rise(.1, 1/12))'], peers=[*R8, '--method', "online(students=2, teacher='peers')"],
+    online=[*R8, '--method', 'online(students=2, T=3, weight=rise(.1, 1/12))'], peers=['--student', 'cheapnet8_shift', '--method', "online(students=2, teacher='peers')"],
     cut=['--shrink', 'grown'], reducenet=['--shrink', 'grown', '--teacher', 'grown', '--weights', 'reducenet'], refitted=['--shrink', 'grown', '--refit'], tuned=['--student', 'resnet14', '--init', 'teacher'],
     npz=[*R8, '--data', 'mine.npz', '--size', '8'], elsewhere=[*R8, '--run', './elsewhere/elsewhere']).items())
 def test_a_run_from_its_config_is_the_same_to_the_last_bit(here, capsys, name, words):
@@ -98,7 +98,7 @@ def test_what_a_shell_has_no_words_for_is_named(here, capsys, tmp_path):
     own = Data((data.train.x, data.train.y), None, (data.test.x, data.test.y), range(10), bs=20, device='cpu')
     with seeded(0): students = [resnet(8) for _ in range(7)]
     square = Term(lambda s, t: (s-t).pow(2).mean(), taps=None, name='square')
-    runs = dict(object=(Odd(), data, 'its student is a Odd that was given as an object'), unnamed=(resnet(8, stem_width=24), data, 'its student is resnet.*for which there is no name in a shell'),
+    runs = dict(object=(Odd(), data, 'its student was given as an object .Odd.'), unnamed=(resnet(8, stem_width=24), data, 'its student is resnet.*for which there is no name in a shell'),
                 loss=(Distill(students[0], 'teacher', square), data, "its method 'CE\\(1\\) \\+ square\\(1, taps=None\\)' has a word of a notebook's own"),
                 tensors=(students[0], own, "its data 'own' are tensors or a Dataset"), stranger=(Distill(students[0], resnet(14), 'kd'), data, 'no run beside .* has the weights [0-9a-f]{12} .*add --teacher RUN'),
                 prepared=(Distill(students[0], Frozen('teacher', prepare=lambda x: -x), 'kd'), data, 'through a function of a notebook'),
