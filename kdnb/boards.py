@@ -54,9 +54,9 @@ def _before_fit(self, learn):
     folder = self.folder or learn.run.path
     if folder is None: raise ValueError("this learner has no run folder: say where TensorBoard's files go, TensorBoard(folder='...'), or give it run='...'")
     if rank(): return                                                        # of several processes the first one writes
-    has = _last_step(folder, learn.epoch)
+    has = _last_step(folder, learn.history)
     if [*Path(folder).glob(f'events.out.tfevents.{int(time.time())}.*')]: time.sleep(1)         # files are read in the order of their names, which begin with the second
-    self.writer = self.new_writer(str(folder), purge_step=learn.epoch+1)      # what comes later belongs to a training that is no more
+    self.writer = self.new_writer(str(folder), purge_step=has+1)             # what comes later is half an epoch, or of a training that is no more
     for row in learn.history[has:]: self._write(row)
     if not learn.epoch: self._draw(learn)
 
@@ -67,13 +67,13 @@ def _write(self, row):
 TensorBoard.before_fit, TensorBoard._write = _before_fit, _write
 
 # %% ../nbs/60a_boards.ipynb #last-step
-def _last_step(folder, epoch):
-    "The last of the first `epoch` epochs that the files in a folder have, 0 where there is none."
-    if not epoch: return 0
+def _last_step(folder, history):
+    "The last epoch of a history that the files in a folder have in full, 0 where there is none."
+    if not history: return 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    files = EventAccumulator(str(folder), size_guidance=dict(scalars=0, images=1)).Reload()
-    steps = [e.step for e in files.Scalars('lr')] if 'lr' in files.Tags()['scalars'] else []
-    return max((s for s in steps if s <= epoch), default=0)
+    files, end = EventAccumulator(str(folder), size_guidance=dict(scalars=0, images=1)).Reload(), history[-1]['epoch']
+    has = {t: [e.step for e in files.Scalars(t) if e.step <= end] for t in files.Tags()['scalars']}
+    return min(max(has.get(tag, []), default=0) for tag in board_scalars(history[-1]))
 
 # %% ../nbs/60a_boards.ipynb #draw
 def _draw(self, learn):

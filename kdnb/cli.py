@@ -79,7 +79,7 @@ _keep = {
     '--run':     dict(metavar='NAME', help='name or folder of the run; default made of data, student, method and seed'),
     '--fresh':   dict(action='store_true', help='start over if the run exists; default a run goes on where it stopped, or is loaded when finished'),
     '--config':  dict(metavar='FILE', help="do a run again: the config.json of its folder; options beside it win; default name of the new run: the old one's and 'again'"),
-    '--tensorboard': dict(action='store_true', help="write TensorBoard's files into the run's folder as well (tensorboard --logdir runs shows them)"),
+    '--tensorboard': dict(action='store_true', help="write TensorBoard's files into the run's folder too (needs pip install 'kdnb[tensorboard]'); tensorboard --logdir runs shows them"),
 }
 _talk = {
     '--quiet':   dict(action='store_true', help='say nothing on stdout; warnings and errors are on stderr'),
@@ -136,7 +136,8 @@ def _command(do, parser, argv):
     args.given, args.answer = {w.split('=')[0] for w in (sys.argv[1:] if argv is None else argv) if w.startswith('--')}, None
     try:
         with _talking(args): code = do(args) or 0
-        print(*([json.dumps(args.answer)] if getattr(args, 'json', False) else []), end='\n'*getattr(args, 'json', False), flush=True)
+        if getattr(args, 'json', False): print(json.dumps(args.answer))
+        sys.stdout.flush()                                                                     # a reader that has gone is noticed here
         return code
     except KeyboardInterrupt: return 130
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 1            # nobody reads on, as in `| head`
