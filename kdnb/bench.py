@@ -104,7 +104,11 @@ def _resident(learn):
     tensors += [t for s in learn.opt.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
-def _held(learn, peaks): return [_resident(learn) + peak_memory(learn._train_epoch, learn.data.device) for _ in range(peaks)]
+def _peak(learn):
+    learn.tally = None                                   # of the last epoch: given up while it is measured, it would count
+    return peak_memory(learn._train_epoch, learn.data.device)
+
+def _held(learn, peaks): return [_resident(learn) + _peak(learn) for _ in range(peaks)]
 
 # %% ../nbs/73_bench.ipynb #method-cost
 def method_cost(

@@ -27,7 +27,8 @@ from .callbacks import *
 from .boards import *
 from .repeat import *
 from .data import _named as _known_data
-from .schemes import _as_model, _check_seen, _trained_on
+from .frozen import _as_model, _trained_on
+from .schemes import _check_seen
 
 # %% ../nbs/71_cli.ipynb #number
 def _share(text): # '0.1' -> 0.1, a fraction; '500' -> 500, a count

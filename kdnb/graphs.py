@@ -141,12 +141,23 @@ def _protect(trace, taps): # gives whatever would write over a tap a copy to wri
         with trace.graph.inserting_before(n): memory[n] = trace.graph.call_method('clone', (v,))
         n.replace_input_with(v, memory[n])
 
+# %% ../nbs/200_graphs.ipynb #prune
+def _unseen(trace, n): # may this operation go, if nobody reads its output?
+    if not _writes(trace, n): return n.target is not torch._assert
+    v = n.all_input_nodes[0]
+    return len(v.users) == 1 and not trace.kind(v).startswith(_views) and _unseen(trace, v)
+
+def _prune(trace): # takes out what nobody reads
+    for n in reversed(list(trace.graph.nodes)):
+        if not n.users and n.op not in ('placeholder', 'output') and _unseen(trace, n): trace.graph.erase_node(n)
+
 # %% ../nbs/200_graphs.ipynb #generate
-def _generate(trace, names): # -> f(model, x) = (logits, [features])
+def _generate(trace, names, logits=True): # -> f(model, x) = (logits, [features])
     taps = [_find(trace, name) for name in names]
     _protect(trace, taps)
     out = _output(trace.graph)
-    out.args = ((out.args[0], taps),)
+    out.args = ((out.args[0] if logits else None, taps),)
+    if not logits: _prune(trace)
     code = trace.graph.python_code('self')
     space = dict(code.globals)
     exec(code.src, space)

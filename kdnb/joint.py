@@ -19,7 +19,8 @@ from .terms import *
 from .terms import _calls, _check_weight, _fingerprint
 from .methods import OFD, connector
 from .schemes import *
-from .schemes import _check_pair, _check_seen
+from .frozen import *
+from .schemes import _check_pair, _check_seen, _now
 
 # %% ../nbs/41a_joint.ipynb #gate
 def joint_gate(
@@ -151,9 +152,9 @@ def _forward(self, x, y):
     z, fs = self.net(x)
     losses = {'teacher_ce': ce_loss(self.teacher.model(x), y)} if self.train_teacher else {}
     ft, ends = self._last_feature(x), [*(self._mixed(fs) if self.tails else []), (z, fs[self.pairs[-1][0]])]
-    n, m = len(ends), joint_gate(self.epoch, self.epochs, self.fade_to, self.ramp)
+    n, mixed = len(ends), _now(self)['mixed']
     for k, (zk, fk) in enumerate(ends, 1):
-        name, share = (f'_{k}', m/n) if k < n else ('', 1/n)
+        name, share = (f'_{k}', 0. if mixed is None else mixed) if k < n else ('', 1/n)
         losses[f'ce{name}'] = share * ce_loss(zk, y)
         if self.weight: losses[f'ofd{name}'] = self.weight * share * self.ofd([self.connectors[k-1](fk)], [ft], y)
     return losses, {'student': z}
@@ -161,6 +162,10 @@ def _forward(self, x, y):
 JointRD.forward = _forward
 
 # %% ../nbs/41a_joint.ipynb #begin-epoch
+def _weights(self, epoch, epochs):
+    "{'mixed': what each mixed path weighs}"
+    return {'mixed': joint_gate(epoch, epochs, self.fade_to, self.ramp) / (len(self.tails)+1)}
+
 def _begin_epoch(self, epoch, epochs):
     "The margin of a teacher that learns follows its BatchNorm."
     Scheme.begin_epoch(self, epoch, epochs)
@@ -186,7 +191,7 @@ def _check(self, data):
         self(x[:2], y[:2])
     if self.trained_on: _check_seen(self.trained_on, data)
 
-JointRD.begin_epoch, JointRD.describe, JointRD.check = _begin_epoch, _describe, _check
+JointRD.weights, JointRD.begin_epoch, JointRD.describe, JointRD.check = _weights, _begin_epoch, _describe, _check
 
 # %% ../nbs/41a_joint.ipynb #parse-scheme
 known_schemes = {'jointrd': JointRD} # what parse_scheme knows

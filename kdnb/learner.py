@@ -126,6 +126,11 @@ def _check_data(data, recipe):
     loaded = data.describe()['recipe']
     if loaded not in (None, recipe): warnings.warn(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}", stacklevel=3)
 
+# %% ../nbs/51_learner.ipynb #compiled
+def _compiled(scheme, train): # -> the same, compiled when they are first called
+    cuda = next(scheme.parameters()).is_cuda
+    return torch.compile(scheme, dynamic=False, mode='reduce-overhead' if cuda else None), train.compiled()
+
 # %% ../nbs/51_learner.ipynb #learner-class
 class Learner:
     "Trains a model (on its labels) or a scheme, on data, in a run."
@@ -138,7 +143,7 @@ class Learner:
         lr=None,      # another learning rate
         wd=None,      # another weight decay
         amp='auto',   # 'auto', 'bf16', 'fp16' or 'off'
-        compile=False,# run the scheme through torch.compile: a cold start of half a minute and more
+        compile=False,# run scheme and augmentation through torch.compile: a cold start of half a minute and more
         seed=0,       # of order, augmentation and dropout
         cbs=(),       # more callbacks; None: none at all, nothing is printed
     ):
@@ -147,9 +152,10 @@ class Learner:
         self.data, self.run, self.scheme = data, Run(run), _as_scheme(model)
         self.scheme.to(data.device, memory_format=torch.channels_last); self.scheme.check(data)
         self.amp, self.dtype = amp, pick_amp(amp, data.device)
-        self.forward = torch.compile(self.scheme) if compile else self.scheme
+        self.forward, self.train = _compiled(self.scheme, data.train) if compile else (self.scheme, data.train)
         self.cbs = None if cbs is None else [*(c() for c in self.callbacks), *cbs]
         self.init, self.epoch, self.epochs, self.history, self.best, self.result = self._weights(), 0, None, [], None, None
+        self.about = {}                          # what config.json is to say of this run beside date, device and versions; it is not compared
     @property
     def student(self):
         "The bare module that learns."
@@ -158,38 +164,70 @@ class Learner:
         "The number format of the forward pass, as a context."
         return torch.autocast(self.data.device.type, self.dtype, enabled=self.dtype is not None)
 
+# %% ../nbs/51_learner.ipynb #tally
+class _Tally:
+    "What an epoch adds up on the device: the weighted losses of each step, and the hits."
+    def __init__(self): self.names, self.steps, self.hits, self.seen, self.start = [], [], 0, 0, None
+    def add(self, names, losses, z, y): # names of the terms, their losses in one tensor, logits, labels
+        if not self.steps: self.names, self.start = names, ce_loss(z, y)
+        self.steps.append(losses); self.hits += (z.argmax(1) == y).sum(); self.seen += len(y)
+    def table(self): "(steps, terms)"; return torch.stack(self.steps)
+    def train_acc(self): return round(100*(self.hits/self.seen).item(), 3)
+
+# %% ../nbs/51_learner.ipynb #one-step
+def _step(self, *batch):
+    "Learn from what a batch holds: images, labels, and whatever else the scheme asked for."
+    torch.compiler.cudagraph_mark_step_begin()                     # what the last step left may be written over
+    with self.autocast(): losses, logits = self.forward(*batch)
+    terms = torch.stack([*losses.values()])
+    self.scaler.scale(terms.sum()).backward()
+    self.scaler.step(self.opt); self.scaler.update(); self.opt.zero_grad()
+    self.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
+    self._call('after_batch')
+
+Learner._step = _step
+
 # %% ../nbs/51_learner.ipynb #train-epoch
+def _batches(self): return self.scheme.batches(self.train, self.seed, self.epoch)
+
+def _clear(self):
+    "Ready for the steps of an epoch."
+    self.scheme.train(); self.tally = _Tally()
+
 def _train_epoch(self):
-    "One pass over the training images: the weighted losses of every step (steps, terms), their names, the first step's cross-entropy, the share of hits."
-    self.scheme.train(); table, hits, seen = [], 0, 0
-    for x, y in self._wrap('batches', self.data.train.epoch(self.seed, self.epoch)):
-        with self.autocast(): losses, logits = self.forward(x, y)
-        self.scaler.scale(sum(losses.values())).backward()
-        self.scaler.step(self.opt); self.scaler.update(); self.opt.zero_grad()
-        z = next(iter(logits.values())).detach()
-        if not table: start = ce_loss(z, y)
-        table.append(torch.stack([l.detach() for l in losses.values()]))
-        hits, seen = hits + (z.argmax(1) == y).sum(), seen + len(y)
-        self._call('after_batch')
-    return torch.stack(table), list(losses), start, hits/seen
+    "One pass over the training images."
+    self._clear()
+    for batch in self._wrap('batches', self._batches()): self._step(*batch)
 
-Learner._train_epoch = _train_epoch
+Learner._batches, Learner._clear, Learner._train_epoch = _batches, _clear, _train_epoch
 
-# %% ../nbs/51_learner.ipynb #one-epoch
-def _one_epoch(self):
-    "Train, check, score, remember."
-    start, row = time.perf_counter(), dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
-    self.scheme.begin_epoch(self.epoch, self.epochs)
-    with seeded(key(self.seed, self.epoch, 'dropout')): table, names, ce, right = self._train_epoch()
-    if not self.epoch: _warn_of_heavy(table[0], names, ce)
-    _check_finite(table, names, self.scheme, row)
-    trained = time.perf_counter() - start
+# %% ../nbs/51_learner.ipynb #close-epoch
+def _close_epoch(self, trained): # seconds that its steps took
+    "Check, score, remember."
+    start, tally, row = time.perf_counter(), self.tally, dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
+    if not self.epoch: _warn_of_heavy(tally.steps[0], tally.names, tally.start)
+    _check_finite(table := tally.table(), tally.names, self.scheme, row)
     self.sched.step(); self.epoch += 1
-    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(names, table.mean(0).tolist())), train_acc=round(100*right.item(), 3))
+    row |= dict(loss=table.sum(1).mean().item(), **dict(zip(tally.names, table.mean(0).tolist())), train_acc=tally.train_acc())
     split = 'valid' if self.data.valid else 'test'
-    row |= _columns(self, split, self.validate(split), choose=self.data.valid is not None) | {'seconds': round(time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
+    row |= _columns(self, split, self.validate(split), choose=self.data.valid is not None)
+    row |= {'seconds': round(trained + time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
     self.history.append(row); self._save(row, f'{split}_acc')
     self._call('after_epoch')
+
+Learner._close_epoch = _close_epoch
+
+# %% ../nbs/51_learner.ipynb #one-epoch
+def _since(start, device):
+    "Seconds, once the device has done what it was told."
+    if device.type == 'cuda': torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+def _one_epoch(self):
+    start = time.perf_counter()
+    self.scheme.begin_epoch(self.epoch, self.epochs)
+    with seeded(key(self.seed, self.epoch, 'dropout')): self._train_epoch()
+    self._close_epoch(_since(start, self.data.device))
 
 Learner._one_epoch = _one_epoch
 
@@ -304,7 +342,7 @@ def _config(self):
     made, start = getattr(first, 'made', None), getattr(first, 'started_from', None)          # cut from its teacher, or fine-tuned: another beginning than fresh weights
     begin = ({'made': made} if made else {}), ({'init': start['hash']} if start else {})
     return dict(student=describe_model(first), **begin[0], **self.scheme.describe(), **begin[1], data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
-                seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(first),
+                seed=self.seed, amp=self.amp, about=about(self.data.device) | self.about | dict(init=weights_hash(self.init['state']), params=num_params(first),
                 reduced=self.reduced, dtype=_dtype_name(self.dtype)) | ({'init_from': start['weights']} if start else {}))
 
 Learner._config = _config

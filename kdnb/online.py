@@ -16,6 +16,7 @@ from .taps import *
 from .measure import *
 from .terms import *
 from .schemes import *
+from .schemes import _now, _weighed
 from .joint import known_schemes, parse_scheme
 
 # %% ../nbs/41b_online.ipynb #head
@@ -87,15 +88,19 @@ Online._ask, Online._teachings = _ask, _teachings
 # %% ../nbs/41b_online.ipynb #online-forward
 def _forward(self, x, y):
     "Each weighted loss, and the logits of all students and of the joint teacher."
-    zs, zt = self._ask(x)
-    at = dict(epoch=self.epoch, epochs=self.epochs)
-    losses = {'joint_ce': self.joint.weight_at(**at) * self.joint(zt, None, y)} if self.head else {}
+    (zs, zt), now = self._ask(x), _now(self)
+    def weighed(name, loss): return _weighed(now[name], loss, x)
+    losses = {'joint_ce': weighed('joint', lambda: self.joint(zt, None, y))} if self.head else {}
     for j, (z, teachings) in enumerate(zip(zs, self._teachings(zs, zt)), 1):
-        losses[f'ce_{j}'] = self.ce.weight_at(**at) * self.ce(z, None, y)
-        losses[f'kd_{j}'] = self.kd.weight_at(**at) * sum(self.kd(z, t, y) for t in teachings) / len(teachings)
+        losses[f'ce_{j}'] = weighed('ce', lambda: self.ce(z, None, y))
+        losses[f'kd_{j}'] = weighed('kd', lambda: sum(self.kd(z, t, y) for t in teachings) / len(teachings))
     return losses, {f'student_{j}': z for j, z in enumerate(zs, 1)} | ({'joint': zt} if self.head else {})
 
-Online.forward = _forward
+def _weights(self, epoch, epochs):
+    "{'joint', 'ce', 'kd': what they weigh}"
+    return {k: getattr(self, k).weight_at(epoch, epochs) for k in ('joint', 'ce', 'kd')}
+
+Online.forward, Online.weights = _forward, _weights
 
 # %% ../nbs/41b_online.ipynb #student
 def _choose(self, scores=None): # {name: accuracy} on valid images, or None: leave it as it is

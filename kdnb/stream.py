@@ -184,6 +184,13 @@ class StreamTrainSplit(StreamSplit):
         padded = _pad_images(x.permute(0, 2, 3, 1), self.pad, 'reflect' in self.words)
         return _windows(padded, self.size)[torch.arange(len(x), device=x.device), oy, ox].permute(0, 3, 1, 2)
 
+# %% ../nbs/000c_stream.ipynb #stream-compiled
+def _compiled(self):
+    "Itself: what takes its time are the workers, and they do not compile."
+    return self
+
+StreamTrainSplit.compiled = _compiled
+
 # %% ../nbs/000c_stream.ipynb #stream-epoch-fn
 def _ask(self, seed, epoch):
     "Tell the workers what this epoch needs; their batches, and what is random beside."

@@ -54,10 +54,10 @@ def _by_hooks(model, names, why): # -> f(model, x), like _generate's
     return lambda model, x: _hooked(model, names, x)
 
 @torch.compiler.disable
-def _reader(model, names): # -> f(model, x), in the mode that the model is in
+def _reader(model, names, logits=True): # -> f(model, x), in the mode that the model is in
     try: trace = _Trace(model)
     except fx.proxy.TraceError as e: return _by_hooks(model, names, e)
-    return _generate(trace, names)
+    return _generate(trace, names, logits)
 
 # %% ../nbs/20_taps.ipynb #shapes
 class _Shapes(fx.Interpreter):
@@ -291,7 +291,7 @@ def _places(model, names, size): # {as asked: name}
 
 def _ready(tapped): # with a reader for the mode that its model is in
     mode = tapped.model.training
-    if tapped.at and mode not in tapped._readers: tapped._readers[mode] = _reader(tapped.model, list(tapped.at.values()))
+    if tapped.at and mode not in tapped._readers: tapped._readers[mode] = _reader(tapped.model, list(tapped.at.values()), tapped.logits)
     return tapped
 
 def _checked(logits):
@@ -305,15 +305,16 @@ class Tapped(nn.Module):
         model:nn.Module, # from images to logits; it is not copied and not changed
         names=(),        # places: names, stages (0 the stem, -1 the last; their `post`), 'embedding'
         size:int=None,   # height and width of the images, to find stages with
+        logits=True,     # False: stop at the last place, where the model can be traced, and give None for the logits
     ):
         super().__init__()
-        self.at = _places(model, names, size)
+        self.at, self.logits = _places(model, names, size), logits
         self.model, self._readers = model, {}
         _ready(self)
 
     def forward(self, x):
         logits, features = _ready(self)._readers[self.model.training](self.model, x) if self.at else (self.model(x), [])
-        return _checked(logits), dict(zip(self.at, features))
+        return _checked(logits) if self.logits else None, dict(zip(self.at, features))
 
     def train(self, mode=True): return _ready(super().train(mode)) # so that torch.compile finds it ready
     def extra_repr(self): return f'taps={list(self.at)}'

@@ -10,6 +10,7 @@ from kdnb.models.mobile import mobilenetv2, shufflenetv1, shufflenetv2
 from kdnb.models.resnet import resnet
 from kdnb.models.vgg import vgg
 from kdnb.models.zoo import create_model, load_model, weights_hash
+from kdnb.frozen import *
 from kdnb.schemes import *
 from kdnb.taps import bn_before, find_taps
 from kdnb.terms import *
@@ -172,7 +173,7 @@ def test_margins_are_computed_after_the_teacher_is_loaded(tmp_path):
 def test_a_teacher_on_batch_statistics_is_read_and_never_written(bn):
     data, teacher = some(32), resnet(8, width=2)
     with torch.no_grad(): teacher.train()(data.one_batch()[0])       # statistics of its own
-    scheme, before = Distill(resnet(8), teacher, OFD(teacher_bn=bn)), weights_hash(teacher.eval())
+    scheme, before = Distill(resnet(8), teacher, OFD(teacher_bn=bn) + KD()), weights_hash(teacher.eval())
     scheme.check(data); scheme.train()
     x, y = data.one_batch()
     for _ in range(2): scheme(x, y)
