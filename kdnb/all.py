@@ -32,6 +32,7 @@ from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
+from kdnb.remembered import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
