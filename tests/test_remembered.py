@@ -1,16 +1,16 @@
 "What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a full disk, a damaged file."
 import copy, errno, os, pickle, shutil, signal, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 from torch import nn
-import kdnb.remembered
+from kdnb.cli import kdnb_distill, kdnb_train
 from kdnb.data import Data, load_data
 from kdnb.frozen import Frozen
 from kdnb.joint import JointRD
 from kdnb.learner import Learner, seeded
 from kdnb.measure import evaluating
 from kdnb.models.resnet import resnet
-from kdnb.models.zoo import weights_hash
+from kdnb.models.zoo import load_model, weights_hash
 from kdnb.remembered import remember
 from kdnb.runs import Run
 from kdnb.schemes import Distill
@@ -287,3 +287,20 @@ def test_training_never_writes_to_the_file(data, root, teacher):
 def test_where_nothing_is_said_it_is_kept_among_the_runs(data, teacher, tmp_path):
     known = remember(teacher, data, views=1)
     assert known.folder.parent == tmp_path/'runs'/'.remembered'
+
+# --- as a command
+
+def test_the_command_keeps_it_too(teacher, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = '--data digits --size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
+    assert kdnb_train([*small, '--run', 'teacher']) == 0
+    asks = [*small, '--teacher', 'teacher', '--remember', '2']
+    for said in ('asking the teacher', 'finished, loaded'):
+        assert kdnb_distill(asks) == 0
+        assert said in capsys.readouterr().out
+    config = Run('digits-resnet8-kd-remember-2-0').json('config.json')
+    assert config['remembered'] == 2 and config['teacher'] == weights_hash(load_model('teacher', 'last'))
+    for more, why in ((['--method', 'at'], 'at reads places inside the teacher'), (['--method', 'jointrd'], '--remember keeps what a teacher says'), (['--remember', '0'], 'a whole number from 1 up')):
+        assert kdnb_distill([*asks, *more]) == 1
+        assert why in capsys.readouterr().err
+    assert kdnb_train([*small, '--remember', '2']) == 1 and 'add --teacher' in capsys.readouterr().err
