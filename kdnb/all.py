@@ -32,9 +32,11 @@ from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
+from kdnb.together import *
 from kdnb.remembered import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.jobs import *
 from kdnb.cards import *
