@@ -47,6 +47,7 @@ class Remembered:
         self.teacher, self.views, self.dtype, self.asked = teacher, views, dtype, _asked(teacher, data, dtype)
         self.shape = len(data.train), data.num_classes
         self.folder = Path(root)/hashlib.sha256(json.dumps(self.asked, sort_keys=True).encode()).hexdigest()[:12]
+        self.stream = f'{self.folder.name}, {views} views'             # the batches of who learns from it: see `Scheme`
     def file(self, view):
         "Where the logits of a view are, or None."
         return next(self.folder.glob(f'{view}-*.npy'), None)

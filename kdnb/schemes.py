@@ -307,6 +307,7 @@ def _needs_teacher(self):
     "Whether some term listens to the teacher."
     return not all(isinstance(t, CE) for t in self.method)
 
+Distill.stream = property(lambda self: self.memory and self.memory.stream)
 Distill._tap, Distill._reads_logits, Distill._build_adapters = _tap, _reads_logits, _build_adapters
 Distill._features, Distill._loss, Distill.forward, Distill.batches, Distill.needs_teacher = _features, _loss, _forward, _taught_batches, _needs_teacher
 

@@ -15,7 +15,9 @@ from kdnb.remembered import remember
 from kdnb.runs import Run
 from kdnb.schemes import Distill
 from kdnb.terms import Term
-from test_runs import At, Stop, throw, waits, whole
+from kdnb.together import fit_together
+from test_engine import waits
+from test_runs import At, Stop, throw, whole
 
 pytestmark = pytest.mark.usefixtures('quiet')
 ASKED = dict(size=8, n_train=100, bs=20, device='cpu')
@@ -119,6 +121,14 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(data, root, teacher, t
     def learn(run, **options): return Learner(Distill(net(), known, 'kd'), data, run=run, **options)
     with pytest.raises(Stop): learn(tmp_path/'run', cbs=[At(step, throw(Stop))]).fit(3)
     assert whole(learn(tmp_path/'run').fit(3)) == whole(learn(tmp_path/'never').fit(3))
+
+def test_several_learn_from_it_together(data, root, teacher):
+    known = remember(teacher, data, views=2, root=root)
+    def learner(method, known=known): return Learner(Distill(net(), known, method), data, seed=4)
+    both = fit_together([learner('kd'), learner('dist')], 3, cbs=None)
+    for l, method in zip(both, ('kd', 'dist')): assert whole(l) == whole(learner(method).fit(3))
+    with pytest.raises(ValueError, match='some ask for remembered outputs'): fit_together([learner('kd'), learner('kd', teacher)], 1)
+    with pytest.raises(ValueError, match='some ask for remembered outputs'): fit_together([learner('kd'), learner('kd', remember(teacher, data, views=1, root=root))], 1)
 
 def test_a_scheme_can_be_copied_and_written_down(data, root, teacher):
     scheme = Distill(net(), remember(teacher, data, views=1, root=root), 'kd')
