@@ -299,17 +299,20 @@ def _forward(self, x, y, taught=None):
         losses[name] = _weighed(now[name], lambda: self._loss(name, term, pairs, student, teacher, y), x)
     return losses, {'student': student[0]}
 
-def _taught_batches(self, train, seed, epoch):
-    "The batches of one epoch; each with what the teacher says to it, where that was kept."
-    return self.memory.recall(train, seed, epoch) if self.memory else Scheme.batches(self, train, seed, epoch)
-
 def _needs_teacher(self):
     "Whether some term listens to the teacher."
     return not all(isinstance(t, CE) for t in self.method)
 
-Distill.stream = property(lambda self: self.memory and self.memory.stream)
 Distill._tap, Distill._reads_logits, Distill._build_adapters = _tap, _reads_logits, _build_adapters
-Distill._features, Distill._loss, Distill.forward, Distill.batches, Distill.needs_teacher = _features, _loss, _forward, _taught_batches, _needs_teacher
+Distill._features, Distill._loss, Distill.forward, Distill.needs_teacher = _features, _loss, _forward, _needs_teacher
+
+# %% ../nbs/41_schemes.ipynb #distill-batches
+def _taught_batches(self, train, seed, epoch):
+    "The batches of one epoch; each with what the teacher says to it, where that was kept."
+    return self.memory.recall(train, seed, epoch) if self.memory else Scheme.batches(self, train, seed, epoch)
+
+Distill.batches = _taught_batches
+Distill.stream = property(lambda self: self.memory and self.memory.stream, doc='Whose remembered outputs come with its batches, or None.')
 
 # %% ../nbs/41_schemes.ipynb #distill-describe
 def _describe(self):

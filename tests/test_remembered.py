@@ -15,6 +15,7 @@ from kdnb.remembered import remember
 from kdnb.runs import Run
 from kdnb.schemes import Distill
 from kdnb.terms import Term
+from kdnb.jobs import sweep
 from kdnb.together import fit_together
 from test_engine import waits
 from test_runs import At, Stop, throw, whole
@@ -129,6 +130,11 @@ def test_several_learn_from_it_together(data, root, teacher):
     for l, method in zip(both, ('kd', 'dist')): assert whole(l) == whole(learner(method).fit(3))
     with pytest.raises(ValueError, match='some ask for remembered outputs'): fit_together([learner('kd'), learner('kd', teacher)], 1)
     with pytest.raises(ValueError, match='some ask for remembered outputs'): fit_together([learner('kd'), learner('kd', remember(teacher, data, views=1, root=root))], 1)
+
+def test_a_sweep_takes_it_as_a_teacher(data, root, teacher):
+    "Those who are alone learn by themselves, those who read the file together."
+    rows = sweep('resnet8', remember(teacher, data, views=2, root=root), ['alone', 'kd', 'dist'], seeds=1, epochs=1, data=data)
+    assert [r['config'].get('remembered') for r in rows] == [None, 2, 2] and not rows.left_out
 
 def test_a_scheme_can_be_copied_and_written_down(data, root, teacher):
     scheme = Distill(net(), remember(teacher, data, views=1, root=root), 'kd')
