@@ -34,6 +34,7 @@ from kdnb.runs import *
 from kdnb.memory import *
 from kdnb.learner import *
 from kdnb.together import *
+from kdnb.remembered import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.boards import *

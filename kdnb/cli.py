@@ -23,6 +23,7 @@ from .joint import *
 from .online import *
 from .runs import *
 from .learner import *
+from .remembered import *
 from .callbacks import *
 from .boards import *
 from .repeat import *
@@ -60,6 +61,7 @@ _who = {
     '--teacher-model': dict(metavar='MODEL', help='how the teacher is built, if its run does not say (package.module:function)'),
     '--init':    dict(metavar='RUN', help='run, model file, torchvision or timm: the weights to begin with, for fine-tuning; default new ones'),
     '--shrink': dict(metavar='RUN', help="instead of --student: the model of this run, such as a reducenet20, with its branches cut away and the weights that remain"),
+    '--remember': dict(type=int, metavar='VIEWS', help='ask the teacher once, for so many fixed views of each image, and learn from the file that keeps its logits'),
     '--refit':  dict(action='store_true', help='with --shrink: first fit what remains to what was cut away, on ten batches of training images'),
 }
 
@@ -154,7 +156,7 @@ def _run_name(a):
         changed = [w for k in sorted(a.given - _same) for w in (k[2:], str(getattr(a, _dest(k))))]
         return re.sub(r'[^\w.]+', '-', '-'.join([Path(a.config).resolve().parent.name, 'again', *changed])).strip('-')
     student = a.student or f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}"
-    parts = [run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['from', a.init] if a.init else []), str(a.seed)]
+    parts = [run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['remember', str(a.remember)] if a.remember else []), *(['from', a.init] if a.init else []), str(a.seed)]
     return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
 
 # %% ../nbs/71_cli.ipynb #repeat
@@ -236,11 +238,12 @@ def _online(a, data, options):
 def _scheme(a, data):
     "The student alone, or with its teacher."
     make, options = parse_scheme(a.method) or (None, None)
+    if a.remember is not None and (make or not a.teacher): raise ValueError('--remember keeps what a teacher says, for methods such as kd: add --teacher RUN, or leave it out')
     if make is Online: return _online(a, data, options)
     student = _student(a, data)
     if make: return _named_scheme(a, data, student, make, options)
     method = parse_method(a.method or 'ce', a.weights)
-    if a.teacher: return Distill(student, _teacher(a, data), method, size=data.size)
+    if a.teacher: return Distill(student, _teacher(a, data) if a.remember is None else remember(_teacher(a, data), data, a.remember, a.amp), method, size=data.size)
     if a.teacher_model: raise ValueError('--teacher-model says how a teacher is built: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)

@@ -224,7 +224,7 @@ def _student_jobs(self, student, method, seeds, teacher, needs, module, weights)
     def job(seed):
         run = _slug(self.name, _called(student), _called(method), seed)
         make = lambda: self.learn(self.seeded_scheme(build, None if alone else module(), method, weights, seed), run, seed)
-        return Job(run, self.epochs, make, () if alone else needs, group=seed, cost=self.cost(student, None if alone else teacher))
+        return Job(run, self.epochs, make, () if alone else needs, group=(seed, None if alone else getattr(teacher, 'stream', None)), cost=self.cost(student, None if alone else teacher))
     return [job(s) for s in seeds]
 
 _Sweep.student_jobs = _student_jobs

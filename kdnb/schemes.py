@@ -164,19 +164,25 @@ def _teacher_bn(method, teacher):
     if not any(isinstance(m, _BatchNorm) for m in teacher.modules()): raise ValueError(f"teacher_bn='batch' needs a teacher with BatchNorm, and {type(teacher).__name__} has none: say teacher_bn='running'")
     return 'batch'
 
+# %% ../nbs/41_schemes.ipynb #given
+def _given(teacher): # -> (Frozen, its memory or None)
+    "A teacher, frozen, and what was kept of what it says, where that is given in its place (51b_remembered)."
+    if hasattr(teacher, 'recall'): return teacher.teacher, teacher
+    return teacher if isinstance(teacher, Frozen) else Frozen(teacher), None
+
 # %% ../nbs/41_schemes.ipynb #distill-class
 class Distill(Scheme):
     "A student that learns from a frozen teacher; `names` and `pairs` say of each term of `method` what it is called and which places it compares, [(student's, teacher's)]."
     def __init__(self,
         student,      # a module from images to logits, never edited
-        teacher,      # a module, a learner, a run folder or Frozen: frozen in place
+        teacher,      # a module, a learner, a run folder or Frozen: frozen in place; or what `remember` kept of one
         method='kd',  # 'kd(T=4)', terms, or a list of them
         weights=None, # a system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch', 'distillation'
         size=None,    # of the images in pixels, needed where taps are stages and images are not 32 pixels
     ):
         super().__init__()
         if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
-        given = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
+        given, self.memory = _given(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)              # its own: two schemes may read one teacher at different places
         self.method, self.size, self.trained_on = Method(copy.copy(t) for t in parse_method(method, weights)), size, given.trained_on      # a term may learn its margins here
         _check_pair(self.method, student, self.teacher.model)
@@ -241,6 +247,7 @@ def _named_pairs(term, student, teacher):
 def _tap(self, student):
     "Name the taps that the terms read, tap both models there, and build the adapters."
     teacher, size = self.teacher.model, self.size
+    if self.memory: self.memory.fits(self.method)
     at_teacher = size if self.teacher.prepare is None else self.teacher.prepare(torch.zeros(1, 3, size or 32, size or 32)).shape[-1]
     sides = _Side('student', student, size), _Side('teacher', teacher, at_teacher)
     self.pairs = [_named_pairs(t, *sides) for t in self.method]
@@ -299,12 +306,20 @@ def _needs_teacher(self):
 Distill._tap, Distill._reads_logits, Distill._build_adapters = _tap, _reads_logits, _build_adapters
 Distill._features, Distill._loss, Distill.forward, Distill.needs_teacher = _features, _loss, _forward, _needs_teacher
 
+# %% ../nbs/41_schemes.ipynb #distill-batches
+def _taught_batches(self, train, seed, epoch):
+    "The batches of one epoch; each with what the teacher says to it, where that was kept."
+    return self.memory.recall(train, seed, epoch) if self.memory else Scheme.batches(self, train, seed, epoch)
+
+Distill.batches = _taught_batches
+Distill.stream = property(lambda self: self.memory and self.memory.stream, doc='Whose remembered outputs come with its batches, or None.')
+
 # %% ../nbs/41_schemes.ipynb #distill-describe
 def _describe(self):
     "For config.json: every term to the last digit, and the teacher's hash."
     terms = {n: t.describe() | ({'adapters': repr(self.adapters[n])} if n in self.adapters else {}) | {'pairs': p} for n, t, p in zip(self.names, self.method, self.pairs)}
     prepare = self.teacher.prepare and _fingerprint(self.teacher.prepare)
-    return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model), prepare=prepare)
+    return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model), prepare=prepare) | ({'remembered': self.memory.views} if self.memory else {})
 
 Distill.describe = _describe
 
@@ -346,6 +361,7 @@ Distill._trial = _trial
 def _check_distill(self, data):
     "Refuse what cannot work on these images."
     Scheme.check(self, data)
+    if self.memory: self.memory.check(data)
     if self.size is None and data.size != 32 and any(map(_reads_stages, self.method)):
         raise ValueError(f'stages were looked for at 32 pixels and the images have {data.size}: say Distill(..., size={data.size})')
     measured = any(type(t).measure is not Term.measure for t in self.method)             # else nobody reads more than one image here

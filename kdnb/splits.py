@@ -160,14 +160,18 @@ def _batch(self, image, oy, ox, *rest):
     return self._dress(self.windows[image, oy, ox].permute(0, 3, 1, 2), *rest), self.y[image]
 
 # %% ../nbs/000b_splits.ipynb #epoch-fn
+def _pieces(self, draws):
+    "What was drawn for each batch, from what was drawn for all images."
+    return zip(*(d.split(self.bs) for d in draws))
+
 def _epoch(self, seed, epoch):
     "The batches of one epoch: the same for the same seed and epoch."
     n = len(self) - self.left_out
     draws = [*_draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n].to(self.y.device)]
     if 'resized' in self.words: draws += _draw_boxes(n, self.size, seed, epoch).to(self.y.device)
-    return (self._batch(*d) for d in zip(*(d.split(self.bs) for d in draws)))
+    return (self._batch(*d) for d in self._pieces(draws))
 
-TrainSplit._dress, TrainSplit._batch, TrainSplit.epoch = _dress, _batch, _epoch
+TrainSplit._dress, TrainSplit._batch, TrainSplit._pieces, TrainSplit.epoch = _dress, _batch, _pieces, _epoch
 
 # %% ../nbs/000b_splits.ipynb #compiled
 def _compiled(self):
@@ -177,3 +181,15 @@ def _compiled(self):
     return fast
 
 TrainSplit.compiled = _compiled
+
+# %% ../nbs/000b_splits.ipynb #view-fn
+def _view(self, view, seed=None, epoch=None):
+    "An epoch in which each image looks as a view has drawn it: (images, labels, their numbers, on the CPU); without a seed all images, in their order."
+    n = len(self) - (0 if seed is None else self.left_out)
+    image = torch.arange(n) if seed is None else _draw_epoch(len(self), self.pad, self.size, seed, epoch)[0, :n]
+    rows = _draw_epoch(len(self), self.pad, self.size, 'view', view)[1:, image]
+    draws = [*torch.cat([image[None], rows]).to(self.y.device)]
+    if 'resized' in self.words: draws += _draw_boxes(len(self), self.size, 'view', view)[:, image].to(self.y.device)
+    return ((*self._batch(*d), i) for d, (i,) in zip(self._pieces(draws), self._pieces([image])))
+
+TrainSplit.view = _view

@@ -44,7 +44,7 @@ def _shared(learners):
     "{learner: the teacher that it shares with others}"
     groups = {}
     for l in learners:
-        if not isinstance(l.scheme, Distill) or not isinstance(t := l.scheme.teacher, Frozen) or not l.scheme.needs_teacher(): continue
+        if not isinstance(l.scheme, Distill) or not isinstance(t := l.scheme.teacher, Frozen) or not l.scheme.needs_teacher() or l.scheme.stream: continue      # remembered outputs come with the batch
         groups.setdefault((id(t.model), t.bn, id(t.prepare), l.dtype), []).append(l)
     return {l: teacher for group in groups.values() if len(group) > 1 for teacher in [_common(group)] for l in group}
 
