@@ -38,3 +38,4 @@ from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
 from kdnb.cards import *
+from kdnb.speed import *
