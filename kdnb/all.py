@@ -37,5 +37,6 @@ from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.jobs import *
 from kdnb.cards import *
 from kdnb.speed import *
