@@ -40,7 +40,9 @@ def _memory(p):
 
 # %% ../nbs/73d_benchmark.ipynb #sections-more
 def _begin(p): yield from bench_start(*p['nets'][0], p['n'], p['noise'], p['device'], p['pairs'])
-def _parts(p): yield from bench_parts(*p['nets'][0], _data(p, p['bs'][0]), p['pairs'], p['seconds'])
+def _parts(p):
+    data = _data(p, p['bs'][0])
+    for nets in p['nets']: yield from bench_parts(*nets, data, p['pairs'], p['seconds'])
 def _card(p): yield from bench_card(*p['nets'][0], _data(p, p['bs'][-1]), p['pairs'], p['seconds'])
 
 _sections = {

@@ -17,17 +17,16 @@ from .together import _Group, _OwnRandom, _shared
 from .bench import *
 from .bench import _bytes_of, _resident, _spread, _waiter
 from .baseline import *
-from .baseline import _forever, _nets, _plain_optimiser, _row, _steps_for, _warmed
+from .baseline import _Helped, _forever, _nets, _plain_optimiser, _row, _steps_for, _warmed
 
 # %% ../nbs/73b_levers.ipynb #loader-way
-class _LoaderWay(OurWay):
+class _LoaderWay(_Helped, OurWay):
     "A learner whose images come one by one."
     def __init__(self, learn, workers=2):
         super().__init__(learn)
-        loader, device, self.ahead = plain_loader(learn.data, workers), learn.data.device, 2*workers
+        loader, device = self.feed(plain_loader(learn.data, workers)), learn.data.device
         self.batches = _forever(lambda epoch: ((x.to(device, memory_format=torch.channels_last), y.to(device)) for x, y in loader))
-    def ready(self): self.learn._clear(); [self() for _ in range(self.ahead + 1)]
-    def rest(self, seconds): time.sleep(self.ahead*seconds)
+    def ready(self): self.learn._clear(); super().ready()
 
 # %% ../nbs/73b_levers.ipynb #learner-of
 def _learner(teacher, student, data, method='kd', prepare=lambda teacher: teacher, **how): # names of models
@@ -88,6 +87,7 @@ def bench_levers(
     skip=(),          # names of levers
 )->list:              # rows; `gives` is what the lever gives
     "kdnb without one lever at a time, as ratios to the plain way."
+    torch.compiler.reset()
     nets, wait, bs = (teacher, student, data), _waiter(data.device), data.train.bs
     able, why = _warmed({'kdnb': lambda: OurWay(_learner(*nets))} | {k: lambda make=make: make(*nets) for k, (make, _) in _levers.items() if k not in skip})
     took = time_rounds({'the plain way': PlainWay(*nets)} | able, rounds, _steps_for(able['kdnb'], seconds, wait), wait)

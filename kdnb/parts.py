@@ -95,14 +95,15 @@ def bench_parts(
     way, alone, device = our_kd(teacher, student, data), _alone(teacher, student, data), data.device
     steps = _steps_for(way, seconds, _waiter(device))
     parts = [step_parts(way, steps) for _ in range(rounds)]
-    rows = _shares('parts', parts, 'the whole step') + _shares('kinds', [op_seconds(way, device) for _ in range(rounds)], 'all operations')
+    about = dict(nets=[teacher, student], bs=data.train.bs)
+    rows = _shares('parts', parts, 'the whole step', about) + _shares('kinds', [op_seconds(way, device) for _ in range(rounds)], 'all operations', about)
     took = time_rounds({'plain': PlainWay(teacher, student, data), 'alone': alone}, rounds, steps, _waiter(device))
     conv = [op_seconds(alone, device).get('convolution') for _ in range(rounds)]
-    for name, v in (('the student alone', took['alone']), ("the student's convolutions", conv)): rows.append(_row('bound', f'no faster than {name}', 'the plain way', [p/t for p, t in zip(took['plain'], v)], v, 's'))
+    for name, v in (('the student alone', took['alone']), ("the student's convolutions", conv)): rows.append(_row('bound', f'no faster than {name}', 'the plain way', [p/t for p, t in zip(took['plain'], v)], v, 's', **about))
     return rows
 
-def _shares(section, each, of): # each: [{name: seconds}]
-    return [_row(section, name, of, [v.get(name, 0)/sum(v.values()) for v in each], [v.get(name, 0) for v in each], 's') for name in each[0]]
+def _shares(section, each, of, about): # each: [{name: seconds}]
+    return [_row(section, name, of, [v.get(name, 0)/sum(v.values()) for v in each], [v.get(name, 0) for v in each], 's', **about) for name in each[0]]
 
 # %% ../nbs/73c_parts.ipynb #counted-bytes
 class _Bytes(TorchDispatchMode):
@@ -140,6 +141,7 @@ def bench_card(
     limits=None,      # (operations, bytes) a second; None: measured, on CUDA
 )->list:              # rows
     "The share of a card's operations and bytes a second that a step reaches."
+    torch.compiler.reset()
     device, names = data.device, ('of its bf16 operations a second', "of its memory's bytes a second")
     if limits is None and device.type != 'cuda': return [_row('card', name, "the card's limit", why='not measured: no GPU') for name in names]
     wait, counts = _waiter(device), counted(our_kd(teacher, student, data))

@@ -87,10 +87,15 @@ Speed.goals = _told_goals
 # %% ../nbs/74a_speed.ipynb #profile
 def _profile(self):
     "Three small tables: parts of a step, kinds of work, and the bound."
-    def share(r): q = r['ratio']; return [r['name'], f"**{q['median']:.0%}** ({q['min']:.0%} to {q['max']:.0%})", f"{1000*r['value']['median']:.1f} ms"]
-    parts, kinds = (_table([head, 'share', ''], map(share, self.rows(section))) for section, head in (('parts', 'part of a step'), ('kinds', 'kind of work')))
-    bound = _table(['the bound', 'by the plain way', ''], [[r['name'], _range(r['ratio']), f"{1000*r['value']['median']:.1f} ms"] for r in self.rows('bound')])
-    return '\n\n'.join([parts, kinds, bound])
+    def share(q): return f"**{q['median']:.0%}** ({q['min']:.0%} to {q['max']:.0%})"
+    return '\n\n'.join([_by_nets(self, 'parts', 'part of a step', share), _by_nets(self, 'kinds', 'kind of work', share), _by_nets(self, 'bound', 'the bound, by the plain way', _range)])
+
+def _by_nets(s, section, head, cell):
+    "A table with a column for each pair of nets."
+    rows = s.rows(section)
+    names, nets = (list(dict.fromkeys(values)) for values in ([r['name'] for r in rows], [tuple(r['nets']) for r in rows]))
+    found = {(r['name'], tuple(r['nets'])): cell(r['ratio']) for r in rows}
+    return _table([head, *map(' → '.join, nets)], [[name, *(found.get((name, n), '–') for n in nets)] for name in names])
 
 Speed.profile = _profile
 
