@@ -27,6 +27,7 @@ from .callbacks import *
 from .boards import *
 from .repeat import *
 from .data import _named as _known_data
+from .frozen import *
 from .frozen import _as_model, _trained_on
 from .schemes import _check_seen
 
@@ -194,7 +195,8 @@ def _pretrained(name, data):
 def _teacher(a, data):
     "The run that teaches, its weights in a model that the options name, or a pretrained model."
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
-    return _pretrained(a.teacher, data) if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists() else a.teacher
+    if a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists(): return _kept(a, a.teacher, lambda: _pretrained(a.teacher, data))
+    return _kept(a, a.teacher, lambda: Frozen(a.teacher))
 
 # %% ../nbs/71_cli.ipynb #student
 def _named(a):
@@ -243,13 +245,24 @@ def _scheme(a, data):
     if not all(isinstance(t, CE) for t in method): raise ValueError(f'{a.method} needs somebody who teaches: add --teacher RUN')
     return Alone(student, method)
 
-# %% ../nbs/71_cli.ipynb #build
-def _learner(a):
-    "What the options describe, ready to fit; nothing is written yet."
+# %% ../nbs/71_cli.ipynb #kept
+def _load(a):
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
     data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
                      split_seed=a.split_seed, stream=a.stream or None, strict=a.strict, workers=a.workers)
     print(data)
+    return data
+
+def _kept(a, what, make):
+    "What a sweep has read already; read now where this is no sweep."
+    kept = getattr(a, 'kept', {})
+    if what not in kept: kept[what] = make()
+    return kept[what]
+
+# %% ../nbs/71_cli.ipynb #build
+def _learner(a):
+    "What the options describe, ready to fit; nothing is written yet."
+    data = _kept(a, 'data', lambda: _load(a))
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, compile=a.compile, seed=a.seed, cbs=[TensorBoard()] if a.tensorboard else ())
     print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
@@ -268,9 +281,14 @@ def _report(learn):
     speed = sorted(r['images_per_second'] for r in learn.history)[len(learn.history)//2]
     print(f'{speed:,.0f} images/s (median epoch) on {device_name(learn.data.device)}; {learn.run}' + (f'\n{learn.reduced}' if learn.reduced else ''))
 
+# %% ../nbs/71_cli.ipynb #settle
+def _settle(a):
+    "The options, with all in them that follows from others."
+    _named(a); a.method = a.method or ('kd' if a.teacher else None)
+
 # %% ../nbs/71_cli.ipynb #train-body
 def _train(a):
-    _take_config(a); _named(a); a.method = a.method or ('kd' if a.teacher else None)
+    _take_config(a); _settle(a)
     epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _check_repeat(a, learn := _learner(a), epochs)

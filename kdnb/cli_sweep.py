@@ -14,31 +14,49 @@ from .learner import *
 from .experiments import *
 from .sweeps import *
 from .cli import *
-from .cli import _command, _keep, _mistakes, _parser, _sentence, _talk, _train, _train_how, _train_parser, _what
+from .joint import *
+from .jobs import *
+from .cli import _command, _in_a_shell, _keep, _learner, _parser, _settle, _talk, _train_how, _train_parser, _what
+
+# %% ../nbs/71a_cli_sweep.ipynb #job-data
+_of_data = 'data', 'root', 'size', 'bs', 'valid', 'n_train', 'augment', 'recipe', 'split_seed', 'stream', 'strict', 'workers', 'device', 'compile'
+_sizes = dict(digits=(970, 8), cifar10=(45_000, 32), cifar100=(45_000, 32), cinic10=(90_000, 32), imagenet=(1_153_050, 224))       # images to train on, pixels of a side
+
+def _cost_of(a, epochs, nets): # nets: {run: the name of its model}
+    "Operations, as far as names tell; 0 where they do not."
+    images, size = _sizes.get(a.data, (None, 32))
+    student, teacher = a.student or nets.get(a.shrink, '').replace('reducenet', 'resnet'), nets.get(a.teacher, a.teacher if '/' in (a.teacher or '') else None)
+    n, several = a.n_train or images, (parse_scheme(a.method) or (0, {}))[1].get('students', 1)
+    try: return training_cost(student, teacher, n, epochs, a.size or size, several) if n and student else 0.
+    except ValueError: return 0.                                  # no such model: told when it is to be built
+
+# %% ../nbs/71a_cli_sweep.ipynb #job-of
+def _jobs(commands):
+    "[(its options, the job)] of each command."
+    kept, asked = {}, [_train_parser().parse_args(words[1:]) for words in commands]
+    nets = {a.run: a.student or '' for a in asked}
+    def job(a):
+        def make(): a.kept = kept; _settle(a); return _learner(a)
+        epochs = a.epochs or recipes[a.recipe]['epochs']
+        return Job(a.run, epochs, make, {a.teacher, a.shrink} - {None}, (a.seed, epochs, *(getattr(a, k) for k in _of_data)), _cost_of(a, epochs, nets))
+    return [(a, job(a)) for a in asked]
 
 # %% ../nbs/71a_cli_sweep.ipynb #dry-run
 def _print_commands(title, commands):
-    "A script for a shell, or for a job scheduler: a command a line."
-    asked = [_train_parser().parse_args(words[1:]) for words in commands]
-    teachers = {r for a in asked for r in (a.teacher, a.shrink)}
-    epochs = sum(a.epochs or recipes[a.recipe]['epochs'] for a in asked)
-    print(f'# {title}\n# {len(commands)} runs, {epochs:,} epochs in all')
+    "A script for a shell, or for a job scheduler: a command a line, and what it will cost."
+    jobs = _jobs(commands)
+    teachers = {r for a, _ in jobs for r in (a.teacher, a.shrink)}
+    whole = sum(j.cost for _, j in jobs)/1e15
+    print(f'# {title}\n# {len(commands)} runs, {sum(j.epochs for _, j in jobs):,} epochs in all' + f', about {whole:.3g} PFLOP (1 PFLOP is 17 minutes at 1 TFLOP/s)'*(whole > 0))
     for say, of in (('the teachers, before all others', True), ('the students, in any order', False)):
-        lines = [shlex.join(words) for a, words in zip(asked, commands) if (a.run in teachers) == of]
+        lines = [shlex.join(words) + f'  # {j.cost/1e15:.3g} PFLOP'*(j.cost > 0) for (a, j), words in zip(jobs, commands) if (a.run in teachers) == of]
         if lines: print('\n'.join([f'# {say}', *lines]))
 
 # %% ../nbs/71a_cli_sweep.ipynb #run-all
 def _run_all(commands):
-    "One after another; {run: why it failed, or was not begun}."
-    failed = {}
-    for i, words in enumerate(commands, 1):
-        a = _train_parser().parse_args(words[1:])
-        print(f'[{i} of {len(commands)}] {a.run}')
-        try:
-            if missing := {a.teacher, a.shrink} & {*failed}: raise ValueError(f'skipped, as there is no teacher {missing.pop()}')
-            _train(a)
-        except _mistakes as e: failed[a.run] = _sentence(e); print('skipped' if a.teacher in failed else failed[a.run])
-    return failed
+    "{run: why it failed, or was not begun}, in the order of the commands."
+    failed = run_jobs([job for _, job in _jobs(commands)])
+    return {run: _in_a_shell(failed[run]) for words in commands if (run := words[words.index('--run')+1]) in failed}
 
 # %% ../nbs/71a_cli_sweep.ipynb #sweep-words
 _which = {

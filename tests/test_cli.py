@@ -317,10 +317,10 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     words = [preset, *'--epochs 2 --seeds 2 --n-train 500 --valid 0 --root /some/where --device cuda:1 --dry-run'.split()]
     assert kdnb_sweep(words) == 0 and content(here) == before
     lines = capsys.readouterr().out.splitlines()
-    typed = [shlex.split(l) for l in lines if not l.startswith('#')]
+    typed = [shlex.split(l, comments=True) for l in lines if not l.startswith('#')]
     twice = sum('-epochs4-' in w[-1] for w in typed)                                          # a control
     assert twice == 2*len(sweep_presets[preset]['pairs'])*sweep_presets[preset].get('cut', False)
-    assert f'# {len(typed)} runs, {2*(len(typed) + twice)} epochs in all' in lines and len({w[-1] for w in typed}) == len(typed)
+    assert lines[1].startswith(f'# {len(typed)} runs, {2*(len(typed) + twice)} epochs in all, about ') and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#') and len({w[-1] for w in typed}) == len(typed)
     assert sorted(typed) == sorted(_commands_of(_parser('kdnb_sweep', '', '', *_sweeps).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
@@ -400,8 +400,8 @@ def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     assert Run('digits-crd-epochs1-n-train100-size8-resnet8-online-0').json('config.json')['scheme'] == 'Online'
 
 def test_ctrl_c_stops_a_sweep(here, capsys, monkeypatch):
-    def stop(a): raise KeyboardInterrupt
-    monkeypatch.setitem(sweep_presets, 'tiny', TINY); monkeypatch.setattr('kdnb.cli_sweep._train', stop)
+    def stop(self, *a): raise KeyboardInterrupt
+    monkeypatch.setitem(sweep_presets, 'tiny', TINY); monkeypatch.setattr(Learner, 'fit', stop)
     assert kdnb_sweep(['tiny', *NUMBERS]) == 130 and '[2 of 3]' not in capsys.readouterr().out
 
 # --- Ctrl-C
