@@ -25,8 +25,8 @@ setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clon
 run: setup ## The demonstration: teacher, student alone, student taught on digits; table and pictures under runs/.
 	MPLBACKEND=Agg $(BIN)/python -c 'import sys; from kdnb.demo import kdnb_demo; sys.exit(kdnb_demo())'
 
-bench: setup ## Time and peak memory of a step of every method, relative to plain KD; ARGS='--help' tells the options.
-	$(BIN)/python -c 'import sys; from kdnb.bench import kdnb_bench; sys.exit(kdnb_bench())' $(ARGS)
+bench: setup ## kdnb beside the plain way: speed, levers, students together, memory, start, profile, each method; under 20 minutes; ARGS='--help' tells the options.
+	$(BIN)/python -c 'import sys; from kdnb.benchmark import kdnb_bench; sys.exit(kdnb_bench())' $(ARGS)
 
 lab: setup ## JupyterLab, opened on the tutorials.
 	$(BIN)/jupyter lab nbs/tutorials

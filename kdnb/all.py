@@ -47,3 +47,4 @@ from kdnb.repeat import *
 from kdnb.jobs import *
 from kdnb.five import *
 from kdnb.cards import *
+from kdnb.speed import *

@@ -118,7 +118,7 @@ def extra_params(
 def _prices(bench):
     "({method in full: row}, about) of a file of `make bench`."
     if bench is None: return {}, None
-    try: said = json.loads(Path(bench).read_text(encoding='utf-8')); rows, about = said['rows'], said['about']
+    try: said = json.loads(Path(bench).read_text(encoding='utf-8')); said = said['methods'] if 'methods' in said else said; rows, about = said['rows'], said['about']
     except (ValueError, KeyError, TypeError): raise ValueError(f'{bench} is not what `make bench` writes: make it again') from None
     except OSError as e: raise OSError(f'{bench} cannot be read ({e.strerror}): write it with make bench, or give bench=None') from None
     return {repr(parse_method(r['method'])): r for r in rows if r['method'] != 'alone'}, about
