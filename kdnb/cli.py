@@ -10,6 +10,7 @@ import argparse, json, re, shlex, sys, warnings
 from itertools import islice
 import torch
 from .places import *
+from .ranks import *
 from .data import *
 from .models.surgery import *
 from .models.zoo import *
@@ -98,12 +99,13 @@ def _warn(message, *_): print(_in_a_shell(str(message)), file=sys.stderr)
 
 def _command(do, parser, argv):
     "Do it; the exit code. A mistake is one sentence on stderr, without a traceback."
-    args = parser.parse_args(argv)
     try:
-        with warnings.catch_warnings(): warnings.showwarning = _warn; return do(args) or 0
+        with joined(), warnings.catch_warnings():
+            args = parser.parse_args(argv)
+            warnings.showwarning = _warn; return do(args) or 0
     except KeyboardInterrupt: return 130
     except _mistakes as e:
-        print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr)
+        if first_to_speak(): print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr, flush=True)
         return 1
 
 # %% ../nbs/71_cli.ipynb #run-name
@@ -181,8 +183,8 @@ def _scheme(a, data):
 def _learner(a):
     "What the options describe, ready to fit; nothing is written yet."
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
-    data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
-                     stream=a.stream or None, strict=a.strict, workers=a.workers)
+    with first_rank_0(): data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
+                                          stream=a.stream or None, strict=a.strict, workers=a.workers)
     print(data)
     with seeded(a.seed): scheme = _scheme(a, data)
     learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, seed=a.seed)

@@ -73,9 +73,10 @@ def joined():
     with open(os.devnull, 'w') as nowhere:
         mute = _started() and int(os.environ['RANK']) > 0
         with redirect_stdout(nowhere if mute else sys.stdout), redirect_stderr(nowhere if mute else sys.stderr):
-            join()
-            yield
-            leave()
+            with noticing():
+                join()
+                yield
+                leave()
 
 # %% ../nbs/01a_ranks.ipynb #sums
 def sum_over_ranks(
