@@ -332,6 +332,7 @@ def _save(self, row, score):
                  epoch=self.epoch, best=self.best, history=self.history)
     write_history(self.run, self.history)
     save_state(self.run, 'last.pt', dict(model, train=train))
+    wait_for_all()                                                      # nobody goes back to what is not yet written
 
 Learner._save = _save
 
