@@ -33,6 +33,7 @@ from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
 from kdnb.learner import *
+from kdnb.processes import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *

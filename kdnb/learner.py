@@ -123,8 +123,9 @@ def _as_scheme(model):
     return model if isinstance(model, Scheme) else Alone(model)
 
 def _check_data(data, recipe):
-    "Data of ours, and loaded for this recipe or for none."
+    "Data of ours, and loaded for this recipe or for none; processes that have met."
     if not isinstance(data, Data): raise TypeError(f"a learner needs data, such as load_data('digits'), not {data!r}")
+    check_joined(data.device)
     loaded = data.describe()['recipe']
     if loaded not in (None, recipe): warnings.warn(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}", stacklevel=3)
 
@@ -407,6 +408,7 @@ Learner._begin = _begin
 # %% ../nbs/51_learner.ipynb #spread
 def _spread(self):
     "Train with the other processes from here on."
+    if self.train.part[1] != world_size(): raise ValueError('this learner was made before the processes met: call join() before data and models are made')
     for split in ('valid', 'test'): getattr(self.data, split) and self._own(split)                # refused where there are fewer images than processes
     if n := self.train.left_out: self._say(f'{n} of {len(self.train):,} training images, other ones in each epoch, are left out: they make no batch of {world_size()} equal parts')
     kinds = {tuple(map(bool, self.scheme.weights(e, self.epochs).values())): e for e in range(self.epoch, self.epochs)}

@@ -60,7 +60,8 @@ Split.num_batches, Split.held, Split.images, Split.normalise = _num_batches, _he
 
 # %% ../nbs/000b_splits.ipynb #split-part
 @property
-def _span(self): # of images, [from, to): all, or those of its part
+def _span(self):
+    "The images of its part, [from, to): all where it is 0 of 1."
     k, n = self.part
     return len(self)*k // n, len(self)*(k+1) // n
 

@@ -191,7 +191,7 @@ def _compiled(self):
 
 StreamTrainSplit.compiled = _compiled
 
-# %% ../nbs/000c_stream.ipynb #stream-epoch-fn
+# %% ../nbs/000c_stream.ipynb #stream-ask-fn
 def _ask(self, seed, epoch):
     "Tell the workers what this epoch needs; their batches, and what is random beside."
     n = len(self) - self.left_out
@@ -202,6 +202,9 @@ def _ask(self, seed, epoch):
     if self.loader is None: self.loader = self._load('resized' if 'resized' in self.words else self.how, self.order, keep=True)
     return self._arriving(self.loader), [d[2:].to(self.y.device) for d in draws]
 
+StreamTrainSplit._ask = _ask
+
+# %% ../nbs/000c_stream.ipynb #stream-epoch-fn
 def _stream_epoch(self, seed, epoch):
     "The batches of one epoch: the same for the same seed and epoch."
     try:
@@ -211,7 +214,7 @@ def _stream_epoch(self, seed, epoch):
             if len(y) > 1 or self.bs == self.part[1]: yield self._dress(self._crop(x, oy, ox), *rest), y
     except BaseException: self.loader = None; raise
 
-StreamTrainSplit._ask, StreamTrainSplit.epoch = _ask, _stream_epoch
+StreamTrainSplit.epoch = _stream_epoch
 
 # %% ../nbs/000c_stream.ipynb #stream-part
 def _filled(self, x, y, d, got):

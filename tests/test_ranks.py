@@ -1,5 +1,5 @@
 "Two processes under torchrun make the run that one process makes: the same steps, scores and folder, resumed either way; and one that dies ends both with one sentence."
-import copy, json, os, re, shutil, signal, subprocess, sys, types
+import json, os, shutil, signal, subprocess, sys, types
 from functools import partial
 from pathlib import Path
 import pytest, torch
@@ -13,8 +13,7 @@ from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
 from kdnb.online import Online
 from kdnb.parallel import rank, world_size
-from kdnb.ranks import join, leave, leaves_unused, wait_for_all
-from kdnb.runs import read_history
+from kdnb.ranks import join, leave, wait_for_all
 from kdnb.schemes import Alone, Distill
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,8 +43,11 @@ class Idle(nn.Module):
     def forward(self, x): return self.net(x)
 
 class Dropping(nn.Module):
+    "A net that remembers what its dropout left in the last step."
     def __init__(self): super().__init__(); self.net, self.drop = resnet(8), nn.Dropout(.5)
-    def forward(self, x): return self.net(self.drop(x))
+    def forward(self, x):
+        if self.training: self.seen = self.drop(torch.ones(8))
+        return self.net(self.drop(x))
 
 def taught(method): return lambda: Distill(resnet(8), seen(resnet(14, width=2)), method, size=8)
 def jointly(**how): return lambda: JointRD(plainnet(8), seen(resnet(14)), size=8, ramp=.5, **how)
@@ -57,6 +59,8 @@ SCHEMES = dict(alone=lambda: Alone(resnet(8)), idle=lambda: Alone(Idle()), **{m:
 def learner(kind, data, **how):
     with seeded(0): scheme = still(SCHEMES[kind](), *data.examples(20, 'train'))
     return Learner(scheme, data, lr=LR, amp='off', cbs=None, **how)
+
+def flat(state): return torch.cat([v.flatten().double() for v in state.values()])
 
 def moved(learn):
     "How far all that is trained has moved."
@@ -75,7 +79,7 @@ def streamed():
 def stopped(learn):
     "Ctrl-C in the second epoch, on every rank."
     one = learn._one_epoch
-    def until(): 
+    def until():
         if learn.epoch == 1: raise KeyboardInterrupt
         one()
     learn._one_epoch = until
@@ -111,7 +115,8 @@ def child(where):
     odd = load_data('digits', **DATA | dict(n_train=95))
     watched = Learner(resnet(8), odd, amp='off', cbs=[Watch()], lr=LR).fit(1)
     with seeded(rank()): own = Learner(Dropping(), odd, amp='off', cbs=None)
-    told |= dict(left_out=watched.train.left_out, watched=Watch.seen, ordinary=torch.cat([v.flatten().double() for v in watched._weights()['state'].values()]), start=own.init['state']['net.stem.conv.weight'] if 'net.stem.conv.weight' in own.init['state'] else next(iter(own.init['state'].values())))
+    dropped = own.fit(1).student.seen
+    told |= dict(left_out=watched.train.left_out, watched=Watch.seen, ordinary=flat(watched._weights()['state']), start=flat(own.init['state']), dropped=dropped)
     told['refused'] = refusals(data, where)
     wait_for_all()
     torch.save(told, where/f'{rank()}.pt')
@@ -187,6 +192,8 @@ def test_ordinary_batchnorm_ends_alike_on_all_ranks(ranks):
     assert torch.equal(ranks[0]['ordinary'], ranks[1]['ordinary']) and ranks[0]['ordinary'].isfinite().all()
 
 def test_all_begin_with_the_weights_of_rank_0(ranks): assert torch.equal(ranks[0]['start'], ranks[1]['start'])
+
+def test_dropout_differs(ranks): assert not torch.equal(ranks[0]['dropped'], ranks[1]['dropped'])
 
 def test_images_that_make_no_equal_parts_are_left_out(ranks): assert [r['left_out'] for r in ranks] == [1, 1]
 
