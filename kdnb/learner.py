@@ -261,7 +261,7 @@ def _accuracy_of_all(z, y): # of a part of the images, on each rank
     return (hits.float()/n).item() * 100
 
 def _own(self, split): return getattr(self.data, split).of_part(rank(), world_size())
-def _scores(self, split): return _score(self.scheme, self._own(split), _accuracy_of_all)
+def _scores(self, split): return self.validate(split) if world_size() == 1 else _score(self.scheme, self._own(split), _accuracy_of_all)
 
 Learner._own, Learner._scores = _own, _scores
 

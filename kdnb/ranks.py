@@ -74,8 +74,8 @@ def check_joined(
 
 # %% ../nbs/01a_ranks.ipynb #leave
 def leave():
-    "The end of `join`."
-    if world_size() > 1: dist.destroy_process_group()
+    "The end of `join`: all leave when the last has come here."
+    if world_size() > 1: wait_for_all(); dist.destroy_process_group()
 
 @contextmanager
 def joined():
