@@ -32,10 +32,16 @@ from kdnb.schemes import *
 from kdnb.joint import *
 from kdnb.online import *
 from kdnb.runs import *
+from kdnb.memory import *
 from kdnb.learner import *
+from kdnb.together import *
 from kdnb.processes import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
+from kdnb.tables import *
+from kdnb.grids import *
+from kdnb.tradeoffs import *
+from kdnb.jobs import *
 from kdnb.cards import *

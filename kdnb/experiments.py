@@ -6,13 +6,14 @@
 __all__ = ['Results', 'load_results', 'mean_std', 'paired_difference', 'Table']
 
 # %% ../nbs/70_experiments.ipynb #imports
-import glob, html, json, os
+import glob, html, json, os, re
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 import kdnb.methods
 from .places import *
-from .models.zoo import model_name
+from .models.zoo import model_name, weights_hash
 from .terms import *
 from .runs import *
 from .runs import _flat
@@ -40,19 +41,29 @@ def _percent(result, which): # of result.json
     if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 <= v <= 100: raise ValueError(f'{which} is {v!r}, which is no percentage')
     return v
 
+# %% ../nbs/70_experiments.ipynb #teacher-said
+def _teacher(config):
+    "A teacher's hash; what is built, where it learns beside the student; None where nobody else teaches."
+    teacher = config.get('teacher')
+    if any(t['name'] == 'self' for t in config.get('terms', {}).values()): return None             # a twin of another seed each time: it is part of the method
+    return f'{_student(teacher)}, which learns too' if isinstance(teacher, dict) else teacher
+
+def _memory(about): # as `note_memory` writes it
+    m = about.get('memory')
+    return {'memory': m} if isinstance(m, dict) and isinstance(m.get('bytes'), int) else {}
+
 # %% ../nbs/70_experiments.ipynb #row
 def _row(run, name):
     "A finished run."
     config, result, history = run.json('config.json'), run.json('result.json'), read_history(run)
     about, data, epochs = config['about'], config['data'], config['epochs']
-    twin = any(t['name'] == 'self' for t in config.get('terms', {}).values())                      # who is taught by a twin has another teacher each seed: it is part of the method
     if len(history) != epochs: raise ValueError(f'its history has {len(history)} rows and not {epochs}')
     best = 'best' if 'best' in result else 'best_on_test'
     n = data['n_train'] - (data['n_train'] > 1 == data['n_train'] % data['bs'])                    # a last batch of one image is left out
-    return dict(run=name, label=_label(config), method=_method(config), student=_student(config['student']), teacher=None if twin else config.get('teacher'), seed=config['seed'],
+    return dict(run=name, label=_label(config), method=_method(config), student=_student(config['student']), teacher=_teacher(config), seed=config['seed'],
                 data=data['name'], n_train=data['n_train'], recipe=config['recipe'], epochs=epochs, last=_percent(result, 'last'), **{best: _percent(result, best)},
                 images=epochs*n, seconds=round(sum(r['seconds'] for r in history), 1), device=about['device'], dtype=about.get('dtype'), date=about.get('date'),
-                versions={k: about[k] for k in ('kdnb', 'torch', 'torchvision', 'python') if k in about}, reduced=about.get('reduced', ''), init=about.get('init'),
+                versions={k: about[k] for k in ('kdnb', 'torch', 'torchvision', 'python') if k in about}, reduced=about.get('reduced', ''), init=about.get('init'), **_memory(about),
                 config={k: v for k, v in config.items() if k != 'about'})
 
 # %% ../nbs/70_experiments.ipynb #results
@@ -109,14 +120,33 @@ def _read_file(path):
         return results
     except (ValueError, TypeError, KeyError, AttributeError): raise ValueError(f'{path.name!r} is damaged, or not a file of results: results.save(path) writes one') from None
 
+# %% ../nbs/70_experiments.ipynb #last-hash
+@lru_cache(maxsize=None)
+def _last_of(folder, changed): # changed: when last.pt was, so that a new one is read anew
+    "Hash of a run's last weights, and the kind of model."
+    try: return weights_hash(load_state(Run(folder), 'last.pt')['state']), _student(Run(folder).json('config.json')['student'])
+    except (OSError, KeyError, TypeError, AttributeError): return None, None
+
+# %% ../nbs/70_experiments.ipynb #name-teachers
+def _name_teachers(results, found): # found: the runs
+    "Say of each row whose run taught and what model it holds, where that lies beside it."
+    wanted = {r['teacher'] for r in results if re.fullmatch('[0-9a-f]{12}', r['teacher'] or '')}
+    near, names = {p for f in {r.path.parent for r in found if r.path} for p in f.glob('*/last.pt')}, {}
+    for p in sorted(near, key=lambda p: ('teacher' not in p.parent.name, p)):                      # the likely ones first
+        if wanted <= {*names}: break
+        taught, model = _last_of(p.parent, p.stat().st_mtime_ns)
+        names.setdefault(taught, dict(taught_by=p.parent.name, teacher_model=model))
+    for r in results: r |= names.get(r['teacher'], {}) if r['teacher'] else {}
+
 # %% ../nbs/70_experiments.ipynb #load-results
 def load_results(
     runs='*', # a pattern, a name or a path (a word means a folder where the runs are), a learner, a list of these, or a .json written by `save`
 )->Results:
     "The finished runs among some run folders, a row each."
     if isinstance(runs, (str, Path)) and str(runs).endswith('.json'): return _read_file(Path(runs).expanduser())
-    results = Results()
-    for run in _find(runs): _take(results, run)
+    results, found = Results(), _find(runs)
+    for run in found: _take(results, run)
+    _name_teachers(results, found)
     return results
 
 # %% ../nbs/70_experiments.ipynb #mean-std
@@ -154,8 +184,9 @@ def _setting(row): # as text, to be compared
     return json.dumps({k: row['config'].get(k) for k in _settings}, sort_keys=True)
 
 def _teaching(row):
-    "All that makes a method what it is, but its seed and its teacher."
-    return _flat({k: v for k, v in row['config'].items() if k not in (*_settings, 'seed', 'teacher')} | dict(method=row['method']))
+    "All that makes a method what it is, but its seed and its teacher; 4.0 is 4."
+    flat = _flat({k: v for k, v in row['config'].items() if k not in (*_settings, 'seed', 'teacher')} | dict(method=row['method']))
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in flat.items()}
 
 def _blocks(rows):
     "Lists of rows that may be compared."
@@ -194,8 +225,12 @@ def _groups(block):
 def _line(name, runs, base): # base: {seed: accuracy}, or None
     "A method, from its runs in a block."
     last, best = _by_seed(runs, 'last'), _by_seed(runs, 'best' if 'best' in runs[0] else 'best_on_test')
-    return dict(method=name, last=mean_std(last.values()), best=mean_std(best.values()), difference=None if base is None else paired_difference(last, base),
-                n=len(last), seeds=list(last), epochs=runs[0]['epochs'], runs=[r['run'] for r in runs])
+    return dict(method=name, means=runs[0]['method'], made=runs[0]['config'].get('made'), last=mean_std(last.values()), best=mean_std(best.values()), difference=None if base is None else paired_difference(last, base),
+                n=len(last), seeds=list(last), epochs=runs[0]['epochs'], images=runs[0]['images'], seconds=mean(r['seconds'] for r in runs),
+                memory=_most([r['memory'] for r in runs if 'memory' in r]), device=_each(runs, 'device'), date=_each(runs, 'date'), versions=', '.join(dict.fromkeys(f'{k} {v}' for r in runs for k, v in r['versions'].items())), runs=[r['run'] for r in runs])
+
+def _each(rows, k): return ', '.join(dict.fromkeys(str(r[k]) for r in rows if r[k]))
+def _most(memories): return max(memories, key=lambda m: m['bytes'], default=None)
 
 def _floor(name, last): # {seed: accuracy}
     gaps = [abs(a - b) for a, b in combinations(last.values(), 2)]
@@ -223,21 +258,29 @@ def _base(groups, base):
     if len(hits) > 1: raise ValueError(f"{len(hits)} methods are called {base!r}: say base={' or '.join(map(repr, hits))}")
     return hits[0] if hits else None
 
+# %% ../nbs/70_experiments.ipynb #shared
+def _shared(rows):
+    "What all lines of a block share."
+    taught = next((r for r in rows if r['teacher']), {})
+    return {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=taught.get('taught_by', taught.get('teacher')), teacher_model=taught.get('teacher_model'))
+
+def _head(of):
+    teacher = f" · teacher {of['teacher']}" + f" ({of['teacher_model']})"*bool(of['teacher_model']) if of['teacher'] else ''
+    return f"{of['student']} on {of['data']}, {of['n_train']:,} training images · recipe {of['recipe']} · {of['epochs']} epochs, {of['images']:,} images seen{teacher}"
+
 # %% ../nbs/70_experiments.ipynb #block
 def _block(rows, groups, base):
     "A block of a table: its lines, and what is said above and below them."
     base = None if base is None else _base(groups, base)
     last = None if base is None else _by_seed(groups[base], 'last')
     lines = sorted((_line(n, g, None if n == base else last) for n, g in groups.items()), key=lambda l: -l['last'][0])
-    def each(k): return ', '.join(dict.fromkeys(str(r[k]) for r in rows if r[k]))
-    torch = ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
-    teacher = next((f" · teacher {r['teacher']}" for r in rows if r['teacher']), '')
-    head = f"{rows[0]['student']} on {rows[0]['data']}, {rows[0]['n_train']:,} training images · recipe {rows[0]['recipe']} · {rows[0]['epochs']} epochs{teacher}"
+    of, torch = _shared(rows), ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
     notes = [_floor(base, last)] if base else []
     pairs = {l['difference']['n'] for l in lines if l['difference']}
     if max(pairs, default=0) > 1: notes.append(f"minus {base}: mean of the differences by seed, with a 95 % t-interval" + (' (n = 2: 12.7 standard errors to either side)' if 2 in pairs else ''))
-    return dict(head=head, reduced=each('reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
-                notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [each('device'), each('dtype'), f'torch {torch}', each('date')]))])
+    if any(l['memory'] and l['memory']['of'] == 'process' for l in lines): notes.append('memory ≤: the largest that the process was, with all that it did before; a bound')
+    return dict(head=_head(of), of=of, reduced=_each(rows, 'reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
+                notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [_each(rows, 'device'), _each(rows, 'dtype'), f'torch {torch}', _each(rows, 'date')]))])
 
 # %% ../nbs/70_experiments.ipynb #cells
 def _mean_std(v): return f'{v[0]:.2f}' + ('' if v[1] is None else f' ± {v[1]:.2f}')
@@ -246,10 +289,14 @@ def _difference(d):
     if d is None: return '–'
     return f"{d['mean']:+.2f}" + ('' if d['low'] is None else f" ({d['low']:+.2f} to {d['high']:+.2f})")
 
+def _time(seconds): return f'{seconds:.0f} s' if seconds < 90 else f'{seconds/60:.0f} min' if seconds < 5400 else f'{seconds/3600:.1f} h'
+def _bytes(m): return '–' if m is None else '≤ '*(m['of'] == 'process') + f"{m['bytes']/2**30:.2f} GiB"
+
 def _cells(block): # a list of lists of strings, the headings first
-    heads = ['', 'last', block['best'], f"minus {block['base']}", 'n', 'epochs']
-    rows = [[l['method'], _mean_std(l['last']), _mean_std(l['best']), _difference(l['difference']), str(l['n']) + ' †'*(l['n'] == 1), str(l['epochs'])] for l in block['lines']]
-    return [[c for i, c in enumerate(row) if i != 3 or block['base']] for row in [heads, *rows]]
+    lines, shown = block['lines'], [True, True, True, block['base'], True, True, True, any(l['memory'] for l in block['lines']), len({l['device'] for l in block['lines']}) > 1]
+    heads = ['', 'last', block['best'], f"minus {block['base']}", 'n', 'epochs', 'time', 'memory', 'device']
+    rows = [[l['method'], _mean_std(l['last']), _mean_std(l['best']), _difference(l['difference']), str(l['n']) + ' †'*(l['n'] == 1), str(l['epochs']), _time(l['seconds']), _bytes(l['memory']), l['device']] for l in lines]
+    return [[c for c, show in zip(row, shown) if show] for row in [heads, *rows]]
 
 # %% ../nbs/70_experiments.ipynb #table-class
 class Table:

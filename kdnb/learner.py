@@ -159,6 +159,7 @@ class Learner:
         self.forward, self.train = self.program, train.of_part(rank(), world_size())
         self.cbs = None if cbs is None or rank() else [*(c() for c in self.callbacks), *cbs]
         self.init, self.epoch, self.epochs, self.history, self.best, self.result = self._weights(), 0, None, [], None, None
+        self.about = {}                          # what config.json is to say of this run beside date, device and versions; it is not compared
     @property
     def student(self):
         "The bare module that learns."
@@ -363,7 +364,7 @@ def _config(self):
     made, start = getattr(first, 'made', None), getattr(first, 'started_from', None)          # cut from its teacher, or fine-tuned: another beginning than fresh weights
     begin = ({'made': made} if made else {}), ({'init': start['hash']} if start else {})
     return dict(student=describe_model(first), **begin[0], **self.scheme.describe(), **begin[1], data=self.data.describe(), recipe=self.recipe_name, optimiser=self.recipe, epochs=self.epochs,
-                seed=self.seed, amp=self.amp, about=about(self.data.device) | dict(init=weights_hash(self.init['state']), params=num_params(first),
+                seed=self.seed, amp=self.amp, about=about(self.data.device) | self.about | dict(init=weights_hash(self.init['state']), params=num_params(first),
                 reduced=self.reduced, dtype=_dtype_name(self.dtype)) | ({'init_from': start['weights']} if start else {}))
 
 Learner._config = _config

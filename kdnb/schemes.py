@@ -75,7 +75,7 @@ def _batches(self, train, seed, epoch):
     "The batches of one epoch, each what `forward` takes: here (images, labels)."
     return train.epoch(seed, epoch)
 
-Scheme.batches = _batches
+Scheme.batches, Scheme.stream = _batches, None               # stream: the name of what is not the ordinary batches; who has the same may share them
 
 # %% ../nbs/41_schemes.ipynb #several
 def _together(self):

@@ -341,7 +341,7 @@ def test_a_sweep_run_again_loads_and_goes_on(here, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.count('finished, loaded') == 3 and {run: content(here/'runs'/run) for run in runs} == before
     assert Run(runs[1][:-1] + '1').json('config.json')['seed'] == 1 and Run(runs[2][:-1] + '1').json('config.json')['teacher'] == Run(runs[2]).json('config.json')['teacher']
-    assert re.search(r'^kd .* 2 +1$', out, re.M)
+    assert re.search(r'^kd .* 2 +1 +\d+ s$', out, re.M)
 
 def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(sweep_presets, 'cut', TINY | dict(pairs=[('reducenet8', 'resnet8')], weights='reducenet', cut=True, published=[]))
@@ -351,7 +351,7 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     assert [r.removeprefix('digits-crd-').replace('-n-train100-size8', '') for r in runs] == [f'epochs{e}-{w}-0' for e, w in (
         (1, 'reducenet8'), (1, 'resnet8'), (1, 'resnet8-by-reducenet8-kd'), (2, 'resnet8'), (1, 'resnet8-from-reducenet8'), (1, 'resnet8-from-reducenet8-by-reducenet8-kd'))]
     kd = 'CE(0.3) + KD(0.07, T=5)'
-    for line in ('alone', kd, 'shrunk, alone', f'shrunk, {kd}'): assert re.search(rf'^{re.escape(line)} .* 1 . +1$', out, re.M), line
+    for line in ('alone', kd, 'shrunk, alone', f'shrunk, {kd}'): assert re.search(rf'^{re.escape(line)} .* 1 . +1 +\d+ s$', out, re.M), line
     configs = [Run(r).json('config.json') for r in runs]
     assert [c.get('made') for c in configs] == [None]*4 + ['shrunk']*2 and len({c['about']['params'] for c in configs}) == 2
     assert configs[4]['about']['init'] == configs[5]['about']['init'] != configs[1]['about']['init'] == configs[2]['about']['init']

@@ -131,3 +131,33 @@ def test_a_file_that_is_no_results_is_a_sentence(tmp_path, text):
 def test_nothing_finished_is_saved_and_read_too(tmp_path):
     Results([], [dict(run='b', why='unfinished', detail='')]).save(tmp_path/'r.json')
     assert load_results(tmp_path/'r.json').notes() == ['left out, 1 unfinished: b']
+
+def test_a_teacher_that_learns_too_is_told_by_its_model(runs):
+    "JointRD writes how such a teacher is built, as it has no weights of its own yet."
+    folder(runs/'a'); folder(runs/'b', 40., 0, dict(scheme='JointRD', method='jointrd(train_teacher=True)', teacher=STUDENT | dict(depth=56)))
+    (block,) = load_results().table().blocks
+    assert 'teacher resnet56, which learns too' in block['head'] and block['lines'][0]['difference']['mean'] > 18
+
+def test_memory_is_shown_where_a_run_kept_it_and_never_made_up(runs):
+    folder(runs/'a'); folder(runs/'b', 40., 0, KD)
+    assert 'memory' not in repr(load_results().table())
+    folder(runs/'c', 42., 1, KD, about=dict(memory=dict(bytes=3*2**30, of='gpu'), device='NVIDIA'))
+    text = repr(load_results().table())
+    kd, alone = (next(l for l in text.splitlines() if l.startswith(m)) for m in ('kd', 'alone'))
+    assert '3.00 GiB' in kd and kd.rstrip().endswith('CPU, 1 threads, NVIDIA') and '–' in alone.split('2 s')[-1] and '≤' not in text
+    folder(runs/'d', 22., 1, about=dict(memory=dict(bytes=2**30, of='process')))
+    text = repr(load_results().table())
+    assert '≤ 1.00 GiB' in text and 'memory ≤: the largest that the process was' in text
+    folder(runs/'e', 23., 2, about=dict(memory='much'))                        # of another program
+    assert len(load_results()) == 5 and '≤ 1.00 GiB' in repr(load_results().table())
+
+def test_a_teacher_is_called_by_its_run_where_that_is_next_door(runs):
+    import torch
+    from kdnb.models.zoo import create_model, model_record, weights_hash
+    net = create_model('resnet8', 10); folder(runs/'big', 50., student=STUDENT | dict(depth=56)); torch.save(model_record(net), runs/'big'/'last.pt')
+    (folder(runs/'odd', 50., student=STUDENT | dict(depth=56))/'last.pt').write_bytes(b'no weights')
+    folder(runs/'a'); folder(runs/'b', 40., 0, KD | dict(teacher=weights_hash(net))); folder(runs/'c', 45., 0, KD)
+    heads = [b['head'] for b in load_results(['a', 'b', 'c']).table().blocks]
+    assert heads[0].endswith('teacher big (resnet56)') and heads[1].endswith('teacher c6a92a49fa70')
+    load_results(['a', 'b']).save(runs.parent/'r.json')
+    assert 'teacher big (resnet56)' in repr(load_results(runs.parent/'r.json').table())       # without the folders

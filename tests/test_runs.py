@@ -3,8 +3,6 @@ import errno, io, json, os, pickle, random, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 import kdnb.learner, kdnb.runs
 from kdnb.data import load_data
 from kdnb.learner import Callback, Diverged, Learner, _has_bf16, make_optimiser, pick_amp, pick_recipe, seeded
@@ -439,31 +437,3 @@ def test_callbacks_are_called_in_order(data):
     assert [x for n, e, x in said if n == 'a' and e != 'after_batch'] == [0, [0, 1], 0, 1, 1, 2, ['best', 'last']]
     said.clear(); learn.fit(2)
     assert said == []                                            # nothing happens in a run that is loaded
-
-class Waits(TorchFunctionMode):
-    "Notes what would make the processor wait for a GPU."
-    names = {'item', 'tolist', 'cpu', 'numpy', '__bool__', '__int__', '__float__', '__index__', '__array__', 'nonzero', 'is_nonzero', 'equal', 'allclose', 'masked_select', 'unique'}
-    def __init__(self): super().__init__(); self.seen = []
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, '__name__', '') in self.names: self.seen.append(func.__name__)
-        return func(*args, **(kwargs or {}))
-
-class Deep(TorchDispatchMode):
-    "The same below Python: the optimiser, the scaler, the backward pass."
-    def __init__(self, seen): super().__init__(); self.seen = seen
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__ in ('_local_scalar_dense', 'nonzero', 'masked_select', 'equal', '_unique2'): self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-def waits(learn):
-    "What waits in one epoch's steps."
-    learn._begin(1, False)
-    with Waits() as w, Deep(w.seen): learn._train_epoch()
-    return w.seen
-
-def test_nothing_in_a_step_waits_for_the_device(data, teacher):
-    for amp in ('off', 'bf16'): assert waits(Learner(hinted(teacher), data, amp=amp)) == []
-
-@pytest.mark.parametrize('look', [lambda p: p.sum().item(), lambda p: p.sum().tolist(), lambda p: bool(p.sum() > 0), lambda p: p.cpu(), lambda p: f'{p.sum():.3f}', lambda p: p.nonzero()])
-def test_a_step_that_waits_is_noticed(data, look):
-    assert waits(learner(data, cbs=[At(2, lambda learn: look(next(learn.student.parameters()).detach()))])) != []

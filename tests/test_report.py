@@ -1,0 +1,224 @@
+"What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names, missing data, Ctrl-C."
+import csv, io, re, shutil, subprocess, sys
+from html.parser import HTMLParser
+from pathlib import Path
+import pytest
+from kdnb.experiments import load_results
+from kdnb.grids import show_grid
+from kdnb.memory import note_memory, run_memory
+from kdnb.models.zoo import create_model, model_record
+from kdnb.report import kdnb_report, report_page
+from kdnb.runs import Run
+from kdnb.tables import *
+from kdnb.tradeoffs import show_tradeoff
+from test_experiments import DATA, KD, STUDENT, change, folder, runs       # `runs` is a fixture
+
+ROOT = Path(__file__).resolve().parent.parent
+EVIL = 'CE(1) + <script>alert("x")</script>, a_b & 50 % of $x$ #1 {y} ~^\\ |'
+
+def evil(path, **about): return folder(path, 30., 0, KD | dict(method=EVIL, terms=dict(x=dict(name='x', weight=1.))), about=about)
+def some(runs):
+    "Two seeds of alone, of kd one; and who is left out."
+    folder(runs/'alone-0', 20.); folder(runs/'alone-1', 22., 1); folder(runs/'kd-0', 30., 0, KD); evil(runs/'x-0')
+    (folder(runs/'torn')/'result.json').write_bytes(b'{"la')
+
+# --- tables
+
+def test_csv_is_read_back_as_numbers(runs):
+    some(runs); table = load_results().table()
+    read = list(csv.DictReader(io.StringIO(table.csv())))
+    lines = [l for b in table.blocks for l in b['lines']]
+    assert len(read) == len(lines) == 3 and {len(r) for r in read} == {len(read[0])} and None not in read[0]
+    for r, l in zip(read, lines):
+        assert r['method'] == l['method'] and float(r['last']) == l['last'][0] and int(r['n']) == l['n'] and int(r['images']) == 20000
+        assert (r['last_std'] == '') == (l['n'] == 1) and r['best_on_test'] == r['memory_bytes'] == '' and float(r['best_on_valid']) == l['last'][0] - 1
+    assert {r['method'] for r in read} == {'alone', 'kd', EVIL}
+    assert '\r' not in table.csv() and len(table.csv().splitlines()) == 4
+
+def test_csv_keeps_the_best_on_test_apart(runs):
+    p = folder(runs/'a'); change(p, 'result.json', lambda r: r.update(best_on_test=r.pop('best'))); folder(runs/'b', epochs=3)
+    (runs/'b'/'history.jsonl').write_text('{"seconds": 1}\n'*3)
+    one, two = csv.DictReader(io.StringIO(load_results().table().csv()))
+    assert (one['best_on_test'], one['best_on_valid']) == ('20.86', '') and (two['best_on_test'], two['best_on_valid']) == ('', '20.86') and (one['block'], two['block']) == ('1', '2')
+
+def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
+    some(runs); table = load_results().table(); tex = table.latex()
+    body = re.sub(r'\\([&%$#_{}\\])', '', '\n'.join(l for l in tex.splitlines() if not l.startswith('%')))          # what is escaped is harmless
+    assert body.count('{') == body.count('}') and body.count('$') % 2 == 0 and '#' not in body and not re.search(r'[±†–·≤→]', body)
+    for env in ('table', 'tabular'): assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
+    rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
+    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{(?:l|p\{[^}]*\})(r+)\}', tex)[1])}
+    assert tex.splitlines()[-1] == "% left out, 1 damaged: torn (result.json of run 'torn' is damaged: mend it, or start over with fresh=True)"
+    if shutil.which('pdflatex'):
+        (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
+        assert subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
+
+def test_all_forms_of_a_table_have_the_same_columns(runs):
+    some(runs); table = load_results().table()
+    rows = [re.split(r'(?<!\\)\|', l)[1:-1] for l in table.markdown().splitlines() if l.startswith('|')]
+    assert {len(r) for r in rows} == {7} and len(rows) == 2 + 3
+    assert [c.strip() for c in rows[0]] == ['', 'last', 'best on valid', 'minus alone', 'n', 'epochs', 'time']
+    html = table._repr_html_()
+    assert {r.count('<t') for r in re.findall(r'<tr>(.*?)</tr>', html)} == {7}
+    for form in (repr(table), table.markdown(), html, table.latex()): assert 'REDUCED' in form and 'one seed' in form and 'floor' in form and 'torn' in form
+
+def test_published_numbers_are_those_of_the_pair(runs):
+    "resnet20 from whom? From a resnet56 the second table of numbers is another than from a resnet110."
+    folder(runs/'a'); folder(runs/'b', 40., 0, KD)
+    rows = load_results()
+    (_, cells), = rows.table().published().blocks
+    assert [c[0] for c in cells] == ['', 'alone'] and cells[1][2] == '69.06'                    # nobody knows which teacher
+    for r in rows: r.update(dict(taught_by='t', teacher_model='resnet110') if r['teacher'] else {})
+    (head, cells), = rows.table().published().blocks
+    assert {c[0]: c[2] for c in cells} == {'': 'RepDistiller, last epoch', 'its teacher': '74.31', 'kd': '70.67', 'alone': '69.06'} and 'ours are REDUCED' in head
+    assert 'RepDistiller, last epoch</th>' in rows.table().published()._repr_html_()
+
+def test_an_other_method_has_no_published_number(runs):
+    folder(runs/'b', 40., 0, KD | dict(method='CE(0.1) + KD(0.9, T=16)', terms=KD['terms'] | dict(kd=KD['terms']['kd'] | dict(T=16.))))
+    assert not load_results().table().published().blocks or 'KD' not in repr(load_results().table().published())
+
+# --- memory
+
+def test_memory_is_noted_once_and_never_compared(tmp_path):
+    run = Run(tmp_path); run.save_json('config.json', dict(seed=0, about={}))
+    note_memory(run)
+    m = run.json('config.json')['about']['memory']
+    assert m['of'] == 'process' and 2**24 < m['bytes'] <= run_memory()['bytes'] and run.json('config.json')['seed'] == 0
+
+# --- grids
+
+def cell(path, weight, T, last, seed=0, **changes):
+    terms = dict(ce=dict(name='ce', weight=round(1-weight, 2), pairs=[]), kd=dict(name='kd', weight=weight, T=T, pairs=[]))
+    return folder(path, last, seed, dict(scheme='Distill', method=f'CE({1-weight:.2g}) + KD({weight}, T={T})', teacher='t'*12, prepare=None, terms=terms), **changes)
+
+def numbers(fig):
+    ax = fig.axes[0]
+    ys, xs = ([t.get_text() for t in a.get_ticklabels()] for a in (ax.yaxis, ax.xaxis))
+    return {(ys[round(t.get_position()[1])], xs[round(t.get_position()[0])]): t.get_text() for t in ax.texts}
+
+def note(fig): return ' '.join(' '.join(t.get_text() for t in fig.texts).split())
+
+def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
+    for i, (w, T, last) in enumerate([(.8, 16, 33.), (.2, 2, 31.), (.8, 2, 35.5), (.2, 4, 1.)]): cell(runs/f'c{i}', w, T, last)
+    assert numbers(show_grid(load_results())) == {('0.2', '2'): '31.0', ('0.2', '4'): '1.0', ('0.2', '16'): 'no run', ('0.8', '2'): '35.5', ('0.8', '4'): 'no run', ('0.8', '16'): '33.0'}
+    cell(runs/'c9', .8, 4, 0.)                                                                                                    # no best below it: damaged, and said so
+    assert numbers(show_grid(load_results()))['0.8', '4'] == 'no run' and 'left out, 1 damaged: c9' in note(show_grid(load_results()))
+    assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
+    assert 'noise floor: unknown with one seed' in note(show_grid(load_results())) and 'n = 1' in note(show_grid(load_results())) and 'no run of' in note(show_grid(load_results()))
+
+def test_the_noise_is_pooled_over_the_cells_else_that_of_alone(runs):
+    cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .8, 2, 35.); folder(runs/'a0', 20.); folder(runs/'a1', 22., 1)
+    text = note(show_grid(load_results()))
+    assert 'std of a seed 1.41, from the students alone, degrees of freedom: 1' in text
+    cell(runs/'c2', .8, 2, 36., 1)
+    text, fig = note(show_grid(load_results())), show_grid(load_results())
+    assert 'std of a seed 0.71, from the cells, degrees of freedom: 1' in text and 'two cells of n = 1 differ by up to 12.7 by chance' in text      # t 12.706 x 0.7071 x sqrt(2)
+    assert numbers(fig)['0.8', '2'] == '35.5\nn = 2' and [t.get_text() for t in fig.axes[1].texts] == ['alone 21.0']
+
+def test_any_two_settings_span_a_grid(runs):
+    "Places too, which are lists; and 4 and 4.0 are one value."
+    for i, (place, T) in enumerate([('layer1', 4), ('layer2', 4.), ('layer2', 8)]):
+        folder(runs/f'c{i}', 30.+i, 0, KD | dict(terms=dict(at=dict(name='at', weight=1., T=T, pairs=[[place, place]])), method=f'AT{i}'))
+    folder(runs/'c9', 34., 1, KD | dict(terms=dict(at=dict(name='at', weight=1, T=4, pairs=[['layer2', 'layer2']])), method='AT1'))
+    assert numbers(show_grid(load_results(), 'at.pairs', 'at.T')) == {('[["layer1", "layer1"]]', '4'): '30.0\nn = 1', ('[["layer2", "layer2"]]', '4'): '32.5\nn = 2',
+                                                                     ('[["layer1", "layer1"]]', '8'): 'no run', ('[["layer2", "layer2"]]', '8'): '32.0\nn = 1'}
+
+def test_plain_kd_beside_a_grid_is_a_mark_and_no_row(runs):
+    for i, (w, T) in enumerate([(.2, 2), (.2, 4), (.8, 2), (.8, 4)]): cell(runs/f'c{i}', w, T, 30.+i)
+    folder(runs/'kd', 40., 0, KD | dict(teacher='t'*12)); folder(runs/'a', 20.)
+    fig = show_grid(load_results())
+    assert numbers(fig) == {('0.2', '2'): '30.0', ('0.2', '4'): '31.0', ('0.8', '2'): '32.0', ('0.8', '4'): '33.0'} and {t.get_text() for t in fig.axes[1].texts} == {'alone 20.0', 'kd 40.0'}
+
+def test_a_grid_refuses_what_has_no_place_in_it(runs):
+    cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .2, 2, 31., amp='off')
+    with pytest.raises(ValueError, match='do not belong in one grid, they differ in amp'): show_grid(load_results())
+    with pytest.raises(ValueError, match="unknown setting 'kd.t': did you mean kd.T"): show_grid(load_results(), cols='kd.t')
+    with pytest.raises(ValueError, match='no finished run'): show_grid([])
+
+def test_a_tradeoff_tells_what_it_leaves_out(runs):
+    folder(runs/'a'); folder(runs/'mine', student=dict(kind='Mine', params=7, structure='ab'))
+    fig = show_tradeoff(load_results(), 'parameters')
+    assert 'left out: Mine (7 parameters)' in fig.get_supxlabel() and 'REDUCED' in fig.get_supxlabel() and len(fig.axes[0].containers) == 1
+
+# --- pages
+
+class Page(HTMLParser):
+    "What a page refers to, and whether its tags are closed."
+    def __init__(self, text): super().__init__(); self.refs, self.open, self.tags, self.ids = [], [], [], []; self.feed(text); self.close()
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag); self.refs += [v for k, v in attrs if k in ('src', 'href', 'srcset', 'action', 'data')]; self.ids += [v for k, v in attrs if k == 'id']
+        assert not [k for k, _ in attrs if k.startswith('on')]
+        if tag not in ('meta', 'img', 'br', 'link'): self.open.append(tag)
+    def handle_endtag(self, tag): assert self.open.pop() == tag
+
+def check(text):
+    page = Page(text)
+    assert page.open == [] and not {'script', 'link', 'iframe', 'object'} & {*page.tags} and '@import' not in text and 'url(' not in text
+    assert all(r.startswith('data:image/png;base64,') or r[1:] in page.ids and r[0] == '#' for r in page.refs), [r[:60] for r in page.refs]
+    return page
+
+def full(runs):
+    "As `some`, with curves, weights, and a command of letters that mean something to a browser."
+    some(runs)
+    for p in runs.iterdir():
+        (p/'history.jsonl').write_text(''.join(f'{{"epoch": {e}, "lr": 0.1, "loss": {3-e}, "ce": {3-e}, "train_acc": {10*e}, "valid_acc": {9*e}, "seconds": 1.5}}\n' for e in (1, 2)))
+    change(runs/'x-0', 'config.json', lambda c: c['about'].update(command='x.py --url http://example.org/<img src=x onerror=y>'))
+
+def test_a_page_is_one_file_that_fetches_nothing(runs, tmp_path, monkeypatch, capsys):
+    full(runs); monkeypatch.setenv('KDNB_DATA', str(tmp_path/'nothing')); out = tmp_path/'r.html'
+    assert kdnb_report(['--out', str(out)]) == 0
+    said, err = capsys.readouterr(); text = out.read_text(encoding='utf-8'); page = check(text)
+    assert err == '' and said.splitlines()[-1].startswith(str(out)) and 'open it in a browser' in said
+    assert page.tags.count('details') == 4 + 1 and page.tags.count('img') == 1 + 3                # configurations and losses; curves, each method's losses
+    for word in ('REDUCED: 4 of 4 runs', 'left out, 1 damaged: torn', 'minus alone', 'one seed', '20.00', '69.06', 'RepDistiller, last epoch', '&quot;optimiser&quot;', 'x.py --url', 'cifar100: all runs are of resnet20, at one cost.'): assert word in text, word
+    assert f'No pictures: cifar100 is not in {tmp_path/"nothing"}: say where it is with --root.' in text                              # and the rest is there
+    assert '<script>' not in text and '&lt;script&gt;' in text
+    assert [p.name for p in tmp_path.glob('*.tmp')] == [] and not (tmp_path/'nothing').exists()
+
+def test_the_same_without_pictures_and_without_anybody_taught(runs):
+    folder(runs/'a', 20.)
+    assert 'Nobody was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
+    assert 'kept no accuracy of their epochs' in report_page(pictures=0)
+    check(report_page(pictures=0))
+
+def test_a_page_of_real_runs_has_pictures_of_the_best(quiet, data, tmp_path):
+    from kdnb.learner import Learner, seeded
+    from kdnb.schemes import Distill
+    def net(seed):
+        with seeded(seed): return create_model('resnet8', 10)
+    teacher = Learner(net(9), data, run='teacher').fit(1)
+    for s in (0, 1): Learner(net(s), data, run=f'alone-{s}', seed=s).fit(1)
+    Learner(Distill(net(0), teacher, 'kd', size=8), data, run='kd-0').fit(1)
+    text = report_page(device='cpu')
+    check(text)
+    assert 'alt="comparison"' in text and 'teacher is teacher, alone is alone-0, another is alone-1, taught is kd-0' in text and 'No pictures' not in text
+    for f in ('best', 'last'): (Path(tmp_path)/'runs'/'kd-0'/f'{f}.pt').write_bytes(b'torn')
+    assert 'No pictures: ' in (text := report_page(device='cpu')) and 'minus alone' in text
+    assert str(ROOT) not in text
+    Learner(create_model('resnet14', 10), data, run='deep').fit(1)
+    assert report_page(pictures=0).count('alt="accuracy against') == 2                                              # two models: latency, parameters
+
+@pytest.mark.parametrize('words, said', [(['kd-7'], 'did you mean kd-0'), (['torn'], 'there is no finished run to report on; left out, 1 damaged: torn'), (['--pictures', '-1'], 'pictures must be a whole number'),
+                                         (['--out', '{tmp}'], 'it is a folder'), (['--out', '{tmp}/no/r.html'], 'there is no folder'), (['kd-0', '{tmp}/other/kd-0'], "two runs are called 'kd-0'")])
+def test_a_mistake_is_one_sentence(runs, tmp_path, capsys, words, said):
+    some(runs); folder(tmp_path/'other'/'kd-0', 9.)
+    assert kdnb_report([w.format(tmp=tmp_path) for w in words] + (['--out', str(tmp_path/'r.html')] if '--out' not in words else [])) == 1
+    out, err = capsys.readouterr()
+    assert said in err and err.startswith('kdnb_report: ') and err.count('\n') == 1 and 'Traceback' not in err and not (tmp_path/'r.html').exists()
+
+def test_no_runs_at_all(runs, tmp_path, capsys):
+    runs.mkdir(); assert kdnb_report(['--out', str(tmp_path/'r.html')]) == 1
+    assert "the folder 'runs' is empty, or not there" in capsys.readouterr().err
+
+def test_ctrl_c_leaves_the_old_page(runs, tmp_path, monkeypatch):
+    import kdnb.report
+    some(runs); out = tmp_path/'r.html'; out.write_text('the old one')
+    def stop(*_): raise KeyboardInterrupt
+    monkeypatch.setattr(kdnb.report, '_curves', stop)
+    assert kdnb_report(['--out', str(out), '--pictures', '0']) == 130
+    assert out.read_text() == 'the old one' and [p.name for p in tmp_path.iterdir() if p.is_file()] == ['r.html']
+
+def test_it_is_a_command_and_a_module(tmp_path):
+    assert 'kdnb_report=kdnb.report:kdnb_report' in (ROOT/'settings.ini').read_text()
+    done = subprocess.run([sys.executable, '-m', 'kdnb.report', '-h'], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and '--pictures N' in done.stdout and 'self-contained' in done.stdout
