@@ -39,8 +39,8 @@ def _take_threads(n):
 
 # %% ../nbs/01a_ranks.ipynb #join
 class ProcessEnded(RuntimeError):
-    "Another of the processes that train together has ended."
-    def __init__(self): super().__init__('another of the processes that train together was ended, and none can go on without it: the same command goes on from the last whole epoch')
+    "One of the processes that train together was ended."
+    def __init__(self): super().__init__('one of the processes that train together was ended, and the others cannot go on without it: the same command goes on from the last whole epoch')
 
 def join()->int: # which of the processes this one is, from 0
     "Meet the other processes that torchrun started; call it before data and models are made. Without torchrun, and the second time, nothing happens."

@@ -264,7 +264,7 @@ def mortal(num_classes): return Mortal()
 def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     monkeypatch.setenv('KDNB_RUNS', str(runs)); monkeypatch.syspath_prepend(str(ROOT/'tests'))
     code, out, err = command('kdnb_distill', *TAUGHT, '--fresh', MORTAL=who)
-    assert code == 1 and said(err) == ['kdnb_distill: another of the processes that train together was ended, and none can go on without it: the same command goes on from the last whole epoch']
+    assert code == 1 and said(err) == ['kdnb_distill: one of the processes that train together was ended, and the others cannot go on without it: the same command goes on from the last whole epoch']
     assert out.count('epoch 1/3') == 1 and out.count('resnet8:') <= 1 and files(runs/'taught') == ['best.pt', 'config.json', 'history.jsonl', 'last.pt']
     assert kdnb_distill(TAUGHT) == 0 and "goes on after epoch 1 of 3" in capsys.readouterr().out
 
