@@ -38,10 +38,13 @@ from kdnb.together import *
 from kdnb.processes import *
 from kdnb.callbacks import *
 from kdnb.show import *
+from kdnb.boards import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
 from kdnb.tables import *
 from kdnb.grids import *
 from kdnb.tradeoffs import *
+from kdnb.repeat import *
 from kdnb.jobs import *
+from kdnb.five import *
 from kdnb.cards import *

@@ -6,7 +6,7 @@
 __all__ = ['Job', 'training_cost', 'run_jobs', 'sweep']
 
 # %% ../nbs/70f_jobs.ipynb #imports
-import re, time
+import functools, re, time
 from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
@@ -51,6 +51,7 @@ def training_cost(
     "What a training takes, estimated."
     return float(epochs * images * (3*students*_forward_cost(student, size) + (_forward_cost(teacher, size) if teacher else 0)))
 
+@functools.cache
 def _forward_cost(build, size):
     with torch.device('meta'), torch.no_grad(), FlopCounterMode(display=False) as count:
         model = build(10) if callable(build) else create_model(build, 10)
@@ -79,7 +80,7 @@ class _Book:
     def ready(self):
         "The jobs whose teachers are there; those whose teachers failed are given up."
         for j in list(self.todo.values()):
-            if bad := j.needs & {*self.failed}: self.close(j.run, f'skipped, as there is no {bad.pop()}')
+            if bad := j.needs & {*self.failed}: self.close(j.run, f'skipped, as there is no teacher {bad.pop()}')
         return [j for j in self.todo.values() if not j.needs & {*self.todo}]
 
 # %% ../nbs/70f_jobs.ipynb #take

@@ -21,7 +21,7 @@ from .tables import *
 from .tradeoffs import *
 from .experiments import _find, _name_teachers, _take
 from .grids import _apart
-from .cli import _command, _data_of, _parser
+from .cli import _command, _data_of, _parser, _talk
 
 # %% ../nbs/75_report.ipynb #gather
 def _gather(runs):
@@ -209,6 +209,7 @@ def _report(a):
     out = Path(a.out).expanduser()
     if out.is_dir() or not out.parent.is_dir(): raise OSError(f'{a.out} cannot be written: ' + ('it is a folder' if out.is_dir() else f'there is no folder {out.parent}'))
     write_atomic(out, report_page(a.runs or '*', a.pictures, a.data, a.root, a.device, print).encode())
+    a.answer = dict(page=str(out))
     print(f'{out}: {out.stat().st_size/2**20:.1f} MiB, open it in a browser')
 
 _report_options = {
@@ -223,6 +224,6 @@ _report_options = {
 def kdnb_report(argv=None)->int: # exit code
     "The command kdnb_report: a page on many runs."
     says = 'Write one self-contained HTML page on many runs: tables, curves, accuracy against latency and size, pictures of the best student, and how to repeat each row.'
-    return _command(_report, _parser('kdnb_report', says, "kdnb_report 'few-*' teacher --out few.html", _report_options), argv)
+    return _command(_report, _parser('kdnb_report', says, "kdnb_report 'few-*' teacher --out few.html", ('what is shown', _report_options), ('for scripts', _talk)), argv)
 
 if __name__ == '__main__' and __spec__: sys.exit(kdnb_report())      # python -m kdnb.report

@@ -125,9 +125,11 @@ def _open(run, config, fresh):
     return 'finished' if 'result.json' in run else 'unfinished' if 'last.pt' in run else _new(run, config, True)
 
 # %% ../nbs/50_runs.ipynb #new
+def _events(run): return [] if run.path is None else [f.name for f in run.path.glob('events.out.tfevents.*')]      # TensorBoard's
+
 def _new(run, config, fresh):
     if fresh:
-        for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl'): run.remove(f)
+        for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl', *_events(run)): run.remove(f)
     if run.path is not None: run.path.mkdir(parents=True, exist_ok=True)
     run.save_json('config.json', config)
     return 'new'

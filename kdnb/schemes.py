@@ -321,6 +321,7 @@ Distill.begin_epoch, Distill.weights = _begin_epoch, _term_weights
 def _check_seen(seen, data):
     "Refuse a teacher that is used to other images, or that has seen the student's valid images."
     now = data.describe()
+    if absent := {'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen}: raise ValueError(f"the teacher's config.json does not say {sorted(absent)[0]!r} of its data, so it is damaged: restore it, or give the module itself")
     differ = [k for k in ('size', 'mean', 'std') if now[k] != json.loads(json.dumps(seen[k]))]
     was, today = ([round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v for v in (seen[differ[0]], now[differ[0]])) if differ else (0, 0)
     if differ: raise ValueError(f"the teacher saw images of another {differ[0]} ({was}, now {today}): load both alike, or give Frozen(teacher, prepare=...)")

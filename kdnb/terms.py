@@ -120,7 +120,7 @@ class LS(CE):
     "Cross-entropy with smoothed labels (Szegedy et al. 2016, section 7), the control of soft targets: soft, and no knowledge in them."
     def __init__(self, weight=1., smoothing=.1):
         super().__init__(weight)
-        if not 0 < smoothing < 1: raise ValueError(f'the smoothing is the share of the uniform distribution, between 0 and 1, not {smoothing!r}')
+        if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 < smoothing < 1: raise ValueError(f'the smoothing is the share of the uniform distribution, between 0 and 1, not {smoothing!r}')
         self.name, self.options, self.loss = 'ls', dict(smoothing=smoothing), lambda s, y: ce_loss(s, y, smoothing)
 
 # %% ../nbs/40_terms.ipynb #kd-term
@@ -203,7 +203,7 @@ def _read_call(node, among=None):
     for k in call.keywords:
         if k.arg not in known: raise ValueError(f"{call.func.id} has no option {k.arg!r}: it has {', '.join(known)}")
     try: return make, inspect.signature(make).bind(*map(_literal, call.args), **{k.arg: _literal(k.value) for k in call.keywords}).arguments
-    except TypeError as e: raise ValueError(f"{ast.unparse(node)}: {e}; it takes {', '.join(known)}") from None
+    except (TypeError, ZeroDivisionError) as e: raise ValueError(f"{ast.unparse(node)}: {e}; it takes {', '.join(known)}") from None
 
 def _summands(node):
     "a+b+c -> [a, b, c]"

@@ -6,7 +6,8 @@ import numpy as np, pytest, torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
-from kdnb.cli import _commands_of, _parser, _sweeps, _train_parser, kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train
+from kdnb.cli import _parser, _train_parser, kdnb_distill, kdnb_test, kdnb_train
+from kdnb.cli_sweep import _commands_of, _sweeps, kdnb_sweep
 from kdnb.data import _recipes, load_data
 from kdnb.learner import Learner, recipes, seeded
 from kdnb.measure import accuracy, predict
@@ -53,6 +54,7 @@ def place(tmp_path_factory):
     (runs/'half'/'result.json').unlink()
     like('cut', last_pt=lambda b: b[:len(b)//2], best_pt=lambda b: b[:-1])
     like('torn', config_json=lambda b: b[:40])
+    like('short', config_json=lambda b: b.replace(b'"size"', b'"sice"'))
     like('bert', config_json=lambda b: b'{"model_type": "bert"}')
     (runs/'thesis').mkdir(); (runs/'thesis'/'chapter.tex').write_text('x')
     return place
@@ -79,13 +81,13 @@ def test_help_has_a_sentence_for_each_option(name, capsys, monkeypatch):
     monkeypatch.setenv('COLUMNS', '1000')
     with pytest.raises(SystemExit) as e: COMMANDS[name](['-h'])
     out = capsys.readouterr().out
-    assert e.value.code == 0 and out.startswith(f'usage: {name} ') and f'example: {name} ' in out
-    said = {m[1]: m[2] for m in re.finditer(r'^  (?:-h, )?(-*[\w-]+)(?: [A-Z_]+| {[\w,]+})?(?:\s{2,}(?!-)(.*))?$', out, re.M)}
-    usage = re.findall(r'--[\w-]+', out.splitlines()[0])
-    assert set(usage) | {'--help'} == {k for k in said if k.startswith('-')}
+    assert e.value.code == 0 and out.startswith(f'usage: {name} ') and f'example: {name} ' in out and 'exit code: 0 done' in out
+    said = {m[1]: m[2] for m in re.finditer(r'^  (?:-h, )?(-*[\w-]+)(?: [A-Z_]+| {[\w,]+})?(?:\s{2,}(?!-)(.*))?$', out, re.M) if m[1] != name}
     assert {k: v for k, v in said.items() if not v or len(v.split()) < 3} == {}
-    wanted = {'--seed', '--run', '--device', '--amp', '--epochs', '--bs', '--lr', '--recipe', '--n-train', '--valid', '--data', '--root', '--student'}
-    wanted = {'kdnb_test': {'--root', '--device', 'run'}, 'kdnb_sweep': {'preset', '--epochs', '--seeds', '--n-train', '--data', '--root', '--device', '--dry-run'}}.get(name, wanted)
+    heads = re.findall(r'^([a-z].*):$', out, re.M)
+    assert {'options', 'for scripts'} <= set(heads) and len(heads) >= 4 and {'--quiet', '--json'} <= set(said)
+    wanted = {'--config', '--tensorboard', '--compile', '--seed', '--run', '--device', '--amp', '--epochs', '--bs', '--lr', '--recipe', '--n-train', '--valid', '--data', '--root', '--student'}
+    wanted = {'kdnb_test': {'--root', '--device', 'run'}, 'kdnb_sweep': {'preset', '--epochs', '--seeds', '--n-train', '--data', '--root', '--device', '--dry-run', '--tensorboard'}}.get(name, wanted)
     assert wanted <= set(said)
 
 # --- mistakes: one sentence with the remedy
@@ -118,6 +120,9 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=four)'],              "'four' is not a number"),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=0)'],                 'the temperature T must be a number above 0, not 0'),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=-4)'],                'the temperature T must be a number above 0, not -4'),
+    ('kdnb_distill', [*TAUGHT, '--method', 'kd(1/0)'],                 'kd\\(1 / 0\\): division by zero; it takes weight, T'),
+    ('kdnb_distill', [*TAUGHT, '--method', "ls(smoothing='x')"],       "the smoothing is the share .* not 'x'"),
+    ('kdnb_train',   [*DIGITS, '--init', 'timm'],                      "--init 'timm' go with a name 'timm/...', not with 'resnet8'"),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(weight=-.5)'],          'the weight of kd must be a number from 0 up.*not -0.5'),
     ('kdnb_train',   [*DIGITS, '--method', 'kd'],                      'add --teacher RUN'),
     ('kdnb_train',   [*DIGITS, '--augment', 'corp'],                   "unknown augmentation 'corp': did you mean crop"),
@@ -127,6 +132,10 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_sweep',   ['cinic10'],                                      "unknown preset 'cinic10': did you mean cinic10-shufflenet"),
     ('kdnb_sweep',   ['crd', '--epochs', '0', '--dry-run'],            'epochs must be a whole number from 1 up, not 0'),
     ('kdnb_sweep',   ['crd', '--seeds', '0'],                          'seeds must be a whole number from 1 up, not 0'),
+    ('kdnb_sweep',   ['crd', '--augment', 'corp', '--dry-run'],        "unknown augmentation 'corp': did you mean crop"),
+    ('kdnb_sweep',   ['crd', '--size', '0', '--dry-run'],              '--size 0: give the pixels of a side'),
+    ('kdnb_sweep',   ['crd', '--workers', '-1', '--dry-run'],          '--workers -1: give the number of processes'),
+    ('kdnb_sweep',   ['crd', '--method', 'kd(T=0)', '--dry-run'],      'the temperature T must be a number above 0, not 0'),
     # data
     ('kdnb_train',   ['--data', 'cifar100', '--root', 'nowhere'],      r'cifar100 is not in nowhere .*--root or \$KDNB_DATA'),
     ('kdnb_train',   ['--data', 'cifar100', '--root', 'empty'],        r'cifar100 is not in empty .*--root or \$KDNB_DATA'),
@@ -168,6 +177,8 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_test',    ['bert'],                                         'bert is not a run'),
     ('kdnb_test',    ['cut', '--device', 'cpu'],                       'last.pt is cut short.*train again'),
     ('kdnb_test',    ['torn'],                                         "config.json of run 'torn' is damaged"),
+    ('kdnb_test',    ['short', '--device', 'cpu'],                     "config.json of short is damaged: it does not say 'size' of the data"),
+    ('kdnb_test',    ['teacher', '--device', 'cdua'],                  "device 'cdua' cannot be used here [^:]*: give 'cpu', or None to choose$"),
     ('kdnb_test',    ['five', '--data', 'mine.npz', '--device', 'cpu'], 'this is not the data of the run: .*there, .*here'),
 ])
 def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, remedy):
@@ -175,7 +186,7 @@ def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, re
 
 @pytest.mark.parametrize('name,words,word', [
     ('kdnb_train', ['--epochs', 'ten'], '--epochs'), ('kdnb_train', ['--valid', 'some'], '--valid'), ('kdnb_train', ['--epoch', '1'], '--epoch'),
-    ('kdnb_distill', DIGITS, '--teacher'), ('kdnb_test', [], 'run'), ('kdnb_test', ['teacher', '--split', 'tset'], "'test'")])
+    ('kdnb_distill', DIGITS, '--teacher'), ('kdnb_distill', [*DIGITS, '--teacher', ''], '--teacher is empty'), ('kdnb_train', [*DIGITS, '--run', ''], '--run is empty'), ('kdnb_test', [], 'run'), ('kdnb_test', ['teacher', '--split', 'tset'], "'test'")])
 def test_wrong_words_are_told_by_the_parser(here, capsys, name, words, word):
     before = content(here)
     with pytest.raises(SystemExit) as e: COMMANDS[name](words)
@@ -306,11 +317,11 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     words = [preset, *'--epochs 2 --seeds 2 --n-train 500 --valid 0 --root /some/where --device cuda:1 --dry-run'.split()]
     assert kdnb_sweep(words) == 0 and content(here) == before
     lines = capsys.readouterr().out.splitlines()
-    typed = [shlex.split(l) for l in lines if not l.startswith('#')]
+    typed = [shlex.split(l, comments=True) for l in lines if not l.startswith('#')]
     twice = sum('-epochs4-' in w[-1] for w in typed)                                          # a control
     assert twice == 2*len(sweep_presets[preset]['pairs'])*sweep_presets[preset].get('cut', False)
-    assert f'# {len(typed)} runs, {2*(len(typed) + twice)} epochs in all' in lines and len({w[-1] for w in typed}) == len(typed)
-    assert sorted(typed) == sorted(_commands_of(_parser('kdnb_sweep', '', '', _sweeps).parse_args(words)))
+    assert lines[1].startswith(f'# {len(typed)} runs, {2*(len(typed) + twice)} epochs in all, about ') and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#') and len({w[-1] for w in typed}) == len(typed)
+    assert sorted(typed) == sorted(_commands_of(_parser('kdnb_sweep', '', '', *_sweeps).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = _train_parser().parse_args(rest)
@@ -389,8 +400,8 @@ def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     assert Run('digits-crd-epochs1-n-train100-size8-resnet8-online-0').json('config.json')['scheme'] == 'Online'
 
 def test_ctrl_c_stops_a_sweep(here, capsys, monkeypatch):
-    def stop(a): raise KeyboardInterrupt
-    monkeypatch.setitem(sweep_presets, 'tiny', TINY); monkeypatch.setattr('kdnb.cli._train', stop)
+    def stop(self, *a): raise KeyboardInterrupt
+    monkeypatch.setitem(sweep_presets, 'tiny', TINY); monkeypatch.setattr(Learner, 'fit', stop)
     assert kdnb_sweep(['tiny', *NUMBERS]) == 130 and '[2 of 3]' not in capsys.readouterr().out
 
 # --- Ctrl-C

@@ -90,7 +90,7 @@ def test_no_teacher_no_students(data, monkeypatch):
         return real(self, *a, **k)
     monkeypatch.setattr(Learner, 'fit', fit)
     results = sweep('resnet8', method='kd', data=data, **ASK)
-    assert {r['run'].split('-')[-2]: r['detail'] for r in results.left_out} == {'resnet14': 'disk full', 'kd': f"skipped, as there is no {results.left_out[0]['run']}"} and len(results) == 1
+    assert {r['run'].split('-')[-2]: r['detail'] for r in results.left_out} == {'resnet14': 'disk full', 'kd': f"skipped, as there is no teacher {results.left_out[0]['run']}"} and len(results) == 1
 
 def test_a_fault_of_ours_is_raised_and_the_lock_let_go(data):
     def make(): raise KeyError('a bug')

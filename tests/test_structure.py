@@ -12,7 +12,7 @@ CFG = CFG['DEFAULT']
 
 LONGEST = 15                         # lines of an exported cell; a loop that has to be read in one piece may ask for more here, with its number
 LONGER = {'51_learner.ipynb#learner-class': 25}
-ENTRIES = {'kdnb.cli', 'kdnb.demo', 'kdnb.bench', 'kdnb.report'}  # started from a shell, so not part of `from kdnb.all import *`
+ENTRIES = {'kdnb.cli', 'kdnb.cli_sweep', 'kdnb.demo', 'kdnb.bench', 'kdnb.report'}  # started from a shell, so not part of `from kdnb.all import *`
 BY_HAND = {'kdnb', 'kdnb.all', 'kdnb._modidx'}
 
 def rel(path): return path.relative_to(ROOT).as_posix()
