@@ -5,6 +5,7 @@ from kdnb.splits import *
 from kdnb.stream import *
 from kdnb.data import *
 from kdnb.parallel import *
+from kdnb.ranks import *
 from kdnb.models.resnet import *
 from kdnb.models.wide import *
 from kdnb.models.plain import *
@@ -35,6 +36,7 @@ from kdnb.memory import *
 from kdnb.learner import *
 from kdnb.together import *
 from kdnb.remembered import *
+from kdnb.processes import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.boards import *

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 import torch
 from .places import *
+from .ranks import *
 from .data import *
 from .models.surgery import *
 from .models.zoo import *
@@ -133,20 +134,25 @@ def _talking(args):
         yield
 
 # %% ../nbs/71_cli.ipynb #run-command
-def _command(do, parser, argv):
-    "Do it; the exit code. A mistake is one sentence on stderr, without a traceback."
+def _done(do, parser, argv):
+    "Read the options and do it; the exit code."
     args = parser.parse_args(argv)
     if empty := [k for k, v in vars(args).items() if v == '']: parser.error(f"--{empty[0].replace('_', '-')} is empty: leave it out, or say what is meant")
     args.given, args.answer = {w.split('=')[0] for w in (sys.argv[1:] if argv is None else argv) if w.startswith('--')}, None
+    with _talking(args): code = do(args) or 0
+    if getattr(args, 'json', False): print(json.dumps(args.answer))
+    sys.stdout.flush()                                                                         # a reader that has gone is noticed here
+    return code
+
+# %% ../nbs/71_cli.ipynb #command
+def _command(do, parser, argv):
+    "Do it, together with the processes that torchrun has started; the exit code. A mistake is one sentence on stderr, without a traceback."
     try:
-        with _talking(args): code = do(args) or 0
-        if getattr(args, 'json', False): print(json.dumps(args.answer))
-        sys.stdout.flush()                                                                     # a reader that has gone is noticed here
-        return code
+        with joined(): return _done(do, parser, argv)
     except KeyboardInterrupt: return 130
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 1            # nobody reads on, as in `| head`
     except _mistakes as e:
-        print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr)
+        if first_to_speak(): print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr, flush=True)
         return 1
 
 # %% ../nbs/71_cli.ipynb #run-name
@@ -251,8 +257,8 @@ def _scheme(a, data):
 # %% ../nbs/71_cli.ipynb #kept
 def _load(a):
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
-    data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
-                     split_seed=a.split_seed, stream=a.stream or None, strict=a.strict, workers=a.workers)
+    with first_rank_0(): data = load_data(a.data, bs=a.bs, size=a.size, valid=a.valid, n_train=a.n_train, root=a.root, device=a.device, augment=augment, recipe=a.recipe,
+                                          split_seed=a.split_seed, stream=a.stream or None, strict=a.strict, workers=a.workers)
     print(data)
     return data
 

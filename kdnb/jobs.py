@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from .places import *
+from .parallel import *
 from .data import *
 from .models.zoo import *
 from .methods import *
@@ -137,6 +138,7 @@ def run_jobs(
     wait=5.,    # seconds between two looks at what other processes are making
 )->dict:        # {run: why it failed}
     "Make runs: each once, however many processes work on them."
+    if world_size() > 1: raise ValueError('the processes of a sweep share its runs by themselves: start the command once for each GPU, without torchrun')
     book, clock, say = _Book(jobs), _Clock(jobs), say or (lambda text: None)
     while book.todo:
         taken = _take(book)

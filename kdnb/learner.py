@@ -12,11 +12,14 @@ import torch
 from torch import nn
 from .places import *
 from .data import *
+from .parallel import *
+from .ranks import *
 from .models.zoo import *
 from .measure import *
 from .losses.logit import ce_loss
 from .schemes import *
 from .runs import *
+from .memory import *
 
 # %% ../nbs/51_learner.ipynb #recipes-table
 recipes = {
@@ -121,15 +124,16 @@ def _as_scheme(model):
     return model if isinstance(model, Scheme) else Alone(model)
 
 def _check_data(data, recipe):
-    "Data of ours, and loaded for this recipe or for none."
+    "Data of ours, and loaded for this recipe or for none; processes that have met."
     if not isinstance(data, Data): raise TypeError(f"a learner needs data, such as load_data('digits'), not {data!r}")
+    check_joined(data.device)
     loaded = data.describe()['recipe']
     if loaded not in (None, recipe): warnings.warn(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}", stacklevel=3)
 
 # %% ../nbs/51_learner.ipynb #compiled
 def _compiled(scheme, train): # -> the same, compiled when they are first called
-    cuda = next(scheme.parameters()).is_cuda
-    return torch.compile(scheme, dynamic=False, mode='reduce-overhead' if cuda else None), train.compiled()
+    graph = next(scheme.parameters()).is_cuda and world_size() == 1
+    return torch.compile(scheme, dynamic=False, mode='reduce-overhead' if graph else None), train.compiled()
 
 # %% ../nbs/51_learner.ipynb #learner-class
 class Learner:
@@ -150,10 +154,11 @@ class Learner:
         self.recipe_name, self.recipe, self.seed = recipe, pick_recipe(recipe, lr, wd), operator.index(seed)
         _check_data(data, recipe)
         self.data, self.run, self.scheme = data, Run(run), _as_scheme(model)
-        self.scheme.to(data.device, memory_format=torch.channels_last); self.scheme.check(data)
+        self.scheme.to(data.device, memory_format=torch.channels_last); copy_rank_0(self.scheme.state_dict().values()); self.scheme.check(data)
         self.amp, self.dtype = amp, pick_amp(amp, data.device)
-        self.forward, self.train = _compiled(self.scheme, data.train) if compile else (self.scheme, data.train)
-        self.cbs = None if cbs is None else [*(c() for c in self.callbacks), *cbs]
+        self.program, train = _compiled(self.scheme, data.train) if compile else (self.scheme, data.train)
+        self.forward, self.train = self.program, train.of_part(rank(), world_size())
+        self.cbs = None if cbs is None or rank() else [*(c() for c in self.callbacks), *cbs]
         self.init, self.epoch, self.epochs, self.history, self.best, self.result = self._weights(), 0, None, [], None, None
         self.about = {}                          # what config.json is to say of this run beside date, device and versions; it is not compared
     @property
@@ -171,8 +176,8 @@ class _Tally:
     def add(self, names, losses, z, y): # names of the terms, their losses in one tensor, logits, labels
         if not self.steps: self.names, self.start = names, ce_loss(z, y)
         self.steps.append(losses); self.hits += (z.argmax(1) == y).sum(); self.seen += len(y)
-    def table(self): "(steps, terms)"; return torch.stack(self.steps)
-    def train_acc(self): return round(100*(self.hits/self.seen).item(), 3)
+    def table(self): "(steps, terms), over all images of each batch"; return mean_over_ranks(torch.stack(self.steps))
+    def train_acc(self): return round(100*(sum_over_ranks(self.hits)/(self.seen*world_size())).item(), 3)
 
 # %% ../nbs/51_learner.ipynb #one-step
 def _step(self, *batch):
@@ -205,12 +210,14 @@ Learner._batches, Learner._clear, Learner._train_epoch = _batches, _clear, _trai
 def _close_epoch(self, trained): # seconds that its steps took
     "Check, score, remember."
     start, tally, row = time.perf_counter(), self.tally, dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
-    if not self.epoch: _warn_of_heavy(tally.steps[0], tally.names, tally.start)
-    _check_finite(table := tally.table(), tally.names, self.scheme, row)
+    table = tally.table()
+    if not self.epoch and not rank(): _warn_of_heavy(table[0], tally.names, tally.start)
+    _check_finite(table, tally.names, self.scheme, row)
     self.sched.step(); self.epoch += 1
     row |= dict(loss=table.sum(1).mean().item(), **dict(zip(tally.names, table.mean(0).tolist())), train_acc=tally.train_acc())
     split = 'valid' if self.data.valid else 'test'
-    row |= _columns(self, split, self.validate(split), choose=self.data.valid is not None)
+    copy_rank_0(self.scheme.buffers())                            # the statistics of a BatchNorm are those of a part
+    row |= _columns(self, split, self._scores(split), choose=self.data.valid is not None)
     row |= {'seconds': round(trained + time.perf_counter()-start, 3), 'images_per_second': round(len(self.data.train)/trained, 1)}
     self.history.append(row); self._save(row, f'{split}_acc')
     self._call('after_epoch')
@@ -226,7 +233,7 @@ def _since(start, device):
 def _one_epoch(self):
     start = time.perf_counter()
     self.scheme.begin_epoch(self.epoch, self.epochs)
-    with seeded(key(self.seed, self.epoch, 'dropout')): self._train_epoch()
+    with seeded(key(self.seed, self.epoch, 'dropout', *[rank()]*(rank() > 0))): self._train_epoch()
     self._close_epoch(_since(start, self.data.device))
 
 Learner._one_epoch = _one_epoch
@@ -235,16 +242,30 @@ Learner._one_epoch = _one_epoch
 def _validate(self,
     split='valid', # 'train', 'valid' or 'test'
 )->dict:           # {name: accuracy in percent} of the bare modules that the scheme names
-    "Score the models of the scheme."
+    "Score the models of the scheme, on all images."
     if split not in ('train', 'valid', 'test'): raise unknown('split', split, ['train', 'valid', 'test'])
     images = getattr(self.data, split)
     if images is None: raise ValueError("this data has no valid split: load it with valid=0.1, or validate('test')")
-    models, together = self.scheme.models_to_score(), self.scheme.together()
-    if together is None: return {name: round(accuracy(*predict(m, images)), 3) for name, m in models.items()}
+    return _score(self.scheme, images, accuracy)
+
+def _score(scheme, images, rate):
+    models, together = scheme.models_to_score(), scheme.together()
+    if together is None: return {name: round(rate(*predict(m, images)), 3) for name, m in models.items()}
     z, y = predict(together, images)
-    return {name: round(accuracy(z[:, i], y), 3) for i, name in enumerate(models)}
+    return {name: round(rate(z[:, i], y), 3) for i, name in enumerate(models)}
 
 Learner.validate = _validate
+
+# %% ../nbs/51_learner.ipynb #shared-scores
+def _accuracy_of_all(z, y): # of a part of the images, on each rank
+    "In percent of the images of all ranks."
+    hits, n = sum_over_ranks(torch.tensor([(z.argmax(1) == y).sum().item(), len(y)]))
+    return (hits.float()/n).item() * 100
+
+def _own(self, split): return getattr(self.data, split).of_part(rank(), world_size())
+def _scores(self, split): return self.validate(split) if world_size() == 1 else _score(self.scheme, self._own(split), _accuracy_of_all)
+
+Learner._own, Learner._scores = _own, _scores
 
 # %% ../nbs/51_learner.ipynb #columns
 def _columns(self, split, scores, choose=False):
@@ -259,6 +280,7 @@ def _who(self):
 Learner.students = property(lambda self: self.scheme.students, doc='All bare modules that learn.')
 
 # %% ../nbs/51_learner.ipynb #fit
+@noticing()
 def _fit(self,
     epochs:int,       # of the whole run
     fresh:bool=False, # forget what the run holds, and start from the initial weights
@@ -313,6 +335,7 @@ def _save(self, row, score):
                  epoch=self.epoch, best=self.best, history=self.history)
     write_history(self.run, self.history)
     save_state(self.run, 'last.pt', dict(model, train=train))
+    wait_for_all()                                                      # nobody goes back to what is not yet written
 
 Learner._save = _save
 
@@ -368,6 +391,11 @@ def _check_fit(self, epochs, fresh):
 def _dtype_name(dtype): return str(dtype or torch.float32).removeprefix('torch.')
 
 # %% ../nbs/51_learner.ipynb #begin-fit
+def _read_result(run):
+    result = run.json('result.json')
+    if result is not None and 'last' not in result: raise OSError(f'result.json of {run} is damaged: remove it, and the run is scored again, or start over with fresh=True')
+    return result
+
 def _begin(self, epochs, fresh):
     "Open the run; build or restore optimiser, schedule and weights."
     _check_fit(self, epochs, fresh)
@@ -377,30 +405,52 @@ def _begin(self, epochs, fresh):
     try: state = open_run(self.run, self._config(), fresh)
     except Exception: self.epochs = was; raise
     if state == 'new': self._set(self.init); self.epoch, self.best, self.history, self.result = 0, None, [], None
-    else: self._load(); self.result = self.run.json('result.json')
+    else: self._load(); self.result = _read_result(self.run)
+    watch_memory(self.data.device)
     if state != 'new': self._say(f'{self.run}: ' + (f'finished, loaded ({epochs} epochs)' if self.result else f'goes on after epoch {self.epoch} of {epochs}'))
+    if state != 'finished' and world_size() > 1: self._spread()
     return state
 
 Learner._begin = _begin
 
+# %% ../nbs/51_learner.ipynb #spread
+def _spread(self):
+    "Train with the other processes from here on."
+    if self.train.part[1] != world_size(): raise ValueError('this learner was made before the processes met: call join() before data and models are made')
+    for split in ('valid', 'test'): getattr(self.data, split) and self._own(split)                # refused where there are fewer images than processes
+    if n := self.train.left_out: self._say(f'{n} of {len(self.train):,} training images, other ones in each epoch, are left out: they make no batch of {world_size()} equal parts')
+    kinds = {tuple(map(bool, self.scheme.weights(e, self.epochs).values())): e for e in range(self.epoch, self.epochs)}
+    self.forward = spread(self.program, any([_unused(self, e) for e in kinds.values()]))
+
+def _unused(self, epoch):
+    self.scheme.begin_epoch(epoch, self.epochs)
+    with self.autocast(): return leaves_unused(self.scheme, *self.data.examples(min(8, len(self.data.train)), 'train'))
+
+def _unspread(self): self.forward = unspread(self.program)
+
+Learner._spread, Learner._unspread = _spread, _unspread
+
 # %% ../nbs/51_learner.ipynb #finish
 def _finish(self):
     "Score last and best on test, and write result.json: the run is finished."
-    result = dict(last=dict(epoch=self.epochs, **_columns(self, 'test', self.validate('test')), **_who(self)))
+    self._unspread()
+    result = dict(last=dict(epoch=self.epochs, **_columns(self, 'test', self._scores('test')), **_who(self)))
     if self.data.valid is None: result['best_on_test'] = self.best
     else:
         last = self._weights()
         best = self.scheme.models_to_score()[self.best.get('student', self.scheme.choose())]
         best.load_state_dict(load_state(self.run, 'best.pt')['state'])
-        result['best'] = dict(self.best, test_acc=round(accuracy(*predict(best, self.data.test)), 3))
+        result['best'] = dict(self.best, test_acc=round(_accuracy_of_all(*predict(best, self._own('test'))), 3))
         self._set(last)
-    self.result = result; self.run.save_json('result.json', result)
+    if 'together' not in self.about: note_memory(self.run, self.data.device)              # of several, nobody knows who took it
+    self.result = result; self.run.save_json('result.json', result); wait_for_all()
 
 Learner._finish = _finish
 
 # %% ../nbs/51_learner.ipynb #roll-back
 def _roll_back(self, why):
     "After Ctrl-C or a loss that is no number: back to the last whole epoch."
+    self._unspread()
     if 'last.pt' in self.run: self._load()
     else: self._set(self.init); self.epoch, self.best, self.history = 0, None, []
     where = f'the last whole epoch is {self.epoch} of {self.epochs}'

@@ -11,6 +11,8 @@ import datetime, io, json, platform, sys, zipfile
 from pathlib import Path
 import torch, torchvision
 from .places import *
+from .parallel import *
+from .ranks import *
 
 # %% ../nbs/50_runs.ipynb #flat
 def _flat(d, at=''):
@@ -50,6 +52,9 @@ class Run(Files):
     def __init__(self, run=None): super().__init__(None if run is None else run_path(run))
     def __repr__(self): return 'a run in memory' if self.path is None else f'run {self.path.name!r}'
     def __contains__(self, name): return self.read(name) is not None
+    def write(self, name, data):
+        "Write a file; of several processes that share the folder rank 0 does."
+        if self.path is None or rank() == 0: super().write(name, data)
     def json(self, name):
         "The content of config.json or result.json, or None."
         try: return dict(json.loads(self.read(name))) if name in self else None
@@ -108,7 +113,10 @@ def open_run(
     config:dict,      # what is asked for now
     fresh:bool=False, # remove what was there and start over
 )->str:               # 'new', 'unfinished' or 'finished'
-    "New, unfinished or finished; refused where something else was run in it."
+    "New, unfinished or finished; refused where something else was run in it. Of several processes rank 0 looks, and all are told."
+    return _open(run, config, fresh) if run.path is None else on_rank_0(lambda: _open(run, config, fresh))
+
+def _open(run, config, fresh):
     _check_folder(run)
     old = None if fresh else run.json('config.json')
     if old is None: return _new(run, config, fresh)
@@ -141,7 +149,8 @@ def about(
     "Date, device, versions and command of this process."
     from kdnb import __version__
     return dict(date=datetime.date.today().isoformat(), device=device_name(device), kdnb=__version__, torch=str(torch.__version__), torchvision=str(torchvision.__version__),
-                python=platform.python_version(), command=' '.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if 'ipykernel' not in sys.modules else 'notebook')
+                python=platform.python_version(), command=' '.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if 'ipykernel' not in sys.modules else 'notebook',
+                **({'processes': world_size()} if world_size() > 1 else {}))
 
 # %% ../nbs/50_runs.ipynb #stamp
 def stamp(

@@ -34,7 +34,7 @@ def _as_labels(y, n, c):
 # %% ../nbs/000b_splits.ipynb #split
 class Split:
     "Images `x` (N, 3, H, H) uint8 and labels `y` (N,) on the device; iterating gives normalised batches, in order, not augmented."
-    left_out, skipped = 0, {}                                  # skipped: {number: why} of files that could not be read
+    left_out, skipped, part = 0, {}, (0, 1)                    # skipped: {number: why} of files that could not be read; part: 0 of 1 is all
     def __init__(self, x, y, mean, std, bs, device):
         self._keep(x.permute(0, 2, 3, 1), device)
         self._set(y, x.shape[-1], mean, std, bs, device)
@@ -58,10 +58,27 @@ def _normalise(self, x): "uint8 as float32, channels last."; return x.to(torch.f
 
 Split.num_batches, Split.held, Split.images, Split.normalise = _num_batches, _held, _images, _normalise
 
+# %% ../nbs/000b_splits.ipynb #split-part
+@property
+def _span(self):
+    "The images of its part, [from, to): all where it is 0 of 1."
+    k, n = self.part
+    return len(self)*k // n, len(self)*(k+1) // n
+
+def _of_part(self, k, n):
+    "The same images, of which `in_order` gives the k-th of n parts; the parts differ by one image at most."
+    if n == 1: return self
+    if len(self) < n: raise ValueError(f'{len(self)} images are too few for {n} processes: take more images, or fewer processes')
+    part = copy.copy(self); part.part = k, n
+    return part
+
+Split.span, Split.of_part = _span, _of_part
+
 # %% ../nbs/000b_splits.ipynb #in-order
 def _in_order(self):
     "Batches in order, not augmented, of a split of either kind: what scores are taken on."
-    return ((self.normalise(x), y) for x, y in zip(self.x.split(self.bs), self.y.split(self.bs)))
+    own = slice(*self.span)
+    return ((self.normalise(x), y) for x, y in zip(self.x[own].split(self.bs), self.y[own].split(self.bs)))
 
 Split.in_order = Split.__iter__ = _in_order
 
@@ -132,6 +149,12 @@ def _resized_crop(x, top, left, h, w):
     gy, gx = inside(top, h)[:, :, None], inside(left, w)[:, None, :]
     return F.grid_sample(x, torch.stack(torch.broadcast_tensors(gx, gy), -1), padding_mode='border', align_corners=False)
 
+# %% ../nbs/000b_splits.ipynb #left-out
+def _left_out(images, bs, n=1):
+    "Images at the end of an epoch that make no batch of n equal parts; no part has a single image, as BatchNorm cannot learn from one."
+    last = images % bs
+    return last if last//n < 2 and n < bs and last < images else last % n
+
 # %% ../nbs/000b_splits.ipynb #train-split-class
 class TrainSplit(Split):
     "A `Split` that iterates shuffled and augmented; the images are kept padded."
@@ -139,7 +162,7 @@ class TrainSplit(Split):
         self.words = _parse_augment(augment)
         self.pad = max(1, x.shape[-1]//8) if 'crop' in self.words else 0
         super().__init__(x, y, mean, std, bs, device)
-        self.left_out = int(len(self) > 1 == len(self) % bs)     # no batch of a single image: BatchNorm cannot learn from one
+        self.left_out = _left_out(len(self), bs)
     def _keep(self, x, device):
         self.store = _pad_images(x, self.pad, 'reflect' in self.words).to(device).contiguous()
         self.windows = _windows(self.store, x.shape[1])
@@ -162,7 +185,7 @@ def _batch(self, image, oy, ox, *rest):
 # %% ../nbs/000b_splits.ipynb #epoch-fn
 def _pieces(self, draws):
     "What was drawn for each batch, from what was drawn for all images."
-    return zip(*(d.split(self.bs) for d in draws))
+    return zip(*map(self._own, draws))
 
 def _epoch(self, seed, epoch):
     "The batches of one epoch: the same for the same seed and epoch."
@@ -172,6 +195,21 @@ def _epoch(self, seed, epoch):
     return (self._batch(*d) for d in self._pieces(draws))
 
 TrainSplit._dress, TrainSplit._batch, TrainSplit._pieces, TrainSplit.epoch = _dress, _batch, _pieces, _epoch
+
+# %% ../nbs/000b_splits.ipynb #epoch-part
+def _own(self, draws): # (..., n), all of an epoch -> batch by batch, those of its part
+    k, n = self.part
+    batches = draws.split(self.bs, -1)
+    return batches if n == 1 else [b.chunk(n, -1)[k] for b in batches]
+
+def _of_part(self, k, n):
+    "The same split, which makes of each batch the k-th of n equal parts; `left_out` says how many images make no such batch."
+    if self.bs % n: raise ValueError(f'a batch of {self.bs} images does not divide by {n} processes: say bs={max(1, self.bs//n)*n}')
+    part = Split.of_part(self, k, n)
+    if n > 1: part.left_out = _left_out(len(self), self.bs, n)
+    return part
+
+TrainSplit._own, TrainSplit.of_part = _own, _of_part
 
 # %% ../nbs/000b_splits.ipynb #compiled
 def _compiled(self):

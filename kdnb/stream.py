@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomResizedCrop, functional as TF
 from .places import key
-from .splits import Split, TrainSplit, _as_images, _as_labels, _draw_epoch, _pad_images, _parse_augment, _windows
+from .splits import Split, TrainSplit, _as_images, _as_labels, _draw_epoch, _left_out, _pad_images, _parse_augment, _windows
 
 # %% ../nbs/000c_stream.ipynb #read-image
 def _decode(file):
@@ -142,7 +142,7 @@ class StreamSplit(Split):
     def _load(self, how, order, keep=False):
         return _loader(_Reader(self.source, self.size, how), order, self.workers, pin_memory=self.y.is_cuda, persistent_workers=keep and self.workers > 0)
     def images(self, at): "Some images, (n, 3, H, H) uint8; `at` is a tensor of indices."; return torch.stack([_Reader(self.source, self.size, self.how).one(i)[0] for i in at.tolist()])
-    def in_order(self): "Batches in order, not augmented."; return ((self.normalise(x), y) for x, y, _ in self._arriving(self._load(self.how, _Order(torch.arange(len(self)), self.bs))) if len(y))
+    def in_order(self): "Batches in order, not augmented."; return ((self.normalise(x), y) for x, y, _ in self._arriving(self._load(self.how, _Order(torch.arange(*self.span), self.bs))) if len(y))
     __iter__ = in_order
 
 # %% ../nbs/000c_stream.ipynb #order
@@ -172,12 +172,12 @@ StreamSplit._arriving, StreamSplit._skip = _arriving, _skip
 # %% ../nbs/000c_stream.ipynb #stream-train
 class StreamTrainSplit(StreamSplit):
     "A `StreamSplit` that iterates shuffled and augmented."
-    _dress = TrainSplit._dress
+    _dress, _own = TrainSplit._dress, TrainSplit._own
     def __init__(self, source, y, size, mean, std, bs, device, augment, how='fit', workers=2, strict=False):
         super().__init__(source, y, size, mean, std, bs, device, how, workers, strict)
         self.words = _parse_augment(augment)
         self.pad = max(1, size//8) if 'crop' in self.words else 0
-        self.left_out, self.order = int(len(self) > 1 == len(self) % bs), _Order(torch.arange(0), bs)
+        self.left_out, self.order = _left_out(len(self), bs), _Order(torch.arange(0), bs)
     def __iter__(self): return self.epoch(torch.randint(2**62, ()).item(), 0)
     def _crop(self, x, oy, ox):
         if not self.pad: return x
@@ -191,24 +191,46 @@ def _compiled(self):
 
 StreamTrainSplit.compiled = _compiled
 
-# %% ../nbs/000c_stream.ipynb #stream-epoch-fn
+# %% ../nbs/000c_stream.ipynb #stream-ask-fn
 def _ask(self, seed, epoch):
     "Tell the workers what this epoch needs; their batches, and what is random beside."
     n = len(self) - self.left_out
-    draws = _draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n]
-    self.order.set(draws[0], self.bs, torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(key(seed, epoch, 'windows'))))
+    windows = torch.randint(2**62, (1, n), generator=torch.Generator().manual_seed(key(seed, epoch, 'windows')))
+    draws = self._own(torch.cat([windows, _draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n]]))
+    seeds, image = torch.cat(draws, 1)[:2]
+    self.order.set(image, self.bs // self.part[1], seeds)
     if self.loader is None: self.loader = self._load('resized' if 'resized' in self.words else self.how, self.order, keep=True)
-    return self._arriving(self.loader), draws[1:].to(self.y.device).split(self.bs, 1)
+    return self._arriving(self.loader), [d[2:].to(self.y.device) for d in draws]
 
+StreamTrainSplit._ask = _ask
+
+# %% ../nbs/000c_stream.ipynb #stream-epoch-fn
 def _stream_epoch(self, seed, epoch):
     "The batches of one epoch: the same for the same seed and epoch."
     try:
         for (x, y, got), d in zip(*self._ask(seed, epoch)):
-            oy, ox, *rest = d if got is None else d[:, got.to(d.device)]
-            if len(y) > 1 or self.bs == 1: yield self._dress(self._crop(x, oy, ox), *rest), y
+            if got is not None: x, y, d = self._filled(x, y, d, got.to(d.device))
+            oy, ox, *rest = d
+            if len(y) > 1 or self.bs == self.part[1]: yield self._dress(self._crop(x, oy, ox), *rest), y
     except BaseException: self.loader = None; raise
 
-StreamTrainSplit._ask, StreamTrainSplit.epoch = _ask, _stream_epoch
+StreamTrainSplit.epoch = _stream_epoch
+
+# %% ../nbs/000c_stream.ipynb #stream-part
+def _filled(self, x, y, d, got):
+    "A batch without the images that could not be read; in a part of one others stand in for them, as all parts have the same number."
+    if self.part[1] == 1: return x, y, d[:, got]
+    if not len(got): raise OSError(f'none of the {d.shape[1]} images of this part of a batch can be read: replace or delete the files that were named')
+    at = torch.arange(d.shape[1], device=x.device) % len(got)
+    return x[at], y[at], d[:, got[at]]
+
+def _stream_of_part(self, k, n):
+    "The same split, which reads of each batch the k-th of n equal parts."
+    part = TrainSplit.of_part(self, k, n)
+    if n > 1: part.loader, part.order = None, _Order(torch.arange(0), self.bs // n)
+    return part
+
+StreamTrainSplit._filled, StreamTrainSplit.of_part = _filled, _stream_of_part
 
 # %% ../nbs/000c_stream.ipynb #read-all
 def _read_all(source, size, how, strict, workers=None):

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 import torch
 from .places import *
+from .parallel import *
 from .frozen import *
 from .schemes import *
 from .learner import *
@@ -66,7 +67,7 @@ class _Group:
     "Learners that see the same batches."
     def __init__(self, learners, epochs, cbs):
         self.learners, self.epochs, self.data, self.history, self.failed = learners, epochs, learners[0].data, [], {}
-        self.cbs = [] if cbs is None else [*(c() for c in Learner.callbacks), *cbs]
+        self.cbs = [] if cbs is None or rank() else [*(c() for c in Learner.callbacks), *cbs]
         self.names = {l: l.run.path.name if l.run.path else f'learner {i}' for i, l in enumerate(learners, 1)}
     def _call(self, event):
         for cb in self.cbs: getattr(cb, event)(self)
@@ -108,7 +109,7 @@ def _one_epoch(self, now): # those who are at this epoch
     "One pass over the training images for all of them; the time is shared out."
     start, first = time.perf_counter(), now[0]
     for l in now: l.scheme.begin_epoch(l.epoch, l.epochs); l._clear()
-    random = {l: _OwnRandom(key(l.seed, l.epoch, 'dropout'), l.data.device) for l in now}
+    random = {l: _OwnRandom(key(l.seed, l.epoch, 'dropout', *[rank()]*(rank() > 0)), l.data.device) for l in now}
     shared = _shared(now)
     for batch in self.wrap('batches', first._batches()): self.learn(batch, now, shared, random)
     self.close(now, start)
