@@ -390,12 +390,13 @@ def _check_fit(self, epochs, fresh):
 
 def _dtype_name(dtype): return str(dtype or torch.float32).removeprefix('torch.')
 
-# %% ../nbs/51_learner.ipynb #begin-fit
+# %% ../nbs/51_learner.ipynb #read-result
 def _read_result(run):
     result = run.json('result.json')
     if result is not None and 'last' not in result: raise OSError(f'result.json of {run} is damaged: remove it, and the run is scored again, or start over with fresh=True')
     return result
 
+# %% ../nbs/51_learner.ipynb #begin-fit
 def _begin(self, epochs, fresh):
     "Open the run; build or restore optimiser, schedule and weights."
     _check_fit(self, epochs, fresh)
