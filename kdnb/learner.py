@@ -396,6 +396,17 @@ def _read_result(run):
     if result is not None and 'last' not in result: raise OSError(f'result.json of {run} is damaged: remove it, and the run is scored again, or start over with fresh=True')
     return result
 
+# %% ../nbs/51_learner.ipynb #tell
+def _tell(self, state):
+    "What fit finds, and what it does first."
+    if state != 'new': self._say(f'{self.run}: ' + (f'finished, loaded ({self.epochs} epochs)' if self.result else f'goes on after epoch {self.epoch} of {self.epochs}'))
+    if state == 'finished': return
+    if self.program is not self.scheme: self._say('torch.compile works in the first steps: half a minute and more, less where its cache is warm')
+    watch_memory(self.data.device)
+    if self.data.device.type == 'cpu': keep_freed_memory()
+
+Learner._tell = _tell
+
 # %% ../nbs/51_learner.ipynb #begin-fit
 def _begin(self, epochs, fresh):
     "Open the run; build or restore optimiser, schedule and weights."
@@ -407,8 +418,7 @@ def _begin(self, epochs, fresh):
     except Exception: self.epochs = was; raise
     if state == 'new': self._set(self.init); self.epoch, self.best, self.history, self.result = 0, None, [], None
     else: self._load(); self.result = _read_result(self.run)
-    watch_memory(self.data.device)
-    if state != 'new': self._say(f'{self.run}: ' + (f'finished, loaded ({epochs} epochs)' if self.result else f'goes on after epoch {self.epoch} of {epochs}'))
+    self._tell(state)
     if state != 'finished' and world_size() > 1: self._spread()
     return state
 

@@ -66,6 +66,7 @@ _levers = {                                   # name: (how it is built, what it 
     'without channels last':          (_channels_first, 'kdnb'),
     'without the fused optimiser':    (_not_fused, 'kdnb'),
     'reading the loss in each step':  (_reading, 'kdnb'),
+    'giving freed memory back':       (lambda *nets: Apart('freeing', *nets), 'kdnb'),
     'FitNet':                         (lambda *nets: OurWay(_learner(*nets, 'fitnet')), None),
     'FitNet, its teacher to the end': (_to_the_end, 'FitNet'),
     'with a folded teacher':          (lambda *nets: OurWay(_learner(*nets, prepare=fuse)), 'kdnb'),
@@ -90,7 +91,7 @@ def bench_levers(
     torch.compiler.reset()
     nets, wait, bs = (teacher, student, data), _waiter(data.device), data.train.bs
     able, why = _warmed({'kdnb': lambda: OurWay(_learner(*nets))} | {k: lambda make=make: make(*nets) for k, (make, _) in _levers.items() if k not in skip})
-    took = time_rounds({'the plain way': PlainWay(*nets)} | able, rounds, _steps_for(able['kdnb'], seconds, wait), wait)
+    took = time_rounds({'the plain way': Apart('plain', *nets)} | able, rounds, _steps_for(able['kdnb'], seconds, wait), wait)
     def row(name, v): return _row('levers', name, 'the plain way', [p/t for p, t in zip(took['the plain way'], v)], [bs/t for t in v], 'images/s', bs=bs, gives=(g := _gives(name, took)) and _spread(g))
     return [row(*item) for item in took.items()] + [_row('levers', name, 'the plain way', why=v) for name, v in why.items()]
 

@@ -97,7 +97,7 @@ def bench_parts(
     parts = [step_parts(way, steps) for _ in range(rounds)]
     about = dict(nets=[teacher, student], bs=data.train.bs)
     rows = _shares('parts', parts, 'the whole step', about) + _shares('kinds', [op_seconds(way, device) for _ in range(rounds)], 'all operations', about)
-    took = time_rounds({'plain': PlainWay(teacher, student, data), 'alone': alone}, rounds, steps, _waiter(device))
+    took = time_rounds({'plain': Apart('plain', teacher, student, data), 'alone': alone}, rounds, steps, _waiter(device))
     conv = [op_seconds(alone, device).get('convolution') for _ in range(rounds)]
     for name, v in (('the student alone', took['alone']), ("the student's convolutions", conv)): rows.append(_row('bound', f'no faster than {name}', 'the plain way', [p/t for p, t in zip(took['plain'], v)], v, 's', **about))
     return rows

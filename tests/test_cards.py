@@ -47,7 +47,7 @@ def test_the_web_address_is_the_repository():
 def test_the_readme_shows_the_table_of_today(nb):
     said = (ROOT/nb).read_text(encoding='utf-8')
     if nb.endswith('.ipynb'): said = '\n'.join(''.join(o['data'].get('text/markdown', '')) for c in json.loads(said)['cells'] for o in c.get('outputs', []) if 'data' in o)
-    assert method_cards(ROOT/'nbs'/'bench_methods.json').markdown() in said, 'execute nbs/index.ipynb and run `make readme`'
+    assert method_cards(ROOT/'nbs'/'bench.json').markdown() in said, 'execute nbs/index.ipynb and run `make readme`'
 
 @pytest.fixture(scope='module')
 def batch(): return load_data('digits', size=16, n_train=100, bs=8, device='cpu').one_batch()
