@@ -352,7 +352,7 @@ def test_a_sweep_run_again_loads_and_goes_on(here, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.count('finished, loaded') == 3 and {run: content(here/'runs'/run) for run in runs} == before
     assert Run(runs[1][:-1] + '1').json('config.json')['seed'] == 1 and Run(runs[2][:-1] + '1').json('config.json')['teacher'] == Run(runs[2]).json('config.json')['teacher']
-    assert re.search(r'^kd .* 2 +1 +\d+ s$', out, re.M)
+    assert re.search(r'^kd .* 2 +1 +\d+ s( |$)', out, re.M)
 
 def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(sweep_presets, 'cut', TINY | dict(pairs=[('reducenet8', 'resnet8')], weights='reducenet', cut=True, published=[]))
