@@ -191,13 +191,13 @@ def _scheme_of(build, teacher, method, weights, data):
 class _Sweep:
     "What `sweep` was asked for, and its jobs."
     def __init__(self, data, recipe, epochs, name, learner):
-        self.data, self.recipe, self.learner, self.teacher, self.modules = data, recipe, learner, None, {}
+        self.data, self.recipe, self.learner, self.modules = data, recipe, learner, {}
         self.epochs = pick_recipe(recipe)['epochs'] if epochs is None else epochs
         self.name = name or _slug(data.name, *([data.reduced.split()[0]] if 'training images' in data.reduced else []), recipe, self.epochs)
     def learn(self, scheme, run, seed): return Learner(scheme, self.data, run=run, recipe=self.recipe, seed=seed, **self.learner)
-    def cost(self, student, teacher=None, students=1):
+    def cost(self, student, teacher=None):
         name = teacher if isinstance(teacher, str) and not run_path(teacher).is_dir() else None
-        try: return training_cost(student, name, len(self.data.train), self.epochs, self.data.size, students)
+        try: return training_cost(student, name, len(self.data.train), self.epochs, self.data.size)
         except Exception: return 0.                       # a net of the user's that does not run on nothing
 
 # %% ../nbs/70f_jobs.ipynb #teacher-job
