@@ -6,13 +6,16 @@
 __all__ = ['run_memory', 'watch_memory', 'note_memory', 'keep_freed_memory']
 
 # %% ../nbs/50a_memory.ipynb #imports
-import ctypes, os, sys
+import ctypes, os, re, sys
+from pathlib import Path
 import torch
 from .runs import *
 
 # %% ../nbs/50a_memory.ipynb #of-process
 def _of_process():
     "Bytes of the largest resident set that this process has had, or None where the system does not tell."
+    try: return 1024*int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1])
+    except (OSError, TypeError): pass                   # not Linux
     try: import resource
     except ImportError: return None                     # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
