@@ -40,6 +40,10 @@ from kdnb.processes import *
 from kdnb.callbacks import *
 from kdnb.show import *
 from kdnb.boards import *
+from kdnb.logits import *
+from kdnb.dark import *
+from kdnb.cka import *
+from kdnb.film import *
 from kdnb.experiments import *
 from kdnb.sweeps import *
 from kdnb.tables import *

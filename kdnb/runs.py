@@ -129,7 +129,7 @@ def _events(run): return [] if run.path is None else [f.name for f in run.path.g
 
 def _new(run, config, fresh):
     if fresh:
-        for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl', *_events(run)): run.remove(f)
+        for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl', 'film.pt', *_events(run)): run.remove(f)
     if run.path is not None: run.path.mkdir(parents=True, exist_ok=True)
     run.save_json('config.json', config)
     return 'new'

@@ -118,3 +118,81 @@ def test_a_scheme_is_taken_by_its_student():
     found = compare(data, teacher=teacher, alone=Alone(resnet(8, 12)), taught=Distill(student, teacher, 'kd', size=16), bare=student)
     by_name = {r['name']: {k: v for k, v in r.items() if k != 'name'} for r in found.rows}
     assert by_name['taught'] == by_name['bare'] and by_name['alone']['parameters'] == by_name['bare']['parameters']
+
+# --- what they say, class by class, stage by stage
+
+from kdnb.cka import minibatch_cka, show_cka
+from kdnb.dark import show_dark_knowledge
+from kdnb.logits import show_logits
+from kdnb.measure import linear_cka
+
+SHOWN = show_logits, show_dark_knowledge, show_cka
+
+@pytest.mark.parametrize('show', SHOWN)
+def test_asking_leaves_no_trace(show):
+    data, model = noise(16), resnet(8, 12)
+    model.stages[0].eval()
+    modes, state, seen = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    show({'solo': model}, data)
+    assert modes == [m.training for m in model.modules()] and torch.equal(seen, torch.get_rng_state())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules()) and plt.get_fignums() == []
+
+@pytest.mark.parametrize('show', SHOWN)
+def test_learners_schemes_and_reduced_runs_are_shown(show):
+    data, teacher, student = noise(16), resnet(8, 12).eval(), resnet(8, 12)
+    class Learnt: reduced = 'REDUCED: 1 of 240 epochs'
+    Learnt.student = student
+    fig = show(dict(alone=Learnt, teacher=teacher, taught=Distill(resnet(8, 12), teacher, 'kd', size=16)), data)
+    assert texts(fig).count('REDUCED: 1 of 240 epochs') == 1 and 'teacher' in texts(fig).split('REDUCED')[0] and 'taught' in texts(fig)
+
+@pytest.mark.parametrize('show', SHOWN)
+@pytest.mark.parametrize('wrong, error, said', [('digits', TypeError, 'images are str'), (torch.zeros(4, 3, 16, 16, dtype=torch.uint8), TypeError, r'images are torch.uint8 of shape \(4, 3, 16, 16\)'),
+                                                (torch.zeros(0, 3, 16, 16), TypeError, 'give a Data'), (torch.zeros(3, 16, 16), TypeError, 'give a Data')])
+def test_what_is_no_image_is_refused(show, wrong, error, said):
+    with pytest.raises(error, match=said): show(dict(teacher=resnet(8, 12)), wrong, *[torch.zeros(4)]*(show is not show_cka))
+
+def test_a_set_sorted_by_class_is_shown_evenly():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 256, (1200, 3, 8, 8), dtype=torch.uint8, generator=g), torch.arange(1200) // 100
+    data = Data((x, y), None, (x, y), [f'c{i}' for i in range(12)], bs=16, device='cpu', name='sorted')
+    from kdnb.logits import _spread
+    images, labels = _spread(data)
+    assert labels.bincount().tolist() == pytest.approx([500/12]*12, abs=1) and torch.equal(images[-1], data.test.normalise(x[-1:])[0])
+
+def test_logits_of_a_batch_and_of_its_data_are_the_same():
+    data, nets = noise(16), dict(teacher=resnet(8, 12), alone=resnet(8, 12))
+    by_data, by_batch = show_logits(nets, data), show_logits(nets, *data.examples(60), data)
+    assert texts(by_data) == texts(by_batch) and 'label: aquarium fish' in texts(by_data) and 'the other 2: ' in texts(by_data)
+    unnamed = texts(show_logits(nets, *data.examples(60), n=1, T=2, classes=3))
+    assert 'label: class 0' in unnamed and 'T = 2' in unnamed and 'the other 9: ' in unnamed
+
+def test_one_scale_a_temperature_and_one_a_page_of_matrices():
+    data, nets = noise(16), dict(teacher=resnet(8, 12), alone=resnet(8, 12))
+    limits = [ax.get_xlim() for ax in show_logits(nets, data, n=3, T=(1, 4)).axes if ax.patches]
+    assert len(limits) == 6 and len(set(limits[:3])) == len(set(limits[3:])) == 1 and limits[0][1] > limits[3][1]
+    maps = [ax.images[0].get_clim() for ax in show_dark_knowledge(nets, data).axes if ax.images and not ax.collections]
+    assert len(maps) == 2 and len(set(maps)) == 1
+
+def test_people_and_vehicles_are_the_ten_classes():
+    data = noise(16)
+    fig = show_dark_knowledge(dict(teacher=resnet(8, 12)), data)
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == 'baby,boy,girl,man,woman,bicycle,bus,motorcycle,pickup truck,train'.split(',')
+    with pytest.raises(ValueError, match='two classes or more'): show_dark_knowledge(dict(teacher=resnet(8, 12)), data.examples(1)[0], torch.zeros(1, dtype=torch.long))
+
+def test_cka_in_batches_is_that_of_all_images_and_blind_to_rotation_scale_and_shift():
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(1000, 5, generator=g); b = a @ torch.randn(5, 7, generator=g) + torch.randn(1000, 7, generator=g)
+    turn = torch.linalg.qr(torch.randn(7, 7, generator=g))[0]
+    assert minibatch_cka(a, b) == pytest.approx(minibatch_cka(a, b, bs=1000), abs=.01) == pytest.approx(linear_cka(a, b), abs=.02)
+    assert minibatch_cka(a, b) == pytest.approx(minibatch_cka(a, 3*b @ turn - 2), abs=1e-6)
+    assert abs(minibatch_cka(torch.randn(200, 5000, generator=g), torch.randn(200, 5000, generator=g))) < .03
+
+def test_a_dead_stage_is_a_dash():
+    data, dead = noise(16), resnet(8, 12)
+    with torch.no_grad():
+        for p in dead.stages[2].parameters(): p.zero_()
+        for p in dead.stages[2].parameters(): p.requires_grad_(False)
+    dead.stages[2].register_forward_hook(lambda m, i, o: torch.zeros_like(o))
+    fig = show_cka(dict(teacher=resnet(8, 12), alone=dead), data)
+    assert [t.get_text() for t in fig.axes[1].texts][2::3] == ['–']*3 and '–' not in [t.get_text() for t in fig.axes[1].texts][:2]
