@@ -85,8 +85,9 @@ def show_cka(
     grams = {k: _grams_of(nets[k], images, [p.name for p in ps]) for k, ps in places.items()}
     found = {(a, b): _cka_of(zip(grams[a], grams[b])) for a, b in _pairs([*grams])}
     side, ref, none = max(1.4, .26*max(map(len, places.values()))), next(iter(grams)), f'; no stages: {", ".join(why)}'*bool(why)
-    fig = plt.figure(figsize=(max(.15 + (side+.42)*len(found), 5.), side + 1.7), dpi=80)
-    for ax, ((a, b), m) in zip(_squares(fig, .5, .6, 1, len(found), side, (.42, 0))[0], found.items()): image = _draw_cka(ax, m, a, b)
-    _bar(fig, (.5, side + 1.25, 1.4, .09), image, 'CKA', [0, 1])
-    _say(fig, .1, .08, f'CKA of each stage (row) with each (column), over {len(images)} images{none}.\n1: the same up to rotation and scale; the diagonal of {ref} with itself is the ceiling' + ', alone with another the floor'*(('alone', 'another') in found))
+    fig = plt.figure(figsize=(max(.15 + (side+.42)*len(found), 5.2), side + 1.87), dpi=80)
+    for ax, ((a, b), m) in zip(_squares(fig, .5, .72, 1, len(found), side, (.42, 0))[0], found.items()): image = _draw_cka(ax, m, a, b)
+    _bar(fig, (.5, side + 1.37, 1.4, .09), image, 'CKA', [0, 1])
+    floor = ';\nfloor: alone with another'*(('alone', 'another') in found)
+    _say(fig, .1, .08, f'CKA of each stage (row) with each (column), over {len(images)} images{none}.\n1: the same up to rotation and scale. Ceiling: the diagonal of {ref} with itself{floor}')
     _foot(fig, models); plt.close(fig); return fig

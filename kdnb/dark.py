@@ -39,7 +39,7 @@ def _draw_class_means(fig, means, names): # {name: (classes, classes)}, the refe
         image = _draw_matrix(ax, m, 'viridis', 0, high); ax.set_title(f'{k}\n{_apart(m, means[ref]):.2f}', fontsize=8, pad=4)
         ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6); ax.tick_params(length=0, pad=2)
     axes[0].set_yticks(range(len(names)), names, fontsize=6)
-    _bar(fig, (1.05, 2.8 + .065*max(map(len, names)), 1.6, .09), image, 'said to be, %', [0, high])
+    _bar(fig, (1.05, 2.8 + .055*max(map(len, names)), 1.6, .09), image, 'said to be, %', [0, high])
 
 # %% ../nbs/60c_dark.ipynb #show-dark-knowledge
 def show_dark_knowledge(
@@ -55,7 +55,7 @@ def show_dark_knowledge(
     means, ref = {k: _class_means(z, y, chosen, Ts[0]) for k, z in _answers(nets, images, y).items()}, next(iter(nets))
     floor = f"; alone ~ another: {_apart(means['alone'], means['another']):.2f}" if {'alone', 'another'} <= set(means) else ''
     names = [_called(c, data) for c in chosen]
-    fig = plt.figure(figsize=(max(1.1 + 1.72*len(means), 5.4), 3.25 + .065*max(map(len, names))), dpi=80)
+    fig = plt.figure(figsize=(max(1.1 + 1.72*len(means), 5.6), 3.25 + .055*max(map(len, names))), dpi=80)
     _draw_class_means(fig, means, names)
     _say(fig, .1, .08, f'What images of a class (row) are said to be (column) at T = {Ts[0]:g}, the right answer left out.\nAbove: mean difference from {ref}, in points{floor}')
     _foot(fig, models); plt.close(fig); return fig
