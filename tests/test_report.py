@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 import pytest
 from kdnb.experiments import load_results
-from kdnb.grids import show_grid
+from kdnb.grids import grid_noise, show_grid
 from kdnb.memory import note_memory, run_memory
 from kdnb.models.zoo import create_model, model_record
 from kdnb.report import kdnb_report, report_page
@@ -106,14 +106,34 @@ def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
     assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
     assert 'noise floor: unknown with one seed' in note(show_grid(load_results())) and 'n = 1' in note(show_grid(load_results())) and 'no run of' in note(show_grid(load_results()))
 
-def test_the_noise_is_pooled_over_the_cells_else_that_of_alone(runs):
+def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
+    "Cells and marks alike, by their degrees of freedom; plain KD that is a cell counts once."
     cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .8, 2, 35.); folder(runs/'a0', 20.); folder(runs/'a1', 22., 1)
     text = note(show_grid(load_results()))
-    assert 'std of a seed 1.41, from the students alone, degrees of freedom: 1' in text
+    assert 'std of a seed 1.41, from alone, degrees of freedom: 1' in text
     cell(runs/'c2', .8, 2, 36., 1)
-    text, fig = note(show_grid(load_results())), show_grid(load_results())
-    assert 'std of a seed 0.71, from the cells, degrees of freedom: 1' in text and 'two cells of n = 1 differ by up to 12.7 by chance' in text      # t 12.706 x 0.7071 x sqrt(2)
+    text, fig, found = note(show_grid(load_results())), show_grid(load_results()), grid_noise(load_results())
+    assert 'std of a seed 1.12, from alone and 1 cell, degrees of freedom: 2' in text and 'noise floor 6.8: two cells of n = 1' in text       # s^2 = (2 + .5)/2; t 4.303 x 1.118 x sqrt(2)
+    assert (found['pairs'], found['apart'], found['range']) == (1, 0, 5.5) and found['chance'] == pytest.approx(4.303*1.118*1.5**.5, abs=.01)       # of two cells, n = 1 and 2: 5.9 is not reached
     assert numbers(fig)['0.8', '2'] == '35.5\nn = 2' and [t.get_text() for t in fig.axes[1].texts] == ['alone 21.0']
+    for s in (0, 1): cell(runs/f'kd{s}', .9, 4, 37.+s, s, teacher='t'*12); cell(runs/f'n{s}', .9, 2, 37., s); cell(runs/f'm{s}', .8, 4, 37., s)
+    text = note(show_grid(load_results()))
+    assert 'kd' not in text.split('std of a seed')[1].split('degrees')[0] and 'from alone and 4 cells, degrees of freedom: 5' in text
+
+@pytest.mark.parametrize('seeds, shared', [([1]*16, 0.), ([1]*16, 2.), ([1, 2, 3, 1, 2, 1], 0.), ([3]*9, 1.)], ids=['one seed', 'one lucky seed', 'uneven', 'three seeds'])
+def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
+    "Equal cells: 5 of 100 pairs beyond their floor, best and worst beyond theirs in 5 of 100 grids; fewer where a seed is lucky for all cells alike."
+    import numpy as np
+    from kdnb.grids import _noise
+    rng, many = np.random.default_rng(0), []
+    for _ in range(2000):
+        luck = rng.normal(0, shared, 3)
+        def setting(n): return {s: float(20 + luck[s] + rng.normal(0, .7)) for s in range(n)}
+        many.append(_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
+    pairs, ranges = np.mean([d['apart']/d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
+    assert pairs < .06 and ranges < .065
+    if not shared: assert pairs > .04 and ranges > .03
+    assert np.mean([d['std']**2 for d in many])**.5 == pytest.approx((.7**2 + shared**2)**.5, rel=.1)
 
 def test_any_two_settings_span_a_grid(runs):
     "Places too, which are lists; and 4 and 4.0 are one value."
