@@ -47,11 +47,57 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
     assert body.count('{') == body.count('}') and body.count('$') % 2 == 0 and '#' not in body and not re.search(r'[±†–·≤→]', body)
     for env in ('table', 'tabular'): assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
     rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
-    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{(?:l|p\{[^}]*\})(r+)\}', tex)[1])}
+    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{@\{\}.*?(r+)@\{\}\}\n', tex)[1])}
     assert tex.splitlines()[-1] == "% left out, 1 damaged: torn (result.json of run 'torn' is damaged: mend it, or start over with fresh=True)"
     if shutil.which('pdflatex'):
-        (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
+        (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{array,booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
         assert subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
+
+@pytest.mark.skipif(not shutil.which('pdflatex'), reason='needs LaTeX')
+def test_a_latex_table_is_no_wider_than_a_page_of_article(runs, tmp_path):
+    long = KD | dict(method='CE(after(0.1, 0.5)) + KD(after(0.9, 0.5), T=4) + FitNet(until(100, 0.5))', terms=dict(x=dict(name='x', weight=1.)))
+    for s in (0, 1): folder(runs/f'a{s}', 20.+s, s); folder(runs/f'k{s}', 50.+3*s, s, KD); folder(runs/f'x{s}', 60.+5*s, s, long)
+    (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{array,booktabs}\\begin{document}\n' + load_results().table().latex() + '\n\\end{document}')
+    assert subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
+    assert max(map(float, re.findall(r'Overfull .hbox .(\d+\.\d+)pt', (tmp_path/'t.log').read_text(errors='replace'))), default=0) < 12
+
+def test_each_number_is_what_scipy_makes_of_the_accuracies(runs):
+    "Mean, standard deviation, paired difference and its interval of a random table, by another way, in every form."
+    import numpy as np
+    from scipy import stats
+    rng = np.random.default_rng(3)
+    a, k = rng.normal(60, 2, 5).round(2), rng.normal(63, 2, 5).round(2)
+    for s in range(5): folder(runs/f'a{s}', a[s], s); folder(runs/f'k{s}', k[s], s, KD)
+    table = load_results().table(); (block,) = table.blocks; kd, alone = block['lines']
+    assert kd['last'] == pytest.approx((k.mean(), k.std(ddof=1))) and alone['best'] == pytest.approx(((a-1).mean(), (a-1).std(ddof=1)))
+    test = stats.ttest_rel(k, a); ci = test.confidence_interval(.95)
+    assert [kd['difference'][x] for x in ('mean', 'low', 'high', 'n')] == pytest.approx([(k-a).mean(), ci.low, ci.high, 5])
+    said = f'{(k-a).mean():+.2f} ({ci.low:+.2f} to {ci.high:+.2f})', f'{k.mean():.2f} ± {k.std(ddof=1):.2f}'
+    assert all(x in form for x in said for form in (repr(table), table.markdown(), table._repr_html_()))
+    assert f'{k.mean():.2f} $\\pm$ {k.std(ddof=1):.2f}' in table.latex() and f'({ci.low:+.2f} to'.replace('(-', '($-$') in table.latex()
+    read = next(csv.DictReader(io.StringIO(table.csv())))
+    assert [float(read[x]) for x in ('last', 'last_std', 'difference', 'low_95', 'high_95')] == pytest.approx([k.mean(), k.std(ddof=1), (k-a).mean(), ci.low, ci.high], abs=1e-4)
+
+def test_a_table_says_what_its_numbers_are(runs):
+    "Nobody who is sent one knows that 30.00 is a percentage of the test images."
+    folder(runs/'a'); p = folder(runs/'b', 30., epochs=3); (p/'history.jsonl').write_text('{"seconds": 1}\n'*3); change(p, 'result.json', lambda r: r.update(best_on_test=r.pop('best')))
+    table = load_results().table()
+    for form in (repr(table), table.markdown(), table._repr_html_(), table.latex().replace('\\%', '%').replace('$\\pm$', '±')):
+        assert 'last, best on valid: % right on test, ± standard deviation of a seed' in form and 'last, best on test: % right on test' in form
+
+def test_a_column_of_nothing_is_not_shown(runs):
+    folder(runs/'a'); folder(runs/'b', 22., 1)
+    assert 'minus' not in repr(load_results().table()) and 'two seeds of alone' in repr(load_results().table())
+
+def test_two_thousand_runs_are_read_and_shown_in_seconds(runs):
+    import time
+    for i in range(2000):
+        lr = dict(optimiser=dict(epochs=240, lr=.05 + i//40/1e4))
+        folder(runs/f'r{i:04}', 20. + i % 7, i % 5, **lr) if i % 40 < 5 else folder(runs/f'r{i:04}', 22. + i % 7, i % 5, KD | dict(method=f'CE(0.1) + KD(0.9, T={i % 40//5 + 1})'), **lr)
+    began = time.process_time(); results = load_results(); table = results.table()
+    assert len(results) == 2000 and len(table.blocks) == 50 and {len(b['lines']) for b in table.blocks} == {8}
+    for form in (repr(table), table.markdown(), table._repr_html_(), table.csv(), table.latex(), repr(table.published())): assert form
+    assert time.process_time() - began < 15                           # 3 s where it was measured; what grows with the square of the runs takes minutes
 
 def test_all_forms_of_a_table_have_the_same_columns(runs):
     some(runs); table = load_results().table()
