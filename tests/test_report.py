@@ -1,5 +1,5 @@
 "What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names, missing data, Ctrl-C."
-import csv, io, re, shutil, subprocess, sys
+import csv, html, io, re, shlex, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 import pytest
@@ -263,6 +263,43 @@ def test_a_page_of_real_runs_has_pictures_of_the_best(quiet, data, tmp_path):
     assert str(ROOT) not in text
     Learner(create_model('resnet14', 10), data, run='deep').fit(1)
     assert report_page(pictures=0).count('alt="accuracy against') == 2                                              # two models: latency, parameters
+
+def commands(page): # of the last section, in its order
+    return [html.unescape(c) for c in re.findall(r'<pre>(kdnb_.*?)</pre>', page[page.index('>How to repeat each row</h2>'):], re.S)]
+
+def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkeypatch, capsys):
+    "Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here it was this program."
+    from kdnb.cli import kdnb_distill, kdnb_train
+    from kdnb.learner import Learner, seeded
+    from kdnb.models.zoo import load_model, weights_hash
+    from kdnb.schemes import Distill
+    def net(seed, name='resnet8'):
+        with seeded(seed): return create_model(name, 10)
+    teacher = Learner(net(0, 'resnet14'), data, run='big (old)').fit(1)
+    made = {'alone': Learner(net(1), data, run='alone', seed=1).fit(1), 'taught': Learner(Distill(net(0), teacher, 'kd(T=2)+at', size=8), data, run='taught', lr=.02).fit(1)}
+    page = report_page(['alone', 'taught'], pictures=0)
+    lines = commands(page)
+    check(page); assert len(lines) == 3 and 'Teachers that are not in the tables' in page and lines[0].endswith("--run 'big (old)'") and str(tmp_path) not in ''.join(lines)
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'again'))
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert subprocess.run(['bash', '-n', '-c', line]).returncode == 0 and dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill)[command]([*words, '--device', 'cpu']) == 0
+    assert {n: weights_hash(load_model(n, 'last')) for n in made} == {n: weights_hash(l.student) for n, l in made.items()}
+
+def test_what_no_shell_can_say_is_said_without_a_path(runs):
+    whole = dict(optimiser=dict(epochs=240, lr=.05, wd=5e-4))
+    folder(runs/'a', taught=dict(scheme='Alone', method='CE(1)'), **whole); folder(runs/'mine', student=dict(kind='Mine', params=7, structure='ab'), **whole); folder(runs/'k', 30., 0, KD, **whole)
+    page = report_page(pictures=0)
+    assert [c.split()[-1] for c in commands(page)] == ['a'] and str(runs) not in page
+    assert 'No command does this again: its student was given as an object (Mine)' in page and 'No command does this again: no run beside k/config.json has the weights c6a92a49fa70' in page
+
+def test_names_on_a_page_can_be_told_apart_and_what_is_left_out_stands_once(runs):
+    from kdnb.report import _draw_curves
+    long = ['jointrd(fade_to=0.5, ramp=60, weight=0.001)', 'jointrd(fade_to=0.5, ramp=60, weight=0.001, as_released=True)']
+    texts = [t.get_text() for t in _draw_curves({n: [1., 2.] for n in long}, 'valid').axes[0].texts]
+    assert len({*texts}) == 2 and max(map(len, texts)) <= 36
+    full(runs); page = report_page(pictures=0)
+    assert page.count('left out, 1 damaged: torn') == 1 and 'kd: CE(0.1) + KD(0.9, T=4)' in page
 
 @pytest.mark.parametrize('words, said', [(['kd-7'], 'did you mean kd-0'), (['torn'], 'there is no finished run to report on; left out, 1 damaged: torn'), (['--pictures', '-1'], 'pictures must be a whole number'),
                                          (['--out', '{tmp}'], 'it is a folder'), (['--out', '{tmp}/no/r.html'], 'there is no folder'), (['kd-0', '{tmp}/other/kd-0'], "two runs are called 'kd-0'")])
