@@ -275,11 +275,12 @@ def _block(rows, groups, base):
     last = None if base is None else _by_seed(groups[base], 'last')
     lines = sorted((_line(n, g, None if n == base else last) for n, g in groups.items()), key=lambda l: -l['last'][0])
     of, torch = _shared(rows), ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
-    notes = [_floor(base, last)] if base else []
+    best = 'best on valid' if 'best' in rows[0] else 'best on test'
+    notes = [f'last, {best}: % right on test, ± standard deviation of a seed'] + ([_floor(base, last)] if base else [])
     pairs = {l['difference']['n'] for l in lines if l['difference']}
     if max(pairs, default=0) > 1: notes.append(f"minus {base}: mean of the differences by seed, with a 95 % t-interval" + (' (n = 2: 12.7 standard errors to either side)' if 2 in pairs else ''))
     if any(l['memory'] and l['memory']['of'] == 'process' for l in lines): notes.append('memory ≤: the largest that the process was, with all that it did before; a bound')
-    return dict(head=_head(of), of=of, reduced=_each(rows, 'reduced'), base=base, best='best on valid' if 'best' in rows[0] else 'best on test', lines=lines,
+    return dict(head=_head(of), of=of, reduced=_each(rows, 'reduced'), base=base, best=best, lines=lines,
                 notes=[*notes, *_cautions(lines, groups, base), ' · '.join(filter(None, [_each(rows, 'device'), _each(rows, 'dtype'), f'torch {torch}', _each(rows, 'date')]))])
 
 # %% ../nbs/70_experiments.ipynb #cells
@@ -293,7 +294,7 @@ def _time(seconds): return f'{seconds:.0f} s' if seconds < 90 else f'{seconds/60
 def _bytes(m): return '–' if m is None else '≤ '*(m['of'] == 'process') + f"{m['bytes']/2**30:.2f} GiB"
 
 def _cells(block): # a list of lists of strings, the headings first
-    lines, shown = block['lines'], [True, True, True, block['base'], True, True, True, any(l['memory'] for l in block['lines']), len({l['device'] for l in block['lines']}) > 1]
+    lines, shown = block['lines'], [True, True, True, any(l['difference'] for l in block['lines']), True, True, True, any(l['memory'] for l in block['lines']), len({l['device'] for l in block['lines']}) > 1]
     heads = ['', 'last', block['best'], f"minus {block['base']}", 'n', 'epochs', 'time', 'memory', 'device']
     rows = [[l['method'], _mean_std(l['last']), _mean_std(l['best']), _difference(l['difference']), str(l['n']) + ' †'*(l['n'] == 1), str(l['epochs']), _time(l['seconds']), _bytes(l['memory']), l['device']] for l in lines]
     return [[c for c, show in zip(row, shown) if show] for row in [heads, *rows]]

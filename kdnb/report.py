@@ -6,7 +6,7 @@
 __all__ = ['report_page', 'kdnb_report']
 
 # %% ../nbs/75_report.ipynb #imports
-import base64, datetime, html, io, json, sys
+import base64, datetime, html, io, json, os, shlex, sys
 from pathlib import Path
 from types import SimpleNamespace
 import matplotlib.pyplot as plt
@@ -19,8 +19,10 @@ from .show import *
 from .experiments import *
 from .tables import *
 from .tradeoffs import *
+from .repeat import *
 from .experiments import _find, _name_teachers, _take
 from .grids import _apart
+from .tradeoffs import _trim
 from .cli import _command, _data_of, _parser, _talk
 
 # %% ../nbs/75_report.ipynb #gather
@@ -58,9 +60,9 @@ def _draw_curves(curves, split): # {name: accuracies}, the best at the end first
     styles = {name: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, name in enumerate(curves)}
     for name, v in curves.items(): ax.plot(range(1, len(v)+1), v, **styles[name], lw=1.6, marker='.'*(len(v) < 3))
     low, high = ax.get_ylim()
-    ends = sorted((v[-1], len(v), name) for name, v in curves.items())
+    ends, short = sorted((v[-1], len(v), name) for name, v in curves.items()), _trim(curves)
     for (end, x, name), y in zip(ends, _apart([e[0] for e in ends], (high-low)*.17/(fig.get_figheight()-.5), high)):
-        ax.annotate(name if len(name) < 36 else name[:35] + '…', (x, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center', annotation_clip=False, color=styles[name]['color'],
+        ax.annotate(short[name], (x, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center', annotation_clip=False, color=styles[name]['color'],
                     arrowprops=dict(arrowstyle='-', lw=.5, relpos=(0, .5), color=styles[name]['color'], ls=styles[name]['ls'], shrinkA=0, shrinkB=2))
     ax.set_xlabel('epoch', fontsize=9); ax.set_ylabel(f'accuracy on {split}, %', fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8); ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     plt.close(fig); return fig
@@ -101,6 +103,8 @@ def _best_of(block, rows): # rows: {run: row}
     who = dict(teacher=taught.get('taught_by'), alone=alone[0] if alone else None, another=next((r for r in alone[1:] if rows[r]['seed'] != rows[alone[0]]['seed']), None), taught=taught['run'])
     return line['method'], {k: v for k, v in who.items() if v}
 
+def _seeds(block, method): return next(l['n'] for l in block['lines'] if l['method'] == method)
+
 # %% ../nbs/75_report.ipynb #is-here
 _downloads = {'cifar10': ('cifar-10-batches-py', 'cifar-10-python.tar.gz'), 'cifar100': ('cifar-100-python', 'cifar-100-python.tar.gz'), 'cinic10': ('cinic10', 'CINIC-10', 'CINIC-10.tar.gz')}
 
@@ -113,7 +117,7 @@ def _check_here(name, root):
 def _compared(block, rows, folders, options):
     "The best student of a block in pictures, or a sentence on why not."
     method, who = _best_of(block, rows)
-    head = f"<h3>{html.escape(block['head'])}</h3>" + _says(f"{method}, the best of those who were taught. {', '.join(f'{k} is {v}' for k, v in who.items())}. {block['reduced']}")
+    head = f"<h3>{html.escape(block['head'])}</h3>" + _says(f"{method}, the highest last of those who were taught (n = {_seeds(block, method)}). {', '.join(f'{k} is {v}' for k, v in who.items())}. {block['reduced']}")
     try:
         _check_here(options.data or block['of']['data'], options.root)
         data = _data_of(rows[who['taught']]['config'], options)
@@ -127,25 +131,40 @@ def _pictures(table, results, folders, n, options):
     blocks = [b for b in table.blocks if _best_of(b, rows)][:n]
     return ''.join(_compared(b, rows, folders, options) for b in blocks) or _says('Nobody was taught in these runs.' if n else 'None were asked for.')
 
+# %% ../nbs/75_report.ipynb #command
+def _command_of(run, row): # row: {} for a run that is not in the tables
+    "The command that does a run again; a ValueError where there is none."
+    known = {'--teacher': row['taught_by']} if row.get('taught_by') and ':' not in (row['teacher_model'] or ':') else {}       # found already; a model of another package needs to be said too
+    try: options = repeat_options(run.path/'config.json', list(known)) | known
+    except (ValueError, OSError, RuntimeError) as e: raise ValueError(str(e).replace(f'{run.path}{os.sep}', f'{run.path.name}/')) from None
+    words = [str(w) for k, v in options.items() for w in ([k] if v is True else [k, v])]
+    return shlex.join(['kdnb_distill' if '--teacher' in options else 'kdnb_train', *words, '--run', run.path.name])
+
 # %% ../nbs/75_report.ipynb #again
-def _again(table, folders):
+_how = """Each command does a run again, from its configuration; a shell takes it as it stands. It makes a folder of the run's name in $KDNB_RUNS, or in runs/: a teacher's comes first, as its students ask for it by name.
+Where that run is still there, it is loaded and nothing is trained: then give another --run."""
+
+def _again(table, folders, rows):
     "Each run of each line: its command and its configuration."
-    parts, told = [_says('The command that made each run, and its whole configuration. Wherever a run was made, its configuration does it again, where a shell has words for it: kdnb_train --config RUN/config.json, or a file that this text was saved in.')], set()
+    near = {r['taught_by']: folders[n].path.parent/r['taught_by'] for n, r in rows.items() if r.get('taught_by') and r['taught_by'] not in folders}
+    parts, told = [_says(_how), *(['<h3>Teachers that are not in the tables</h3>'] if near else []), *(_of_run(Run(p), {}) for p in near.values())], set()
     for b in table.blocks:
         parts.append(f"<h3>{html.escape(b['head'])}</h3>")
         for l in b['lines']:
             new = [r for r in l['runs'] if r not in told]; told |= {*new}
-            parts.append(f"<h4>{html.escape(l['method'])}</h4>" + (''.join(_of_run(folders[r]) for r in new) or _says(f"{', '.join(l['runs'])}: as above")))
+            head = l['method'] if l['means'] in l['method'] else f"{l['method']}: {l['means']}"
+            parts.append(f"<h4>{html.escape(head)}</h4>" + (''.join(_of_run(folders[r], rows[r]) for r in new) or _says(f"{', '.join(l['runs'])}: as above")))
     return ''.join(parts)
 
 # %% ../nbs/75_report.ipynb #of-run
-def _of_run(run):
-    "A run: the command, and what is folded away."
+def _of_run(run, row):
+    "A run: its command, where and how it was made, and what is folded away."
     config = run.json('config.json'); about = config['about']
-    command = about.get('command', 'not kept')
-    made = _says('made in a notebook') if command == 'notebook' else f'<pre>{html.escape(command)}</pre>'
-    where = ', '.join([f"seed {config['seed']}"] + [f'{k} {about[k]}' for k in ('date', 'device', 'kdnb', 'torch', 'torchvision', 'python') if k in about])
-    return f'<p><b>{html.escape(run.path.name)}</b>: {html.escape(where)}</p>{made}' + _folded(f'config.json of {run.path.name}', f'<pre>{html.escape(json.dumps(config, indent=1))}</pre>')
+    try: again = f'<pre>{html.escape(_command_of(run, row))}</pre>'
+    except ValueError as e: again = _says(f'No command does this again: {e}.')
+    made = about.get('command', 'notebook')
+    where = ', '.join([f"seed {config['seed']}"] + [f'{k} {about[k]}' for k in ('date', 'device', 'kdnb', 'torch', 'torchvision', 'python') if k in about] + ['made in a notebook' if made == 'notebook' else f'made by: {made}'])
+    return f'<p><b>{html.escape(run.path.name)}</b>: {html.escape(where)}</p>{again}' + _folded(f'config.json of {run.path.name}', f'<pre>{html.escape(json.dumps(config, indent=1))}</pre>')
 
 # %% ../nbs/75_report.ipynb #style
 _style = '''
@@ -177,15 +196,22 @@ def _marks(results):
     reduced = [r for r in results if r['reduced']]
     return ([f"REDUCED: {len(reduced)} of {len(results)} runs are shorter than their recipe, or had fewer images: not comparable with published numbers, and not to be compared across blocks."] if reduced else []) + results.notes()
 
+# %% ../nbs/75_report.ipynb #tables
+_reading = """A block is one student, data set, teacher and recipe, in which methods and seeds alone differ. A line is a method, by its short name where it has one; alone had nothing but the labels.
+What each means, with all its weights, is said under How to repeat each row."""
+
+def _tables(table): # what is left out stands above, among the marks
+    return _says(_reading) + Table(table.blocks, Results())._repr_html_()
+
 # %% ../nbs/75_report.ipynb #parts
 def _parts(runs, pictures, options):
     "Title, marks, and {heading: what makes its section}."
     if type(pictures) is not int or pictures < 0: raise ValueError(f'pictures must be a whole number from 0 up, not {pictures!r}')
     results, folders = _gather(runs)
-    table, many = results.table(), f'{len(results)} run' + 's'*(len(results) > 1)
+    table, many, rows = results.table(), f'{len(results)} run' + 's'*(len(results) > 1), {r['run']: r for r in results}
     return f'{many} on {", ".join(dict.fromkeys(r["data"] for r in results))}', [f'Written {datetime.date.today()} from run folders by kdnb_report; no number was typed.', *_marks(results)], {
-        'Tables': table._repr_html_, 'Published, beside ours': lambda: table.published()._repr_html_() or _says('No preset has these pairs.'), 'Curves': lambda: _curves(table, folders),
-        'Accuracy against cost': lambda: _tradeoffs(results), 'Pictures of the best student': lambda: _pictures(table, results, folders, pictures, options), 'How to repeat each row': lambda: _again(table, folders)}
+        'Tables': lambda: _tables(table), 'Published, beside ours': lambda: table.published()._repr_html_() or _says('No preset has these pairs.'), 'Curves': lambda: _curves(table, folders),
+        'Accuracy against cost': lambda: _tradeoffs(results), 'Pictures of the best student': lambda: _pictures(table, results, folders, pictures, options), 'How to repeat each row': lambda: _again(table, folders, rows)}
 
 # %% ../nbs/75_report.ipynb #report-page
 def report_page(

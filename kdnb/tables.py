@@ -47,15 +47,15 @@ def _latex_text(text):
 
 # %% ../nbs/70b_tables.ipynb #latex
 def _latex(self)->str:
-    "The table for a paper; it needs \\usepackage{booktabs}."
+    "The table for a paper; it needs \\usepackage{array,booktabs}."
     def line(cells): return ' & '.join(map(_latex_text, cells)) + r' \\'
     def block(b):
-        head, *rows = _cells(b)
+        head, *rows = [[c for c, h in zip(row, _cells(b)[0]) if h != 'epochs'] for row in _cells(b)]
         caption = _latex_text('. '.join(filter(None, [b['head'], b['reduced']])))
-        first = r'p{.3\linewidth}' if max(len(r[0]) for r in rows) > 30 else 'l'                 # long names are broken into lines
-        return '\n'.join([r'\begin{table}', rf'\caption{{{caption}.}}', r'\footnotesize\setlength{\tabcolsep}{4pt}', rf"\begin{{tabular}}{{{first}{'r'*(len(head) - 1)}}}", r'\toprule', line(head), r'\midrule', *map(line, rows),
+        first = r'>{\raggedright\arraybackslash}p{.23\linewidth}' if max(len(r[0]) for r in rows) > 25 else 'l'                 # long names are broken into lines
+        return '\n'.join([r'\begin{table}', rf'\caption{{{caption}.}}', r'\footnotesize\setlength{\tabcolsep}{3pt}', rf"\begin{{tabular}}{{@{{}}{first}{'r'*(len(head) - 1)}@{{}}}}", r'\toprule', line(head), r'\midrule', *map(line, rows),
                           r'\bottomrule', r'\end{tabular}', '', _latex_text('; '.join(b['notes'])) + '.', r'\end{table}'])
-    return '\n\n'.join(['% needs \\usepackage{booktabs}', *map(block, self.blocks), *(f'% {n}' for n in self.results.notes())])
+    return '\n\n'.join(['% needs \\usepackage{array,booktabs}', *map(block, self.blocks), *(f'% {n}' for n in self.results.notes())])
 
 Table.latex = _latex
 
@@ -77,21 +77,24 @@ def _said_of(column, name, pairs): # of a preset's published columns
     found = {scores[i] for i in pairs} if scores and pairs else {None}
     return found.pop() if len(found) == 1 else None
 
-def _in_preset(p, line):
+def _in_preset(p, line): # p['meant']: `_meant` of it
     "What a preset calls the method of a line, or None."
-    name = _meant(p).get(line['means'])
+    name = p['meant'].get(line['means'])
     return name if not line['made'] else f'shrunk, {name}' if line['made'] == 'shrunk' and name != 'alone' else None
 
 # %% ../nbs/70b_tables.ipynb #beside
-def _beside(block): # -> a list of (head, cells), one for each preset that has such a pair and numbers for it
+def _rule(column): return f"{column['source']}, {column['rule'] if column['rule'] != 'not said' else 'epoch not said'}"
+
+def _beside(block, presets): # -> a list of (head, cells), one for each preset that has such a pair and numbers for it
     found = []
-    for preset, p in sweep_presets.items():
+    for preset, p in presets.items():
         pairs = _pairs(p, block['of'])
-        rows = [(l['method'], f"{l['last'][0]:.2f}", [_said_of(c, _in_preset(p, l), pairs) for c in p['published']]) for l in block['lines']] if pairs else []
-        rows = [('its teacher', '–', [_said_of(c, 'teacher', pairs) for c in p['published']])]*(block['of']['teacher'] is not None and bool(pairs)) + rows
+        if not pairs: continue
+        rows = [(l['method'], f"{l['last'][0]:.2f}", [_said_of(c, _in_preset(p, l), pairs) for c in p['published']]) for l in block['lines']]
+        rows = [('its teacher', '–', [_said_of(c, 'teacher', pairs) for c in p['published']])]*(block['of']['teacher'] is not None) + rows
         keep = [i for i in range(len(p['published'])) if any(v[i] is not None for _, _, v in rows)]
         if not keep: continue
-        heads = ['', 'ours, last', *(f"{p['published'][i]['source']}, {p['published'][i]['rule']}" for i in keep)]
+        heads = ['', 'ours, last', *(_rule(p['published'][i]) for i in keep)]
         lines = [[m, ours, *('–' if v[i] is None else f'{v[i]:.2f}' for i in keep)] for m, ours, v in rows if any(v[i] is not None for i in keep)]
         found.append((_head_beside(preset, p, block, [p['published'][i] for i in keep]), [heads, *lines]))
     return found
@@ -116,6 +119,7 @@ class Published:
 # %% ../nbs/70b_tables.ipynb #published
 def _published(self)->Published: # empty where no preset has such a pair
     "What others published for the methods and pairs of this table."
-    return Published([b for block in self.blocks for b in _beside(block)])
+    presets = {name: p | dict(meant=_meant(p)) for name, p in sweep_presets.items() if any(_pairs(p, b['of']) for b in self.blocks)}
+    return Published([found for b in self.blocks for found in _beside(b, presets)])
 
 Table.published = _published

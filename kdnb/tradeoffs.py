@@ -10,6 +10,8 @@ import datetime, json
 from functools import lru_cache
 from statistics import mean, stdev
 import torch, matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
+from matplotlib.transforms import offset_copy
 from torch import nn
 from .places import *
 from .models.zoo import *
@@ -65,6 +67,7 @@ def _draw_points(ax, points, against):
     ax.margins(x=.2, y=.08)
     if max(p[against] for p in points) > 8*min(p[against] for p in points): ax.set_xscale('log')
     else: ax.set_xlim(left=0)                                        # or noise in the latency would look like a difference
+    if against != 'latency': ax.xaxis.set_major_formatter(EngFormatter(sep=''))
 
 # %% ../nbs/70d_tradeoffs.ipynb #labelled
 def _labelled(points):
@@ -74,18 +77,24 @@ def _labelled(points):
     for p in sorted(points, key=lambda p: p['accuracy']): best[p['model'], p['budget']] = p
     return [p for p in points if p['name'] == 'alone' or any(p is b for b in best.values())]
 
-def _text(p):
-    text = p['name'] if p['name'] == p['model'] else f"{p['model']} {p['name']}"
-    return text if len(text) <= 34 else text[:33] + '…'
+def _text(p): return p['name'] if p['name'] == p['model'] else f"{p['model']} {p['name']}"
+
+def _trim(names, wide=36):
+    "{name: as much of it as there is room for}, no two alike: what tells methods apart may stand at either end."
+    cut = {n: n if len(n) <= wide else f'{n[:wide//2]}…{n[-wide//2+1:]}' for n in names}
+    return {n: n if [*cut.values()].count(c) > 1 else c for n, c in cut.items()}
 
 # %% ../nbs/70d_tradeoffs.ipynb #draw-labels
 def _draw_labels(ax, points, against):
-    "Names beside points, none over another, in their colours; to the left of those at the right end."
+    "Names beside points, none over another, in their colours; to the left of a point where there is no room on its right."
     (low, high), there = ax.get_ylim(), sorted(_labelled(points), key=lambda p: p['accuracy'])
-    def across(p): return ax.transAxes.inverted().transform(ax.transData.transform((p[against], p['accuracy'])))[0]
-    for side, here in (('left', [p for p in there if across(p) < .6]), ('right', [p for p in there if across(p) >= .6])):
-        for p, y in zip(here, _apart([p['accuracy'] for p in here], (high-low)*.05, high - (high-low)*.03)):
-            ax.annotate(_text(p), (p[against], y), (7 if side == 'left' else -7, 0), textcoords='offset points', fontsize=7, va='center', ha=side, color=p['colour'])
+    short = _trim({_text(p) for p in there})
+    for p, y in zip(there, _apart([p['accuracy'] for p in there], (high-low)*.05, high - (high-low)*.03)):
+        x = ax.transAxes.inverted().transform(ax.transData.transform((p[against], y)))[0]
+        text, moved = short[_text(p)], abs(y - p['accuracy']) > (high-low)*.02
+        fits = x + .011*len(text) < 1                                # a letter is about a hundredth of the width
+        ax.annotate(text, (p[against], p['accuracy']), (p[against], y), textcoords=offset_copy(ax.transData, ax.figure, 7 if fits else -7, units='points'), fontsize=7, va='center', ha='left' if fits else 'right',
+                    color=p['colour'], arrowprops=dict(arrowstyle='-', lw=.5, color=p['colour'], relpos=(not fits, .5), shrinkA=0, shrinkB=2) if moved else None)
 
 # %% ../nbs/70d_tradeoffs.ipynb #show-tradeoff
 def show_tradeoff(

@@ -1,10 +1,10 @@
 "What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names, missing data, Ctrl-C."
-import csv, io, re, shutil, subprocess, sys
+import csv, html, io, re, shlex, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 import pytest
 from kdnb.experiments import load_results
-from kdnb.grids import show_grid
+from kdnb.grids import grid_noise, show_grid
 from kdnb.memory import note_memory, run_memory
 from kdnb.models.zoo import create_model, model_record
 from kdnb.report import kdnb_report, report_page
@@ -47,11 +47,57 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
     assert body.count('{') == body.count('}') and body.count('$') % 2 == 0 and '#' not in body and not re.search(r'[±†–·≤→]', body)
     for env in ('table', 'tabular'): assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
     rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
-    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{(?:l|p\{[^}]*\})(r+)\}', tex)[1])}
+    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {len(re.search(r'\\begin\{tabular\}\{@\{\}.*?(r+)@\{\}\}\n', tex)[1])}
     assert tex.splitlines()[-1] == "% left out, 1 damaged: torn (result.json of run 'torn' is damaged: mend it, or start over with fresh=True)"
     if shutil.which('pdflatex'):
-        (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
+        (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{array,booktabs}\\begin{document}\n' + tex + '\n\\end{document}')
         assert subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
+
+@pytest.mark.skipif(not shutil.which('pdflatex'), reason='needs LaTeX')
+def test_a_latex_table_is_no_wider_than_a_page_of_article(runs, tmp_path):
+    long = KD | dict(method='CE(after(0.1, 0.5)) + KD(after(0.9, 0.5), T=4) + FitNet(until(100, 0.5))', terms=dict(x=dict(name='x', weight=1.)))
+    for s in (0, 1): folder(runs/f'a{s}', 20.+s, s); folder(runs/f'k{s}', 50.+3*s, s, KD); folder(runs/f'x{s}', 60.+5*s, s, long)
+    (tmp_path/'t.tex').write_text('\\documentclass{article}\\usepackage{array,booktabs}\\begin{document}\n' + load_results().table().latex() + '\n\\end{document}')
+    assert subprocess.run(['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 't.tex'], cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
+    assert max(map(float, re.findall(r'Overfull .hbox .(\d+\.\d+)pt', (tmp_path/'t.log').read_text(errors='replace'))), default=0) < 12
+
+def test_each_number_is_what_scipy_makes_of_the_accuracies(runs):
+    "Mean, standard deviation, paired difference and its interval of a random table, by another way, in every form."
+    import numpy as np
+    from scipy import stats
+    rng = np.random.default_rng(3)
+    a, k = rng.normal(60, 2, 5).round(2), rng.normal(63, 2, 5).round(2)
+    for s in range(5): folder(runs/f'a{s}', a[s], s); folder(runs/f'k{s}', k[s], s, KD)
+    table = load_results().table(); (block,) = table.blocks; kd, alone = block['lines']
+    assert kd['last'] == pytest.approx((k.mean(), k.std(ddof=1))) and alone['best'] == pytest.approx(((a-1).mean(), (a-1).std(ddof=1)))
+    test = stats.ttest_rel(k, a); ci = test.confidence_interval(.95)
+    assert [kd['difference'][x] for x in ('mean', 'low', 'high', 'n')] == pytest.approx([(k-a).mean(), ci.low, ci.high, 5])
+    said = f'{(k-a).mean():+.2f} ({ci.low:+.2f} to {ci.high:+.2f})', f'{k.mean():.2f} ± {k.std(ddof=1):.2f}'
+    assert all(x in form for x in said for form in (repr(table), table.markdown(), table._repr_html_()))
+    assert f'{k.mean():.2f} $\\pm$ {k.std(ddof=1):.2f}' in table.latex() and f'({ci.low:+.2f} to'.replace('(-', '($-$') in table.latex()
+    read = next(csv.DictReader(io.StringIO(table.csv())))
+    assert [float(read[x]) for x in ('last', 'last_std', 'difference', 'low_95', 'high_95')] == pytest.approx([k.mean(), k.std(ddof=1), (k-a).mean(), ci.low, ci.high], abs=1e-4)
+
+def test_a_table_says_what_its_numbers_are(runs):
+    "Nobody who is sent one knows that 30.00 is a percentage of the test images."
+    folder(runs/'a'); p = folder(runs/'b', 30., epochs=3); (p/'history.jsonl').write_text('{"seconds": 1}\n'*3); change(p, 'result.json', lambda r: r.update(best_on_test=r.pop('best')))
+    table = load_results().table()
+    for form in (repr(table), table.markdown(), table._repr_html_(), table.latex().replace('\\%', '%').replace('$\\pm$', '±')):
+        assert 'last, best on valid: % right on test, ± standard deviation of a seed' in form and 'last, best on test: % right on test' in form
+
+def test_a_column_of_nothing_is_not_shown(runs):
+    folder(runs/'a'); folder(runs/'b', 22., 1)
+    assert 'minus' not in repr(load_results().table()) and 'two seeds of alone' in repr(load_results().table())
+
+def test_two_thousand_runs_are_read_and_shown_in_seconds(runs):
+    import time
+    for i in range(2000):
+        lr = dict(optimiser=dict(epochs=240, lr=.05 + i//40/1e4))
+        folder(runs/f'r{i:04}', 20. + i % 7, i % 5, **lr) if i % 40 < 5 else folder(runs/f'r{i:04}', 22. + i % 7, i % 5, KD | dict(method=f'CE(0.1) + KD(0.9, T={i % 40//5 + 1})'), **lr)
+    began = time.process_time(); results = load_results(); table = results.table()
+    assert len(results) == 2000 and len(table.blocks) == 50 and {len(b['lines']) for b in table.blocks} == {8}
+    for form in (repr(table), table.markdown(), table._repr_html_(), table.csv(), table.latex(), repr(table.published())): assert form
+    assert time.process_time() - began < 15                           # 3 s where it was measured; what grows with the square of the runs takes minutes
 
 def test_all_forms_of_a_table_have_the_same_columns(runs):
     some(runs); table = load_results().table()
@@ -106,14 +152,34 @@ def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
     assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
     assert 'noise floor: unknown with one seed' in note(show_grid(load_results())) and 'n = 1' in note(show_grid(load_results())) and 'no run of' in note(show_grid(load_results()))
 
-def test_the_noise_is_pooled_over_the_cells_else_that_of_alone(runs):
+def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
+    "Cells and marks alike, by their degrees of freedom; plain KD that is a cell counts once."
     cell(runs/'c0', .2, 2, 30.); cell(runs/'c1', .8, 2, 35.); folder(runs/'a0', 20.); folder(runs/'a1', 22., 1)
     text = note(show_grid(load_results()))
-    assert 'std of a seed 1.41, from the students alone, degrees of freedom: 1' in text
+    assert 'std of a seed 1.41, from alone, degrees of freedom: 1' in text
     cell(runs/'c2', .8, 2, 36., 1)
-    text, fig = note(show_grid(load_results())), show_grid(load_results())
-    assert 'std of a seed 0.71, from the cells, degrees of freedom: 1' in text and 'two cells of n = 1 differ by up to 12.7 by chance' in text      # t 12.706 x 0.7071 x sqrt(2)
+    text, fig, found = note(show_grid(load_results())), show_grid(load_results()), grid_noise(load_results())
+    assert 'std of a seed 1.12, from alone and 1 cell, degrees of freedom: 2' in text and 'noise floor 6.8: two cells of n = 1' in text       # s^2 = (2 + .5)/2; t 4.303 x 1.118 x sqrt(2)
+    assert (found['pairs'], found['apart'], found['range']) == (1, 0, 5.5) and found['chance'] == pytest.approx(4.303*1.118*1.5**.5, abs=.01)       # of two cells, n = 1 and 2: 5.9 is not reached
     assert numbers(fig)['0.8', '2'] == '35.5\nn = 2' and [t.get_text() for t in fig.axes[1].texts] == ['alone 21.0']
+    for s in (0, 1): cell(runs/f'kd{s}', .9, 4, 37.+s, s, teacher='t'*12); cell(runs/f'n{s}', .9, 2, 37., s); cell(runs/f'm{s}', .8, 4, 37., s)
+    text = note(show_grid(load_results()))
+    assert 'kd' not in text.split('std of a seed')[1].split('degrees')[0] and 'from alone and 4 cells, degrees of freedom: 5' in text
+
+@pytest.mark.parametrize('seeds, shared', [([1]*16, 0.), ([1]*16, 2.), ([1, 2, 3, 1, 2, 1], 0.), ([3]*9, 1.)], ids=['one seed', 'one lucky seed', 'uneven', 'three seeds'])
+def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
+    "Equal cells: 5 of 100 pairs beyond their floor, best and worst beyond theirs in 5 of 100 grids; fewer where a seed is lucky for all cells alike."
+    import numpy as np
+    from kdnb.grids import _noise
+    rng, many = np.random.default_rng(0), []
+    for _ in range(2000):
+        luck = rng.normal(0, shared, 3)
+        def setting(n): return {s: float(20 + luck[s] + rng.normal(0, .7)) for s in range(n)}
+        many.append(_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
+    pairs, ranges = np.mean([d['apart']/d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
+    assert pairs < .06 and ranges < .065
+    if not shared: assert pairs > .04 and ranges > .03
+    assert np.mean([d['std']**2 for d in many])**.5 == pytest.approx((.7**2 + shared**2)**.5, rel=.1)
 
 def test_any_two_settings_span_a_grid(runs):
     "Places too, which are lists; and 4 and 4.0 are one value."
@@ -197,6 +263,43 @@ def test_a_page_of_real_runs_has_pictures_of_the_best(quiet, data, tmp_path):
     assert str(ROOT) not in text
     Learner(create_model('resnet14', 10), data, run='deep').fit(1)
     assert report_page(pictures=0).count('alt="accuracy against') == 2                                              # two models: latency, parameters
+
+def commands(page): # of the last section, in its order
+    return [html.unescape(c) for c in re.findall(r'<pre>(kdnb_.*?)</pre>', page[page.index('>How to repeat each row</h2>'):], re.S)]
+
+def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkeypatch, capsys):
+    "Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here it was this program."
+    from kdnb.cli import kdnb_distill, kdnb_train
+    from kdnb.learner import Learner, seeded
+    from kdnb.models.zoo import load_model, weights_hash
+    from kdnb.schemes import Distill
+    def net(seed, name='resnet8'):
+        with seeded(seed): return create_model(name, 10)
+    teacher = Learner(net(0, 'resnet14'), data, run='big (old)').fit(1)
+    made = {'alone': Learner(net(1), data, run='alone', seed=1).fit(1), 'taught': Learner(Distill(net(0), teacher, 'kd(T=2)+at', size=8), data, run='taught', lr=.02).fit(1)}
+    page = report_page(['alone', 'taught'], pictures=0)
+    lines = commands(page)
+    check(page); assert len(lines) == 3 and 'Teachers that are not in the tables' in page and lines[0].endswith("--run 'big (old)'") and str(tmp_path) not in ''.join(lines)
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'again'))
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert subprocess.run(['bash', '-n', '-c', line]).returncode == 0 and dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill)[command]([*words, '--device', 'cpu']) == 0
+    assert {n: weights_hash(load_model(n, 'last')) for n in made} == {n: weights_hash(l.student) for n, l in made.items()}
+
+def test_what_no_shell_can_say_is_said_without_a_path(runs):
+    whole = dict(optimiser=dict(epochs=240, lr=.05, wd=5e-4))
+    folder(runs/'a', taught=dict(scheme='Alone', method='CE(1)'), **whole); folder(runs/'mine', student=dict(kind='Mine', params=7, structure='ab'), **whole); folder(runs/'k', 30., 0, KD, **whole)
+    page = report_page(pictures=0)
+    assert [c.split()[-1] for c in commands(page)] == ['a'] and str(runs) not in page
+    assert 'No command does this again: its student was given as an object (Mine)' in page and 'No command does this again: no run beside k/config.json has the weights c6a92a49fa70' in page
+
+def test_names_on_a_page_can_be_told_apart_and_what_is_left_out_stands_once(runs):
+    from kdnb.report import _draw_curves
+    long = ['jointrd(fade_to=0.5, ramp=60, weight=0.001)', 'jointrd(fade_to=0.5, ramp=60, weight=0.001, as_released=True)']
+    texts = [t.get_text() for t in _draw_curves({n: [1., 2.] for n in long}, 'valid').axes[0].texts]
+    assert len({*texts}) == 2 and max(map(len, texts)) <= 36
+    full(runs); page = report_page(pictures=0)
+    assert page.count('left out, 1 damaged: torn') == 1 and 'kd: CE(0.1) + KD(0.9, T=4)' in page
 
 @pytest.mark.parametrize('words, said', [(['kd-7'], 'did you mean kd-0'), (['torn'], 'there is no finished run to report on; left out, 1 damaged: torn'), (['--pictures', '-1'], 'pictures must be a whole number'),
                                          (['--out', '{tmp}'], 'it is a folder'), (['--out', '{tmp}/no/r.html'], 'there is no folder'), (['kd-0', '{tmp}/other/kd-0'], "two runs are called 'kd-0'")])
