@@ -6,8 +6,9 @@
 __all__ = ['board_scalars', 'TensorBoard']
 
 # %% ../nbs/60a_boards.ipynb #imports
-import time, warnings
+import time
 from pathlib import Path
+from .places import *
 from .parallel import *
 from .learner import *
 from .show import *
@@ -81,7 +82,7 @@ def _draw(self, learn):
     if not self.every: return
     images = learn.data.examples(min(64, len(learn.data.test)))[0]
     try: fig = show_attention(_onlookers(learn.scheme), images, learn.data, n=self.images)
-    except ValueError as e: self.every = 0; return warnings.warn(f'TensorBoard gets no attention maps: {e}', stacklevel=2)
+    except ValueError as e: self.every = 0; return warn_user(f'TensorBoard gets no attention maps: {e}')
     self.writer.add_figure('attention', fig, learn.epoch)
 
 TensorBoard._draw = _draw

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 import torch
 from .places import *
+from .places import _mistakes, _sentence
 from .ranks import *
 from .data import *
 from .models.surgery import *
@@ -28,6 +29,7 @@ from .remembered import *
 from .callbacks import *
 from .boards import *
 from .repeat import *
+from .jobs import _how_many
 from .data import _named as _known_data
 from .frozen import *
 from .frozen import _as_model, _trained_on
@@ -112,16 +114,7 @@ def _in_a_shell(text):
     def option(m): return m[0] if m[1] not in names else names[m[1]] + ('' if m[2] in ('True', None) else f' {m[2]}')
     return re.sub(r"(?<![\w/])([a-z_]+)=(True|-?[\w.]+|'\w+')?", option, text)
 
-# %% ../nbs/71_cli.ipynb #sentence
-_mistakes = ValueError, TypeError, OSError, RuntimeError, MemoryError             # what a user can mend
-
-def _sentence(e):
-    "An error as one line, with the remedy where the words are those of the system."
-    text = ' '.join(map(str.strip, str(e).splitlines()))
-    if isinstance(e, MemoryError) or re.search("out of memory|can't allocate memory", text): text = f"there is not enough memory{f' ({text[:100]})' if text else ''}: take a smaller --bs or --size, or --stream for image files"
-    if isinstance(e, OSError) and e.filename and e.strerror: text = f'{e.filename}: {e.strerror}: look at the path, at who may write there, and at the space on the disk'
-    return _in_a_shell(text or type(e).__name__)
-
+# %% ../nbs/71_cli.ipynb #warning
 def _warn(message, *_): print(_in_a_shell(str(message)), file=sys.stderr)
 
 # %% ../nbs/71_cli.ipynb #talk
@@ -152,18 +145,17 @@ def _command(do, parser, argv):
     except KeyboardInterrupt: return 130
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), 1); return 1            # nobody reads on, as in `| head`
     except _mistakes as e:
-        if first_to_speak(): print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr, flush=True)
+        if first_to_speak(): print(f'{parser.prog}: {_in_a_shell(_sentence(e))}', file=sys.stderr, flush=True)
         return 1
 
 # %% ../nbs/71_cli.ipynb #run-name
-def _run_name(a):
+def _name(a):
     "A run's name from what is asked: cifar100-resnet20-kd-T-4-0, or of which run it is a repetition."
     if a.config:
         changed = [w for k in sorted(a.given - _same) for w in (k[2:], str(getattr(a, _dest(k))))]
-        return re.sub(r'[^\w.]+', '-', '-'.join([Path(a.config).resolve().parent.name, 'again', *changed])).strip('-')
+        return run_name(Path(a.config).resolve().parent.name, 'again', *changed)
     student = a.student or f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}"
-    parts = [run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['remember', str(a.remember)] if a.remember else []), *(['from', a.init] if a.init else []), str(a.seed)]
-    return re.sub(r'[^\w.]+', '-', '-'.join(parts)).strip('-')
+    return run_name(run_path(a.data).stem, student, a.method or 'alone', *filter(None, [a.weights]), *(['remember', a.remember] if a.remember else []), *(['from', a.init] if a.init else []), a.seed)
 
 # %% ../nbs/71_cli.ipynb #repeat
 _same = {*_keep, *_talk, '--root', '--device', '--stream', '--workers', '--strict', '--compile'}      # say where and how, and leave a run what it is
@@ -236,15 +228,16 @@ def _named_scheme(a, data, student, make, options):
 def _online(a, data, options):
     "Students of one name, from 'online(students=4)'."
     if a.init or a.shrink: raise ValueError('students that teach each other must begin with different weights: leave --init and --shrink out')
-    if type(n := options.pop('students')) is not int or n < 2: raise ValueError(f'online needs two students or more, not {n!r}: say online(students=4)')
+    many = _how_many(options.pop('students'))
     if a.teacher or a.weights: raise ValueError(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
-    return Online([create_model(a.student, data.num_classes) for _ in range(n)], size=data.size, **options)
+    return Online([create_model(a.student, data.num_classes) for _ in many], size=data.size, **options)
 
 # %% ../nbs/71_cli.ipynb #scheme
 def _scheme(a, data):
     "The student alone, or with its teacher."
     make, options = parse_scheme(a.method) or (None, None)
     if a.remember is not None and (make or not a.teacher): raise ValueError('--remember keeps what a teacher says, for methods such as kd: add --teacher RUN, or leave it out')
+    if a.remember is not None and a.remember < 1: raise ValueError(f'--remember is a number of views from 1 up, not {a.remember}')
     if make is Online: return _online(a, data, options)
     student = _student(a, data)
     if make: return _named_scheme(a, data, student, make, options)
@@ -269,12 +262,13 @@ def _kept(a, what, make):
     return kept[what]
 
 # %% ../nbs/71_cli.ipynb #build
-def _learner(a):
+def _learner(a, say=print):
     "What the options describe, ready to fit; nothing is written yet."
+    if not 0 <= a.seed < 2**63: raise ValueError(f'the seed is a whole number from 0 up, of 63 bits, not {a.seed}')
     data = _kept(a, 'data', lambda: _load(a))
     with seeded(a.seed): scheme = _scheme(a, data)
-    learn = Learner(scheme, data, run=a.run or _run_name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, compile=a.compile, seed=a.seed, cbs=[TensorBoard()] if a.tensorboard else ())
-    print(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
+    learn = Learner(scheme, data, run=a.run or _name(a), recipe=a.recipe, lr=a.lr, wd=a.wd, amp=a.amp, compile=a.compile, seed=a.seed, cbs=[TensorBoard()] if a.tensorboard else ())
+    say(f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, {_taught(a, scheme)}')
     return learn
 
 def _taught(a, scheme):
@@ -298,6 +292,7 @@ def _settle(a):
 # %% ../nbs/71_cli.ipynb #train-body
 def _train(a):
     _take_config(a); _settle(a)
+    if getattr(a, 'taught', False) and not a.teacher and not parse_scheme(a.method): raise ValueError(f'the student of {a.config} learnt alone: add --teacher RUN, or say kdnb_train')
     epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _check_repeat(a, learn := _learner(a), epochs)
@@ -324,6 +319,7 @@ def kdnb_distill(argv=None)->int: # exit code
     parser = _parser('kdnb_distill', """Train an image classifier, taught by another: kdnb_train with --teacher, which is the run of a model that was trained before.
 The student's run is a folder under runs/ (or $KDNB_RUNS); the same command again loads it, or goes on where it stopped.""",
                      "kdnb_distill --teacher teacher --student resnet20 --method 'kd(T=4)' --run taught\nkdnb_distill --config runs/taught/config.json --method kd+at --run another", *_groups)
+    parser.set_defaults(taught=True)
     words = sys.argv[1:] if argv is None else argv
     next(a for a in parser._actions if a.dest == 'teacher').required = not any(w.split('=')[0] == '--config' for w in words)
     return _command(_train, parser, argv)

@@ -7,6 +7,7 @@ __all__ = ['kdnb_sweep']
 
 # %% ../nbs/71a_cli_sweep.ipynb #imports
 import shlex, sys
+from .places import _mistakes
 from .data import *
 from .data import _check_asked
 from .runs import *
@@ -16,7 +17,8 @@ from .sweeps import *
 from .cli import *
 from .joint import *
 from .jobs import *
-from .cli import _command, _in_a_shell, _keep, _learner, _parser, _settle, _talk, _train_how, _train_parser, _what
+from .jobs import _finished
+from .cli import _command, _in_a_shell, _keep, _learner, _load, _parser, _settle, _talk, _train_how, _train_parser, _what
 
 # %% ../nbs/71a_cli_sweep.ipynb #job-data
 _of_data = 'data', 'root', 'size', 'bs', 'valid', 'n_train', 'augment', 'recipe', 'split_seed', 'stream', 'strict', 'workers', 'device', 'compile'
@@ -28,15 +30,15 @@ def _cost_of(a, epochs, nets): # nets: {run: the name of its model}
     student, teacher = a.student or nets.get(a.shrink, '').replace('reducenet', 'resnet'), nets.get(a.teacher, a.teacher if '/' in (a.teacher or '') else None)
     n, several = a.n_train or images, (parse_scheme(a.method) or (0, {}))[1].get('students', 1)
     try: return training_cost(student, teacher, n, epochs, a.size or size, several) if n and student else 0.
-    except ValueError: return 0.                                  # no such model: told when it is to be built
+    except _mistakes: return 0.                                   # no such model: told when it is to be built
 
 # %% ../nbs/71a_cli_sweep.ipynb #job-of
-def _jobs(commands):
-    "[(its options, the job)] of each command."
-    kept, asked = {}, [_train_parser().parse_args(words[1:]) for words in commands]
+def _jobs(commands, kept):
+    "[(its options, the job)] of each command; `kept`: what was read already."
+    asked = [_train_parser().parse_args(words[1:]) for words in commands]
     nets = {a.run: a.student or '' for a in asked}
     def job(a):
-        def make(): a.kept = kept; _settle(a); return _learner(a)
+        def make(): a.kept = kept; _settle(a); return _learner(a, (lambda text: None) if _finished(a.run) else print)
         epochs = a.epochs or recipes[a.recipe]['epochs']
         return Job(a.run, epochs, make, {a.teacher, a.shrink} - {None}, (a.seed, epochs, *(getattr(a, k) for k in _of_data)), _cost_of(a, epochs, nets))
     return [(a, job(a)) for a in asked]
@@ -44,7 +46,7 @@ def _jobs(commands):
 # %% ../nbs/71a_cli_sweep.ipynb #dry-run
 def _print_commands(title, commands):
     "A script for a shell, or for a job scheduler: a command a line, and what it will cost."
-    jobs = _jobs(commands)
+    jobs = _jobs(commands, {})
     teachers = {r for a, _ in jobs for r in (a.teacher, a.shrink)}
     whole = sum(j.cost for _, j in jobs)/1e15
     print(f'# {title}\n# {len(commands)} runs, {sum(j.epochs for _, j in jobs):,} epochs in all' + f', about {whole:.3g} PFLOP (1 PFLOP is 17 minutes at 1 TFLOP/s)'*(whole > 0))
@@ -55,7 +57,9 @@ def _print_commands(title, commands):
 # %% ../nbs/71a_cli_sweep.ipynb #run-all
 def _run_all(commands):
     "{run: why it failed, or was not begun}, in the order of the commands."
-    failed = run_jobs([job for _, job in _jobs(commands)])
+    asked = _jobs(commands, kept := {})
+    kept['data'] = _load(asked[0][0])
+    failed = run_jobs([job for _, job in asked], lambda text: print(_in_a_shell(text)))
     return {run: _in_a_shell(failed[run]) for words in commands if (run := words[words.index('--run')+1]) in failed}
 
 # %% ../nbs/71a_cli_sweep.ipynb #sweep-words
@@ -63,7 +67,7 @@ _which = {
     'preset':    dict(nargs='?', help=f"the table that is meant: {', '.join(sweep_presets)}; without it they are listed"),
     '--method':  dict(metavar='WORDS', action='append', help="another method than the preset's, such as at or 'kd(T=2)+sp'; once for each"),
     '--epochs':  dict(metavar='N', type=int, help="passes over the training images in each run; default the recipe's"),
-    '--seeds':   dict(metavar='N', type=int, default=1, help='how many seeds of each student, 0, 1, ...; the teachers have one; default 1'),
+    '--seeds':   dict(metavar='N', type=int, default=1, help='how many seeds of each student, 0, 1, ...; the teachers have one, but for reducenet, where they are part of the seed; default 1'),
     '--dry-run': dict(action='store_true', help='print the commands, one a line, and do nothing: neither data nor teacher are needed'),
 }
 _passed_on = {k: how | dict(default=None) for k, how in _what.items() if k != '--split-seed'} | {'--data': dict(metavar='NAME', help="another data set than the preset's")}
@@ -75,6 +79,8 @@ _in_the_name = '--data', '--n-train', '--valid', '--size', '--augment'        # 
 def _check(a):
     "Refuse what no data could be loaded with, before anything is printed or run."
     if a.preset in sweep_presets: _check_asked(sweep_presets[a.preset]['recipe'], a.size, {None: 'auto', 'none': None}.get(a.augment, a.augment), a.workers)
+    if a.n_train is not None and a.n_train < 1: raise ValueError(f'n_train={a.n_train}: give a number of images from 1 up')
+    if isinstance(a.valid, float) and not 0 <= a.valid < 1: raise ValueError(f'valid={a.valid}: give a fraction below 1, a count, or 0 for none')
 
 def _commands_of(a):
     "The commands that the options mean."
@@ -97,14 +103,16 @@ def _answer(preset, done, failed):
 
 # %% ../nbs/71a_cli_sweep.ipynb #sweep-body
 def _sweep(a):
-    if a.preset is None: return _list_presets(a)
+    if a.preset is None:
+        if asked := sorted(a.given - {*_talk, '--dry-run'}): raise ValueError(f'{asked[0]} is for the runs of a table: name one, such as kdnb_sweep crd {asked[0]} ...; kdnb_sweep alone lists them')
+        return _list_presets(a)
     commands = _commands_of(a)
     a.answer = dict(preset=a.preset, commands=commands)
     if a.dry_run: return _print_commands(sweep_presets[a.preset]['title'], commands)
     failed = _run_all(commands)
     done = [run for words in commands if (run := words[words.index('--run')+1]) not in failed]
     if done: print('', load_results(done).table(), sep='\n')
-    if done and a.data in (None, sweep_presets[a.preset]['data']): print(f'\n{published_table(a.preset)}')
+    if done and a.data in (None, sweep_presets[a.preset]['data']) and (theirs := published_table(a.preset)): print('', theirs, sep='\n')
     if failed: print('\n'.join([f'kdnb_sweep: {len(failed)} of {len(commands)} runs are missing', *(f'  {run}: {why}' for run, why in failed.items())]), file=sys.stderr)
     a.answer = _answer(a.preset, done, failed)
     return int(bool(failed))
@@ -113,5 +121,6 @@ def _sweep(a):
 def kdnb_sweep(argv=None)->int: # exit code
     "The command kdnb_sweep: a table that a source owes, run by run."
     return _command(_sweep, _parser('kdnb_sweep', """Make a whole published table: teachers, students alone and taught, for each seed. Finished runs are loaded, interrupted ones go on.
+The same command in a second terminal (with --device cuda:1, say) takes the runs that the first has not begun.
 Without a preset the tables are listed; with --dry-run a script of commands is printed, one a run, for a job scheduler or a friend.""",
                                     'kdnb_sweep cifar100-wrn --seeds 3 --dry-run\nkdnb_sweep kd-grid --epochs 10 --n-train 10000', *_sweeps), argv)

@@ -11,7 +11,7 @@ import numpy as np, torch
 from pathlib import Path
 from torchvision import datasets
 from .downloads import download, unpack
-from .places import data_root, key, unknown, write_atomic
+from .places import data_root, key, unknown, warn_user, write_atomic
 from .splits import *
 from .splits import _as_images, _as_labels, _parse_augment
 from .stream import *
@@ -377,7 +377,7 @@ def _cut_source(train, own, valid, n_train, split_seed):
     "Train and valid as they are asked for, and what a configuration says of it."
     y = train[1] if isinstance(train, tuple) else train.y
     keep = own is not None and valid is None
-    if own is not None and not keep: warnings.warn(f"the set's own {_count(own):,} valid images are not used, as valid={valid} asks for others", stacklevel=3)
+    if own is not None and not keep: warn_user(f"the set's own {_count(own):,} valid images are not used, as valid={valid} asks for others")
     tr, va = _cut(y, 0 if keep else .1 if valid is None else valid, n_train, split_seed)
     cut = dict(split=_checksum(tr, va), split_seed=split_seed) | (dict(valid='own') if keep else {})
     return _pick(train, tr), own if keep else _pick(train, va) if len(va) else None, cut, len(y) - len(va)

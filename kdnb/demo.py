@@ -10,6 +10,7 @@ import sys
 from fastprogress.fastprogress import progress_bar
 from scipy import stats
 from .places import *
+from .places import _mistakes, _sentence
 from .data import *
 from .models.zoo import *
 from .schemes import *
@@ -65,4 +66,5 @@ def kdnb_demo()->int: # exit code
     "What `make run` runs."
     try: run_demo()
     except KeyboardInterrupt: print('\ninterrupted: the same command goes on from here', file=sys.stderr); return 130
+    except _mistakes as e: print(f'kdnb_demo: {_sentence(e)}', file=sys.stderr); return 1
     return 0

@@ -105,7 +105,7 @@ def _find(runs):
     root = runs_root() if word else Path()
     found = sorted(root/p for p in glob.glob(runs if word else str(path), root_dir=root))
     if folders := [p for p in found if p.is_dir()]: return [Run(p) for p in folders]
-    there = sorted(p.name for p in path.parent.glob('*') if p.is_dir())
+    there = sorted(p.name for p in path.parent.glob('[!.]*') if p.is_dir())
     raise unknown('run', runs, there) if there else ValueError(f'no run {str(runs)!r}: the folder {path.parent.name!r} is empty, or not there')
 
 # %% ../nbs/70_experiments.ipynb #from-file
@@ -123,9 +123,12 @@ def _read_file(path):
 # %% ../nbs/70_experiments.ipynb #last-hash
 @lru_cache(maxsize=None)
 def _last_of(folder, changed): # changed: when last.pt was, so that a new one is read anew
-    "Hash of a run's last weights, and the kind of model."
-    try: return weights_hash(load_state(Run(folder), 'last.pt')['state']), _student(Run(folder).json('config.json')['student'])
-    except (OSError, KeyError, TypeError, AttributeError): return None, None
+    "Hash of a run's last weights, and what is said of whom it taught."
+    try:
+        state, config = load_state(Run(folder), 'last.pt')['state'], Run(folder).json('config.json')
+        kind = json.dumps({k: v for k, v in config.items() if k not in ('seed', 'about')}, sort_keys=True)
+        return weights_hash(state), dict(taught_by=folder.name, teacher_model=_student(config['student']), teacher_seed=config['seed'], teacher_kind=f'{key(kind):016x}')
+    except (OSError, KeyError, TypeError, AttributeError): return None, {}
 
 # %% ../nbs/70_experiments.ipynb #name-teachers
 def _name_teachers(results, found): # found: the runs
@@ -134,8 +137,7 @@ def _name_teachers(results, found): # found: the runs
     near, names = {p for f in {r.path.parent for r in found if r.path} for p in f.glob('*/last.pt')}, {}
     for p in sorted(near, key=lambda p: ('teacher' not in p.parent.name, p)):                      # the likely ones first
         if wanted <= {*names}: break
-        taught, model = _last_of(p.parent, p.stat().st_mtime_ns)
-        names.setdefault(taught, dict(taught_by=p.parent.name, teacher_model=model))
+        names.setdefault(*_last_of(p.parent, p.stat().st_mtime_ns))
     for r in results: r |= names.get(r['teacher'], {}) if r['teacher'] else {}
 
 # %% ../nbs/70_experiments.ipynb #load-results
@@ -188,12 +190,22 @@ def _teaching(row):
     flat = _flat({k: v for k, v in row['config'].items() if k not in (*_settings, 'seed', 'teacher')} | dict(method=row['method']))
     return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in flat.items()}
 
+# %% ../nbs/70_experiments.ipynb #blocks
+def _teachers(rows):
+    "{teacher: whom it counts as}; those that differ in their seed alone, one a seed with students of that seed and no other, count as one."
+    kinds = {}
+    for r in rows: kinds.setdefault(r.get('teacher_kind', r['teacher']), []).append(r)
+    own = {k for k, g in kinds.items() if all(r.get('teacher_seed') == r['seed'] for r in g) and len({r['teacher'] for r in g}) == len({r['seed'] for r in g})}
+    return {r['teacher']: k if k in own else r['teacher'] for k, g in kinds.items() for r in g if r['teacher']}
+
 def _blocks(rows):
     "Lists of rows that may be compared."
-    groups = {}
+    groups, blocks = {}, []
     for r in rows: groups.setdefault(_setting(r), []).append(r)
-    teachers = [list(dict.fromkeys(r['teacher'] for r in g if r['teacher'])) or [None] for g in groups.values()]
-    return [[r for r in g if r['teacher'] in (None, t)] for g, ts in zip(groups.values(), teachers) for t in ts]
+    for g in groups.values():
+        who = _teachers(g)
+        blocks += [[r for r in g if r['teacher'] is None or who[r['teacher']] == t] for t in dict.fromkeys(who.values())] or [g]
+    return blocks
 
 # %% ../nbs/70_experiments.ipynb #typed
 def _typed(row):
@@ -262,7 +274,8 @@ def _base(groups, base):
 def _shared(rows):
     "What all lines of a block share."
     taught = next((r for r in rows if r['teacher']), {})
-    return {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=taught.get('taught_by', taught.get('teacher')), teacher_model=taught.get('teacher_model'))
+    names = ', '.join(dict.fromkeys(r.get('taught_by', r['teacher']) for r in rows if r['teacher'])) or None
+    return {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')} | dict(teacher=names, teacher_model=taught.get('teacher_model'))
 
 def _head(of):
     teacher = f" · teacher {of['teacher']}" + f" ({of['teacher_model']})"*bool(of['teacher_model']) if of['teacher'] else ''
@@ -277,6 +290,7 @@ def _block(rows, groups, base):
     of, torch = _shared(rows), ', '.join(dict.fromkeys(r['versions'].get('torch', '?') for r in rows))
     best = 'best on valid' if 'best' in rows[0] else 'best on test'
     notes = [f'last, {best}: % right on test, ± standard deviation of a seed'] + ([_floor(base, last)] if base else [])
+    if len({r['teacher'] for r in rows if r['teacher']}) > 1: notes.append('a teacher for each seed, so what varies is teacher and student together')
     pairs = {l['difference']['n'] for l in lines if l['difference']}
     if max(pairs, default=0) > 1: notes.append(f"minus {base}: mean of the differences by seed, with a 95 % t-interval" + (' (n = 2: 12.7 standard errors to either side)' if 2 in pairs else ''))
     if any(l['memory'] and l['memory']['of'] == 'process' for l in lines): notes.append('memory ≤: the largest that the process was, with all that it did before; a bound')

@@ -6,13 +6,14 @@
 __all__ = ['Job', 'training_cost', 'run_jobs', 'sweep']
 
 # %% ../nbs/70f_jobs.ipynb #imports
-import functools, re, time
+import functools, time
 from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from .places import *
+from .places import _mistakes, _sentence
 from .parallel import *
 from .data import *
 from .models.zoo import *
@@ -73,6 +74,7 @@ def _lock(run):
 class _Book:
     "Which jobs are to be done, which are done, which failed and why."
     def __init__(self, jobs): self.todo, self.done, self.failed = {j.run: j for j in jobs}, set(), {}
+    def __len__(self): return len(self.todo) + len(self.done) + len(self.failed)
     def close(self, run, why=None):
         "A run is there, or will not be."
         del self.todo[run]
@@ -96,16 +98,14 @@ def _take(book):
     return taken
 
 # %% ../nbs/70f_jobs.ipynb #make
-_mistakes = ValueError, TypeError, OSError, RuntimeError      # what a user can mend
-
-def _sentence(e): return ' '.join(str(e).split()) or type(e).__name__
+def _why(e): return _sentence(e).replace('Choose another run=, or start over with fresh=True', 'Remove that folder, or make these runs in another place ($KDNB_RUNS)')
 
 def _make(book, jobs):
     "{job: its learner} of those that can be built."
     made = {}
     for j in jobs:
         try: made[j] = j.make()
-        except _mistakes as e: book.close(j.run, _sentence(e))
+        except _mistakes as e: book.close(j.run, _why(e))
     return made
 
 # %% ../nbs/70f_jobs.ipynb #fit-jobs
@@ -118,18 +118,39 @@ def _fit(book, made):
             for j, learn in made.items(): learn.fit(j.epochs)
     except SomeFailed as e: failed = e.failed
     except _mistakes as e: failed = dict.fromkeys(made.values(), e)
-    for j, learn in made.items(): book.close(j.run, _sentence(failed[learn]) if learn in failed else None)
+    for j, learn in made.items(): book.close(j.run, _why(failed[learn]) if learn in failed else None)
 
 # %% ../nbs/70f_jobs.ipynb #clock
 class _Clock:
     "How long the rest will take, judged by what was done."
-    def __init__(self, jobs): self.cost, self.seconds, self.n = 0, 0., len(jobs)
+    def __init__(self): self.cost, self.seconds = 0, 0.
     def add(self, jobs, seconds): self.cost += sum(j.cost for j in jobs); self.seconds += seconds
     def left(self, book):
         rest = sum(j.cost for j in book.todo.values())
         return f", about {_duration(self.seconds*rest/self.cost)} left" if self.cost and rest else ''
 
 def _duration(s): return f'{s:.0f} s' if s < 90 else f'{s/60:.0f} min' if s < 5400 else f'{s/3600:.1f} h'
+
+# %% ../nbs/70f_jobs.ipynb #load-finished
+def _finished(run): return (run_path(run)/'result.json').exists()
+
+def _load_finished(book, say):
+    "Look over the runs that are finished already."
+    had = len(book.done)
+    while there := [j for j in book.ready() if _finished(j.run)]:
+        for j in there:
+            made = _make(book, [j])
+            for learn in made.values(): learn.cbs = None          # they need not say so one by one
+            _fit(book, made)
+    if n := len(book.done) - had: say(f'{n} of {len(book)} runs: finished, loaded')
+
+# %% ../nbs/70f_jobs.ipynb #tell-failed
+def _tell_failed(book, told, say): # told: how many were told of
+    "A line for each reason."
+    why = {}
+    for run in [*book.failed][told:]: why.setdefault(book.failed[run], []).append(run)
+    for reason, runs in why.items(): say(f"failed: {runs[0]}{f' and {len(runs)-1} more' if len(runs) > 1 else ''}: {reason}")
+    return len(book.failed)
 
 # %% ../nbs/70f_jobs.ipynb #run-jobs
 def run_jobs(
@@ -139,37 +160,36 @@ def run_jobs(
 )->dict:        # {run: why it failed}
     "Make runs: each once, however many processes work on them."
     if world_size() > 1: raise ValueError('the processes of a sweep share its runs by themselves: start the command once for each GPU, without torchrun')
-    book, clock, say = _Book(jobs), _Clock(jobs), say or (lambda text: None)
+    book, clock, say, told = _Book(jobs), _Clock(), say or (lambda text: None), 0
     while book.todo:
+        _load_finished(book, say)
         taken = _take(book)
         try:
             if taken: _work(book, clock, taken, say)
             elif book.todo: _wait(book, wait, say)
         finally:
             for lock in taken.values(): lock.release()
-    for run, why in book.failed.items(): say(f'failed: {run}: {why}')
+        told = _tell_failed(book, told, say)
     return book.failed
 
 # %% ../nbs/70f_jobs.ipynb #work
 def _work(book, clock, taken, say):
-    n = len(book.done) + len(book.failed)
-    say(f"[{n+1}{f' to {n+len(taken)}' if len(taken) > 1 else ''} of {clock.n}{clock.left(book)}] {', '.join(j.run for j in taken)}")
-    start, fresh = time.perf_counter(), [j for j in taken if not (run_path(j.run)/'result.json').exists()]
+    n, start = len(book.done) + len(book.failed), time.perf_counter()
+    say(f"[{n+1}{f' to {n+len(taken)}' if len(taken) > 1 else ''} of {len(book)}{clock.left(book)}] {', '.join(j.run for j in taken)}")
     _fit(book, _make(book, taken))
-    clock.add([j for j in fresh if j.run in book.done], (time.perf_counter() - start) if fresh else 0)
+    clock.add([j for j in taken if j.run in book.done], time.perf_counter() - start)
 
 def _wait(book, seconds, say):
-    if not getattr(book, 'told', False): say(f"{len(book.todo)} left are being made by other processes, or wait for those: {', '.join(list(book.todo)[:3])}, ..."); book.told = True
+    if not getattr(book, 'told', False): say(f"{len(book.todo)} left are being made by other processes, or wait for those: {', '.join(list(book.todo)[:3])}" + ', ...'*(len(book.todo) > 3)); book.told = True
     time.sleep(seconds)
 
 # %% ../nbs/70f_jobs.ipynb #names
 def _several(v): return list(v) if isinstance(v, (list, tuple)) else [v]
 def _called(v): return v if isinstance(v, str) else getattr(v, '__name__', type(v).__name__)
-def _slug(*parts): return re.sub(r'[^\w.]+', '-', '-'.join(map(str, parts))).strip('-')
 
 def _seeds(seeds):
-    many = list(range(seeds)) if type(seeds) is int else list(seeds) if isinstance(seeds, (list, tuple, range)) else []
-    if not many or any(type(s) is not int for s in many): raise ValueError(f'seeds= is a number of seeds from 1 up, or a list of whole numbers, not {seeds!r}')
+    many = list(range(min(seeds, 1001))) if type(seeds) is int else list(seeds) if isinstance(seeds, (list, tuple, range)) else []
+    if not 0 < len(many) <= 1000 or any(type(s) is not int or not 0 <= s < 2**63 for s in many): raise ValueError(f'seeds= is a number of seeds from 1 to 1,000, or a list of whole numbers from 0 up, not {seeds!r}')
     return many
 
 # %% ../nbs/70f_jobs.ipynb #build-model
@@ -178,10 +198,14 @@ def _builder(student):
     if isinstance(student, nn.Module): raise TypeError(f'a sweep builds a student anew for each run: give its name, or a function of the number of classes, and not a {type(student).__name__}')
     return student if callable(student) else lambda n: create_model(student, n)
 
+def _how_many(n):
+    if type(n) is not int or not 2 <= n <= 64: raise ValueError(f'online needs two students or more, and 64 at most, not {n!r}: say online(students=4)')
+    return range(n)
+
 def _scheme_of(build, teacher, method, weights, data):
     "A student alone, or with whoever teaches it."
     make, options = parse_scheme(method) or (None, {})
-    if make is Online: return Online([build(data.num_classes) for _ in range(options.pop('students'))], size=data.size, **options)
+    if make is Online: return Online([build(data.num_classes) for _ in _how_many(options.pop('students'))], size=data.size, **options)
     student = build(data.num_classes)
     if make: return make(student, teacher, size=data.size, **options)
     if method == 'alone': return Alone(student)
@@ -192,8 +216,12 @@ class _Sweep:
     "What `sweep` was asked for, and its jobs."
     def __init__(self, data, recipe, epochs, name, learner):
         self.data, self.recipe, self.learner, self.modules = data, recipe, learner, {}
-        self.epochs = pick_recipe(recipe)['epochs'] if epochs is None else epochs
-        self.name = name or _slug(data.name, *([data.reduced.split()[0]] if 'training images' in data.reduced else []), recipe, self.epochs)
+        usual = pick_recipe(recipe, learner['lr'], learner['wd'])['epochs']; pick_amp(learner['amp'], data.device)
+        self.epochs = usual if epochs is None else epochs
+        if type(self.epochs) is not int or self.epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs!r}')
+        if name and run_name(name) != name: raise ValueError(f'name={name!r} begins the names of runs: take letters, digits, dots and dashes, such as {run_name(name)!r}, and $KDNB_RUNS for a folder')
+        changed = [f'{k}{v}' for k, v in learner.items() if v not in (None, 'auto')]
+        self.name = name or run_name(data.name, *([data.reduced.split()[0]] if 'training images' in data.reduced else []), recipe, self.epochs, *changed)
     def learn(self, scheme, run, seed): return Learner(scheme, self.data, run=run, recipe=self.recipe, seed=seed, **self.learner)
     def cost(self, student, teacher=None):
         name = teacher if isinstance(teacher, str) and not run_path(teacher).is_dir() else None
@@ -203,17 +231,19 @@ class _Sweep:
 # %% ../nbs/70f_jobs.ipynb #teacher-job
 def _teacher_job(self, teacher):
     "The job that trains the teacher, where it is the name of a model and of no run; what students need, and who gives it."
-    if teacher is None or not isinstance(teacher, (str, Path)): return [], [], lambda: teacher
+    if not isinstance(teacher, (str, Path)): return [], [], lambda: teacher
     run, jobs = teacher, []
-    if not run_path(teacher).is_dir():
-        run, build = _slug(self.name, teacher, 'teacher'), _builder(str(teacher))
+    if not run_path(teacher).exists() and '/' not in str(teacher).removeprefix('torchvision/').removeprefix('timm/'):
+        run, build = run_name(self.name, teacher, 'teacher'), _builder(str(teacher))
         build(2)                                          # a name that is neither a run nor a model is told at once
         jobs = [Job(run, self.epochs, lambda: self.learn(self.seeded_scheme(build, None, 'alone', None, 0), run, 0), cost=self.cost(teacher))]
     def module():
         if run not in self.modules: self.modules[run] = Frozen(run)
         return self.modules[run]
+    if not jobs: module()                                 # nor is a run that cannot teach found out when all else is done
     return jobs, [j.run for j in jobs], module
 
+# %% ../nbs/70f_jobs.ipynb #seeded-scheme
 def _seeded_scheme(self, build, teacher, method, weights, seed):
     with seeded(seed): return _scheme_of(build, teacher, method, weights, self.data)
 
@@ -224,7 +254,7 @@ def _student_jobs(self, student, method, seeds, teacher, needs, module, weights)
     "One student, one method, every seed."
     build, alone = _builder(student), method == 'alone'
     def job(seed):
-        run = _slug(self.name, _called(student), _called(method), seed)
+        run = run_name(self.name, _called(student), _called(method), *([weights] if weights and not alone else []), seed)
         make = lambda: self.learn(self.seeded_scheme(build, None if alone else module(), method, weights, seed), run, seed)
         return Job(run, self.epochs, make, () if alone else needs, group=(seed, None if alone else getattr(teacher, 'stream', None)), cost=self.cost(student, None if alone else teacher))
     return [job(s) for s in seeds]
@@ -241,13 +271,14 @@ def sweep(
     data='cifar100', # from load_data, or a name for it
     recipe='crd',    # as of Learner
     weights=None,    # the system whose weights are meant, as of Distill
-    name=None,       # what the runs' names begin with; None: made of data, recipe and epochs
+    name=None,       # what the runs' names begin with; None: made of data, recipe, epochs and what else is said
     dry_run=False,   # only say what would be done
     lr=None,         # another learning rate
     wd=None,         # another weight decay
     amp='auto',      # number format of the forward pass
 )->Results:          # of the runs that are done; `.left_out` says of the others why
     "Make all runs of a table: finished ones are loaded, interrupted ones go on, and what shares a teacher learns together."
+    if not isinstance(data, (Data, str, Path)): raise TypeError(f'data is what load_data gives, or a name for it, not {data!r}')
     data = data if isinstance(data, Data) else load_data(data, recipe=recipe)
     jobs = _sweep_jobs(_Sweep(data, recipe, epochs, name, dict(lr=lr, wd=wd, amp=amp)), student, teacher, method, _seeds(seeds), weights)
     if dry_run: return print(_plan(jobs))
@@ -256,11 +287,23 @@ def sweep(
     done.left_out += [dict(run=run, why='failed', detail=why) for run, why in failed.items()]
     return done
 
+# %% ../nbs/70f_jobs.ipynb #check-asked
+def _check_asked(students, methods, teacher, weights):
+    "What is misspelt or missing is told before anything is trained."
+    if not students: raise ValueError('nobody is here to learn: give a student, or a list of them')
+    with seeded(0): [callable(st) or create_model(st, 2) for st in students]        # and nobody's random numbers are used up
+    for m in methods:
+        if m is None: raise TypeError("a method is what parse_method reads, such as 'kd', not None")
+        make = (parse_scheme(m) or [None])[0]
+        taught = make is not Online if make else not all(isinstance(t, CE) for t in parse_method(m, weights))
+        if taught and teacher is None: raise ValueError(f'{_called(m)} needs somebody who teaches: say teacher=, a run, a learner or the name of a model')
+    if not (teacher is None or isinstance(teacher, (str, Path, nn.Module)) or hasattr(teacher, 'student') or hasattr(teacher, 'recall')): raise TypeError(f'a teacher is a run, a learner, a module or the name of a model, not {teacher!r}')
+
 # %% ../nbs/70f_jobs.ipynb #sweep-jobs
 def _sweep_jobs(s, student, teacher, method, seeds, weights):
-    jobs, needs, module = s.teacher_job(teacher)
     methods = list(dict.fromkeys(['alone', *_several(method)]))
-    for m in methods[1:]: parse_scheme(m) or parse_method(m, weights)               # a misspelt one is told before anything is trained
+    _check_asked(_several(student), methods[1:], teacher, weights)
+    jobs, needs, module = s.teacher_job(teacher)
     jobs += [j for st in _several(student) for m in methods for j in s.student_jobs(st, m, seeds, teacher, needs, module, weights)]
     if len(names := [j.run for j in jobs]) > len(set(names)): raise ValueError('two runs would have one name: give functions names of their own, and leave out what is there twice')
     return jobs

@@ -6,7 +6,7 @@
 __all__ = ['recipes', 'pick_recipe', 'make_optimiser', 'pick_amp', 'seeded', 'Callback', 'Diverged', 'Learner']
 
 # %% ../nbs/51_learner.ipynb #imports
-import math, operator, time, warnings
+import math, operator, time
 from contextlib import contextmanager
 import torch
 from torch import nn
@@ -114,7 +114,7 @@ def _check_finite(table, names, scheme, row):
 def _warn_of_heavy(first, names, ce):
     "Say which terms start above 100 times the labels' loss."
     for name, v in zip(names, first.tolist()):
-        if v > 100*ce: warnings.warn(f'{name} starts at {v:.4g}, {v/ce:.0f} times the cross-entropy ({ce:.3g}): if its weight was meant so, all is well; weigh(scheme, batch) shows how hard each term pulls', stacklevel=4)
+        if v > 100*ce: warn_user(f'{name} starts at {v:.4g}, {v/ce:.0f} times the cross-entropy ({ce:.3g}): if its weight was meant so, all is well; weigh(scheme, batch) shows how hard each term pulls')
 
 # %% ../nbs/51_learner.ipynb #as-scheme
 def _as_scheme(model):
@@ -128,7 +128,7 @@ def _check_data(data, recipe):
     if not isinstance(data, Data): raise TypeError(f"a learner needs data, such as load_data('digits'), not {data!r}")
     check_joined(data.device)
     loaded = data.describe()['recipe']
-    if loaded not in (None, recipe): warnings.warn(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}", stacklevel=3)
+    if loaded not in (None, recipe): warn_user(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}")
 
 # %% ../nbs/51_learner.ipynb #compiled
 def _compiled(scheme, train): # -> the same, compiled when they are first called

@@ -6,12 +6,12 @@
 __all__ = ['StreamSplit', 'StreamTrainSplit']
 
 # %% ../nbs/000c_stream.ipynb #imports
-import os, signal, sys, warnings
+import os, signal, sys
 import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import RandomResizedCrop, functional as TF
-from .places import key
+from .places import key, warn_user
 from .splits import Split, TrainSplit, _as_images, _as_labels, _draw_epoch, _left_out, _pad_images, _parse_augment, _windows
 
 # %% ../nbs/000c_stream.ipynb #read-image
@@ -164,7 +164,7 @@ def _arriving(self, loader):
 
 def _skip(self, i, why):
     if self.strict: raise OSError(f'{why}: replace or delete it')
-    if i not in self.skipped and len(self.skipped) < 5: warnings.warn(f'{why}: left out, as all such files are (counted in .skipped; strict=True refuses them)', stacklevel=3)
+    if i not in self.skipped and len(self.skipped) < 5: warn_user(f'{why}: left out, as all such files are (counted in .skipped; strict=True refuses them)')
     self.skipped[i] = why
 
 StreamSplit._arriving, StreamSplit._skip = _arriving, _skip
@@ -252,7 +252,7 @@ def _tell_bad(bad, n, strict):
     first = '; '.join(bad[i] for i in sorted(bad)[:5])
     if strict: raise OSError(f'{first}: replace or delete it')
     if len(bad) == n: raise OSError(f'none of {n} images can be read, the first because {first}')
-    warnings.warn(f'{len(bad):,} of {n:,} images left out: {first} (strict=True refuses them)', stacklevel=4)
+    warn_user(f'{len(bad):,} of {n:,} images left out: {first} (strict=True refuses them)')
 
 # %% ../nbs/000c_stream.ipynb #first-size
 def _first_size(source):

@@ -6,7 +6,6 @@
 __all__ = ['sweep_presets', 'published_table', 'sweep_commands']
 
 # %% ../nbs/70a_sweeps.ipynb #imports
-import re
 from .places import *
 from .terms import *
 from .methods import *
@@ -109,32 +108,34 @@ def published_table(
 def _setting(p, changed): # {option: value}, the same in all commands
     return {'--data': p['data'], '--recipe': p['recipe']} | {f"--{k.replace('_', '-')}": v for k, v in changed.items() if v is not None}
 
-def _run_name(setting, *who):
+def _name(setting, *who):
     "'cifar100-crd-epochs5-resnet20-by-resnet56-kd-0'"
     said = [run_path(v).stem if k == '--data' else v if k == '--recipe' else f'{k[2:]}{v}' for k, v in setting.items()]
-    return re.sub(r'[^\w.]+', '-', '-'.join([*dict.fromkeys(said), *map(str, who)])).strip('-')
+    return run_name(*dict.fromkeys(said), *who)
 
 # %% ../nbs/70a_sweeps.ipynb #words
 def _words(p, setting, student, seed, teacher=None, method=None, cut=None): # the method's short name; the teacher that is cut to make the student
     "One run: the words of its command."
     words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for pair in setting.items() for w in pair)]
-    words += ['--shrink', _run_name(setting, cut, 0)] if cut else ['--student', student]
+    words += ['--shrink', _name(setting, cut, seed)] if cut else ['--student', student]
     if student in p.get('lr', {}): words += ['--lr', str(p['lr'][student])]
-    if teacher: words += ['--teacher', teacher if '/' in teacher else _run_name(setting, teacher, 0)]
+    if teacher: words += ['--teacher', teacher if '/' in teacher else _name(setting, teacher, seed if p.get('cut') else 0)]
     if method: words += ['--method', p['methods'][method]]
     if teacher and p['weights']: words += ['--weights', p['weights']]
     who = [student, *(['from', cut] if cut else []), *(['by', teacher] if teacher else []), *filter(None, [method]), seed]
-    return [*words, '--seed', str(seed), '--run', _run_name(setting, *who)]
+    return [*words, '--seed', str(seed), '--run', _name(setting, *who)]
 
 # %% ../nbs/70a_sweeps.ipynb #of-a-seed
+def _untaught(words): return (parse_scheme(words) or [None])[0] is Online # they teach each other
+
 def _of_a_seed(p, setting, twice, seed):
     "The students of a seed: alone, taught, and the controls where a preset has them."
     for _, s in p['pairs']: yield _words(p, setting, s, seed)
-    for t, s in p['pairs']: yield from (_words(p, setting, s, seed, t, m) for m in p['methods'])
+    for t, s in p['pairs']: yield from (_words(p, setting, s, seed, None if _untaught(words) else t, m) for m, words in p['methods'].items())
     for t, s in p['pairs'] if p.get('cut') else ():
         yield _words(p, twice, s, seed)
         yield _words(p, setting, s, seed, cut=t)
-        yield from (_words(p, setting, s, seed, t, m, t) for m in p['methods'])
+        yield from (_words(p, setting, s, seed, t, m, t) for m, words in p['methods'].items() if not _untaught(words))
 
 # %% ../nbs/70a_sweeps.ipynb #sweep-commands
 def sweep_commands(
@@ -152,7 +153,8 @@ def sweep_commands(
     p = _pick(preset) | ({} if methods is None else dict(methods={m: m for m in methods if parse_scheme(m) or parse_method(m)}, weights=None)) | ({} if data is None else dict(data=str(data)))
     for name, v in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
         if type(v) is not int or v < 1: raise ValueError(f'{name} must be a whole number from 1 up, not {v!r}')
+    if seeds > 1000: raise ValueError(f'{seeds:,} seeds are more than a table takes: up to 1,000')
     setting, twice = (_setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment)) for e in (epochs, 2*(epochs or recipes[p['recipe']]['epochs'])))
-    commands = [_words(p, setting, t, 0) for t, _ in p['pairs'] if t and '/' not in t]
+    commands = [_words(p, setting, t, seed) for seed in range(seeds if p.get('cut') else 1) for t, _ in p['pairs'] if t and '/' not in t]
     for seed in range(seeds): commands += _of_a_seed(p, setting, twice, seed)
     return list({words[-1]: words for words in commands}.values())

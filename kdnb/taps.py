@@ -6,13 +6,13 @@
 __all__ = ['Tap', 'Taps', 'find_taps', 'bn_before', 'tap_name', 'Tapped']
 
 # %% ../nbs/20_taps.ipynb #imports
-import html, warnings
+import html
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
-from .places import unknown
+from .places import unknown, warn_user
 from .graphs import _at, _embedding, _find, _generate, _inside, _names, _newest, _output, _protect, _Proxy, _record, _Trace, _Tracer, _untouched, _untraced, _views, _writes
 
 # %% ../nbs/20_taps.ipynb #hook
@@ -50,7 +50,7 @@ def _by_hooks(model, names, why): # -> f(model, x), like _generate's
     for name in names:
         if name == 'embedding': _classifier(model)
         elif name not in known: raise unknown('module', name, known)
-    warnings.warn(str(why))
+    warn_user(str(why))
     return lambda model, x: _hooked(model, names, x)
 
 @torch.compiler.disable

@@ -62,6 +62,13 @@ def _check_group(learners):
     if len({id(p) for l in learners for p in l.scheme.parameters()}) < sum(len(list(l.scheme.parameters())) for l in learners): raise ValueError('two of these learners train the same weights: build a student for each')
     if len(names := [l.run.path for l in learners if l.run.path]) > len(set(names)): raise ValueError('two of these learners have one run folder: name each run')
 
+# %% ../nbs/51a_together.ipynb #short-names
+def _short(names):
+    "Without the words that all of them begin with."
+    words = [n.split('-') for n in names]
+    same = next((i for i, at in enumerate(zip(*words)) if len(set(at)) > 1), 0)
+    return ['-'.join(w[same:]) for w in words]
+
 # %% ../nbs/51a_together.ipynb #group-class
 class _Group:
     "Learners that see the same batches."
@@ -134,8 +141,8 @@ def _remember(self, now, trained, seconds):
     "A row of the group's own history, for whoever watches."
     if not (went := [l for l in now if l not in self.failed]): return
     last = {l: l.history[-1] if l.history else {} for l in self.learners}
-    acc = next(k for k in ('valid_acc', 'test_acc') if k in last[went[0]])
-    self.history.append(dict(epoch=went[0].epoch, lr=last[went[0]]['lr'], loss=sum(last[l]['loss'] for l in went)/len(went), **{f'{self.names[l]}_acc': last[l].get(acc, float('nan')) for l in self.learners},
+    acc, short = next(k for k in ('valid_acc', 'test_acc') if k in last[went[0]]), _short(self.names.values())
+    self.history.append(dict(epoch=went[0].epoch, lr=last[went[0]]['lr'], loss=sum(last[l]['loss'] for l in went)/len(went), **{f'{name}_acc': last[l].get(acc, float('nan')) for l, name in zip(self.learners, short)},
                              seconds=round(seconds, 3), images_per_second=round(len(self.data.train)*len(went)/trained, 1)))
     self._call('after_epoch')
 

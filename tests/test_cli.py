@@ -135,6 +135,17 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_sweep',   ['crd', '--augment', 'corp', '--dry-run'],        "unknown augmentation 'corp': did you mean crop"),
     ('kdnb_sweep',   ['crd', '--size', '0', '--dry-run'],              '--size 0: give the pixels of a side'),
     ('kdnb_sweep',   ['crd', '--workers', '-1', '--dry-run'],          '--workers -1: give the number of processes'),
+    ('kdnb_train',   [*DIGITS, '--student', 'resnet20000000'],         "'resnet20000000' has depth 20,000,000: a name takes one up to 1,202"),
+    ('kdnb_train',   [*DIGITS, '--method', 'online(students=1000000)'], 'online needs two students or more, and 64 at most, not 1000000'),
+    ('kdnb_train',   [*DIGITS, '--seed', '-1'],                        'the seed is a whole number from 0 up, of 63 bits, not -1'),
+    ('kdnb_train',   [*DIGITS, '--seed', '99999999999999999999'],      'the seed is a whole number from 0 up'),
+    ('kdnb_distill', [*TAUGHT, '--remember', '0'],                     '--remember is a number of views from 1 up, not 0'),
+    ('kdnb_train',   ['--data', 'CIFAR100'],                           "unknown data set 'CIFAR100': did you mean cifar100 or"),
+    ('kdnb_sweep',   ['--epochs', '5'],                                '--epochs is for the runs of a table: name one'),
+    ('kdnb_sweep',   ['crd', '--n-train', '0', '--dry-run'],           '--n-train 0: give a number of images from 1 up'),
+    ('kdnb_sweep',   ['crd', '--valid', '1.5', '--dry-run'],           '--valid 1.5: give a fraction below 1'),
+    ('kdnb_sweep',   ['crd', '--seeds', '10000000', '--dry-run'],      '10,000,000 seeds are more than a table takes'),
+    ('kdnb_sweep',   ['crd', '--root', 'nowhere', '--device', 'cpu'],  r'cifar100 is not in nowhere .*--root or \$KDNB_DATA'),
     ('kdnb_sweep',   ['crd', '--method', 'kd(T=0)', '--dry-run'],      'the temperature T must be a number above 0, not 0'),
     # data
     ('kdnb_train',   ['--data', 'cifar100', '--root', 'nowhere'],      r'cifar100 is not in nowhere .*--root or \$KDNB_DATA'),
@@ -350,7 +361,7 @@ def test_a_sweep_run_again_loads_and_goes_on(here, capsys, monkeypatch):
     before = {run: content(here/'runs'/run) for run in runs}
     assert kdnb_sweep(['tiny', *NUMBERS, '--seeds', '2']) == 0                                # one seed more: what is there is loaded
     out = capsys.readouterr().out
-    assert out.count('finished, loaded') == 3 and {run: content(here/'runs'/run) for run in runs} == before
+    assert out.count('loaded') == 1 and '3 of 5 runs: finished, loaded' in out and f'{runs[1]}:' not in out and {run: content(here/'runs'/run) for run in runs} == before
     assert Run(runs[1][:-1] + '1').json('config.json')['seed'] == 1 and Run(runs[2][:-1] + '1').json('config.json')['teacher'] == Run(runs[2]).json('config.json')['teacher']
     assert re.search(r'^kd .* 2 +1 +\d+ s( |$)', out, re.M)
 
@@ -370,6 +381,11 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.count('--shrink') == 3 and out.count('--method at') == 2 and '--weights' not in out and 'from-reducenet8-by-reducenet8-kd-T-2-sp-0' in out
     assert kdnb_sweep(['cut', *NUMBERS, '--method', 'att']) == 1 and 'did you mean at' in capsys.readouterr().err
+    assert kdnb_sweep(['cut', *NUMBERS, '--seeds', '2']) == 0                                 # the teacher is part of the seed
+    out = capsys.readouterr().out
+    for line in ('alone', kd, 'shrunk, alone', f'shrunk, {kd}'): assert len(re.findall(rf'^{re.escape(line)} .* 2 +1 +\d+ s( |$)', out, re.M)) == 1 + (line == 'alone'), line      # and reducenet8 alone
+    assert 'a teacher for each seed, so what varies is teacher and student together' in out
+    assert len({Run(f'digits-crd-epochs1-n-train100-size8-resnet8-from-reducenet8-{s}').json('config.json')['about']['init'] for s in (0, 1)}) == 2
 
 def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
     assert kdnb_train([*SMALL[:-4], '--data', 'digits', '--epochs', '1', '--device', 'cpu', '--student', 'reducenet8', '--valid', '50', '--run', 'grown']) == 0
@@ -391,6 +407,16 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     assert 'no ResNet has depth 13' in err and err.count(f'skipped, as there is no teacher {name}-resnet13-0') == 2 and 'there is no stage 9' in err
     assert all(Run(f'{name}-{w}-0').read('result.json') for w in ('resnet20', 'resnet8', 'resnet8-by-resnet20-kd')) and 'minus alone' in out
     assert 'published' not in out                                                             # for other images than these
+
+def test_students_that_teach_each_other_get_no_teacher_in_a_table_of_pairs(here, capsys):
+    assert kdnb_sweep(['cifar100-wrn', '--method', 'online(students=2)', '--method', 'kd', '--size', '100000000', '--dry-run']) == 0      # and a cost that no machine can add up is no error
+    lines = capsys.readouterr().out.splitlines()
+    assert sum('online' in l for l in lines) == 3 and not any('online' in l and '--teacher' in l for l in lines) and sum('--teacher' in l for l in lines) == 3
+
+def test_a_name_that_no_folder_could_have_is_cut(here, capsys):
+    method = '+'.join(['kd(T=4)']*60)
+    for seed in '0', '1': assert kdnb_distill([*TAUGHT, '--method', method, '--seed', seed]) == 0
+    assert len([n for n in os.listdir(here/'runs') if len(n) == 200]) == 2
 
 def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     monkeypatch.setitem(sweep_presets, 'apart', TINY | dict(pairs=[(None, 'resnet8')], weights=None, methods={'online': 'online(students=2)'}, published=[]))

@@ -104,6 +104,29 @@ def test_two_teachers_are_two_blocks_and_who_is_alone_stands_in_both(runs):
     one, two = load_results().table().blocks
     assert [l['runs'] for l in one['lines'] + two['lines']] == [['b'], ['a'], ['c'], ['a']] and 'another' in two['head']
 
+def test_a_teacher_of_each_seed_is_part_of_the_seed(tmp_path, runs, monkeypatch):
+    "One line a method where each seed was taught by the teacher of that seed; where it was not, a block a teacher."
+    kinds = {}
+    monkeypatch.setattr('kdnb.experiments._last_of', lambda path, changed: kinds.get(path.name, (None, {})))
+    def teacher(name, seed, kind='k'): (runs/name).exists() or folder(runs/name, seed=seed); (runs/name/'last.pt').touch(); kinds[name] = (f'{name:0>12}', dict(taught_by=name, teacher_model='resnet56', teacher_seed=seed, teacher_kind=kind))
+    def taught(name, seed, by): folder(runs/name, 40.+seed, seed, KD | dict(teacher=f'{by:0>12}'))
+    for s in 0, 1: teacher(f'fa{s}', s); folder(runs/f'alone-{s}', 30.+s, s); taught(f'kd-{s}', s, f'fa{s}')
+    (block,) = load_results(['alone-*', 'kd-*']).table().blocks
+    assert [(l['method'], l['n']) for l in block['lines']] == [('kd', 2), ('alone', 2)] and 'teacher fa0, fa1 (resnet56)' in block['head']
+    assert 'a teacher for each seed, so what varies is teacher and student together' in block['notes']
+    load_results(['alone-*', 'kd-*']).save(tmp_path/'r.json'); assert repr(load_results(tmp_path/'r.json').table()) == repr(load_results(['alone-*', 'kd-*']).table())
+    taught('kd-x', 1, 'fa0')                                                              # another seed's teacher: who taught is no longer told by the seed
+    assert len(load_results(['alone-*', 'kd-*']).table().blocks) == 2
+    for old in (runs/'kd-x').iterdir(): old.unlink()
+    (runs/'kd-x').rmdir(); teacher('fa1', 1, 'another kind')
+    assert len(load_results(['alone-*', 'kd-*']).table().blocks) == 2
+    teacher('fa1', 1); teacher('fb1', 1); taught('kd-y', 1, 'fb1')                          # two teachers of one seed
+    assert len(load_results(['alone-*', 'kd-*']).table().blocks) == 3
+
+def test_what_is_hidden_is_no_run(runs):
+    folder(runs/'a'); (runs/'.locks').mkdir()
+    with pytest.raises(ValueError, match="unknown run 'nobody': there is a$"): load_results('nobody')
+
 def test_twins_are_one_line_though_each_seed_has_its_own_teacher(runs):
     twin = KD | dict(method='CE(0.1) + Self(0.9, T=4)', terms=dict(self=dict(name='self', weight=.9, T=4., pairs=[])))
     for seed in (0, 1): folder(runs/f'alone-{seed}', 20+seed, seed); folder(runs/f'kd-{seed}', 30+seed, seed, KD); folder(runs/f'self-{seed}', 22+seed, seed, twin | dict(teacher=f'twin{seed}'))

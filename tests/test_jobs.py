@@ -77,10 +77,11 @@ def test_what_fails_is_told_and_the_rest_is_made(data, capsys):
     def small(n): return resnet(8, n)
     def wrong(n): return resnet(8, n + 1)
     results = sweep([small, wrong], method='kd', data=data, **ASK)
-    assert sorted(r['run'].split('-')[-3] for r in results) == ['1', 'small', 'small']
+    assert sorted(r['run'].split('-')[-3] for r in results) == ['ampoff', 'small', 'small']
     assert [(r['run'].split('-')[-3], r['why']) for r in results.left_out] == [('wrong', 'failed')]*2
     assert 'the student has 11 classes and digits has 10' in results.left_out[0]['detail']
-    assert capsys.readouterr().out.count('failed: ') == 2
+    out = capsys.readouterr().out
+    assert out.count('failed: ') == 1 and ' and 1 more: the student has 11 classes' in out
     assert 'left out, 2 failed' in repr(results)
 
 def test_no_teacher_no_students(data, monkeypatch):
@@ -97,6 +98,40 @@ def test_a_fault_of_ours_is_raised_and_the_lock_let_go(data):
     with pytest.raises(KeyError): run_jobs([Job('bug', 1, make)])
     assert _lock('bug') is not None
 
+def test_what_is_there_is_told_in_one_line(data, capsys):
+    sweep('resnet8', method='kd', data=data, **ASK); capsys.readouterr()
+    sweep('resnet8', method='kd', data=data, **ASK)
+    assert capsys.readouterr().out == '3 of 3 runs: finished, loaded\n'
+    sweep('resnet8', method=['kd', 'at'], data=data, **ASK)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == '3 of 4 runs: finished, loaded' and out[1].startswith('[4 of 4] ') and 'loaded' not in ''.join(out[1:])
+
+def test_a_finished_run_that_is_another_is_refused_and_told_when_it_is_found(data, capsys):
+    ask = ASK | dict(teacher=None, method='ls', data=data, name='mine')
+    sweep('resnet8', **ask); capsys.readouterr()
+    results = sweep('resnet8', **ask, lr=.2)
+    assert not results and all('optimiser.lr is 0.05 there, 0.2 here. Remove that folder, or make these runs in another place ($KDNB_RUNS)' in r['detail'] for r in results.left_out) and capsys.readouterr().out.count('failed: mine') == 2
+    assert {r['run'] for r in sweep('resnet8', **ask | dict(name=None, lr=.2))} == {f'digits-60-crd-1-lr0.2-ampoff-resnet8-{m}-0' for m in ('alone', 'ls')}
+
+def test_a_warning_points_at_the_line_that_asked(data):
+    with pytest.warns(UserWarning) as told: sweep('resnet8', method='kd(1e6)', data=load_data('digits', size=8, n_train=60, bs=20, device='cpu', recipe='reducenet'), **ASK)
+    said = [w for w in told if 'recipe' in str(w.message) or 'starts at' in str(w.message)]
+    assert len(said) >= 3 and {w.filename for w in said} == {__file__}
+
+@pytest.mark.parametrize('how', [dict(student=None), dict(student=3), dict(teacher=3), dict(data=[1]), dict(method=None)])
+def test_what_is_of_another_kind_is_a_sentence(data, how):
+    with pytest.raises(TypeError, match='not (None|3|.1.)'): sweep(**dict(student='resnet8', data=data, **ASK, method='kd') | how)
+
+def test_a_teacher_that_is_not_finished_is_told_at_once(data):
+    Learner(resnet(8), data, run='half', cbs=None).fit(1); (Path(os.environ['KDNB_RUNS'])/'half'/'result.json').unlink()
+    with pytest.raises((ValueError, OSError), match="run 'half' is not finished"): sweep('resnet8', method='kd', data=data, **ASK | dict(teacher='half'))
+
+def test_not_enough_memory_is_told_with_a_remedy(data, monkeypatch):
+    def fit(self, *a, **k): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nSee documentation')
+    monkeypatch.setattr(Learner, 'fit', fit)
+    results = sweep('resnet8', method='ls', data=data, **ASK)
+    assert all(r['detail'].startswith('there is not enough memory (CUDA out of memory') and 'take a smaller bs=' in r['detail'] for r in results.left_out[:1])
+
 def test_ctrl_c_stops_it_and_it_goes_on_later(data, monkeypatch):
     class Stop(Callback):
         def after_batch(self, learn): raise KeyboardInterrupt
@@ -108,13 +143,14 @@ def test_ctrl_c_stops_it_and_it_goes_on_later(data, monkeypatch):
 def test_a_dry_run_says_all_and_makes_nothing(data, capsys):
     assert sweep(['resnet8', 'resnet14'], method=['kd', 'at'], data=data, dry_run=True, **ASK | dict(seeds=2)) is None
     out = capsys.readouterr().out
-    assert out.startswith('13 runs, ') and out.count('after digits-60-crd-1-resnet14-teacher') == 8 and not os.path.exists(os.environ['KDNB_RUNS'])
+    assert out.startswith('13 runs, ') and out.count('after digits-60-crd-1-ampoff-resnet14-teacher') == 8 and not os.path.exists(os.environ['KDNB_RUNS'])
 
 def test_the_cost_is_that_of_the_profile():
     from kdnb.cost import profile
     with seeded(0): assert training_cost('resnet20', None, 10, 3) == 2*3*10*3*profile(resnet(20), 32).macs
 
-@pytest.mark.parametrize('how, says', [(dict(seeds=0), 'seeds='), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody')])
+@pytest.mark.parametrize('how, says', [(dict(seeds=0), 'seeds='), (dict(seeds=10**9), 'seeds= is a number of seeds from 1 to 1,000'), (dict(seeds=[-1]), 'from 0 up'), (dict(student=['resnet8', 'resnet20000000']), 'a digit too many'), (dict(student='resnt8'), 'did you mean'), (dict(student=[]), 'nobody is here to learn'), (dict(recipe='crdd'), 'did you mean crd'), (dict(epochs=0), 'epochs must be'), (dict(epochs='3'), 'epochs must be'), (dict(lr=-1), 'lr must be'),
+    (dict(amp='fp8'), 'unknown amp'), (dict(teacher=None), 'needs somebody who teaches'), (dict(name='a/b'), "such as 'a-b'"), (dict(teacher='/nowhere'), 'nowhere'), (dict(teacher='./runs'), 'runs'), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody')])
 def test_mistakes_are_told_before_anything_is_made(data, how, says):
-    with pytest.raises(ValueError, match=says): sweep('resnet8', data=data, **ASK | dict(method='kd') | how)
+    with pytest.raises((ValueError, OSError), match=says): sweep(**dict(student='resnet8', data=data, **ASK, method='kd') | how)
     assert not os.path.exists(os.environ['KDNB_RUNS'])

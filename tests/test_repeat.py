@@ -42,6 +42,11 @@ def config(run): return f'runs/{run}/config.json'
 def last(run): return weights_hash(load_model(run, 'last'))
 def asked(run): return {k: v for k, v in Run(run).json('config.json').items() if k != 'about'}
 
+def test_who_learnt_alone_is_not_distilled(here, capsys):
+    assert kdnb_distill(['--config', config('teacher'), '--device', 'cpu', '--run', 'never']) == 1 and not (here/'runs'/'never').exists()
+    assert 'learnt alone: add --teacher RUN, or say kdnb_train' in capsys.readouterr().err
+    assert kdnb_distill(['--config', config('teacher'), '--device', 'cpu', *R8, '--teacher', 'teacher', '--run', 'taught-now']) == 0 and Run('taught-now').json('config.json')['scheme'] == 'Distill'
+
 TAUGHT = [*R8, '--teacher', 'teacher', '--method']
 @pytest.mark.parametrize('name,words', dict(
     alone=[*R8, '--seed', '3', '--lr', '.02', '--wd', '0'], smoothed=[*R8, '--method', 'ls(smoothing=.2)'], papers=[*R8, '--valid', '0', '--recipe', 'reducenet', '--augment', 'none'],

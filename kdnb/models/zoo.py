@@ -115,6 +115,17 @@ def list_models(
     else: names = [family + rest for family, rests in _listed.items() for rest in rests.split()]
     return [n for n in names if fnmatch(n, pattern)]
 
+# %% ../../nbs/13_models.zoo.ipynb #build
+_most = dict(depth=1202, width=1024, expansion=1024)
+
+def _build(name, builder, args, num_classes):
+    "One of ours, if it can be meant."
+    if big := [k for k in args if args[k] > _most.get(k, args[k])]: raise ValueError(f'{name!r} has {big[0]} {args[big[0]]:,}: a name takes one up to {_most[big[0]]:,}; look for a digit too many')
+    if args.get('depth', 0) > 110 or args.get('width', 1) > 4 or args.get('expansion', 1) > 4:
+        with torch.device('meta'): n = sum(p.numel() for p in builder(num_classes=num_classes, **args).parameters())
+        if n > 10**9: raise ValueError(f'{name!r} has {n:,} parameters: a name takes up to 1,000,000,000; look for a digit too many')
+    return builder(num_classes=num_classes, **args)
+
 # %% ../../nbs/13_models.zoo.ipynb #create-model
 def create_model(
     name:str,           # 'resnet20', 'wrn_28_4', 'torchvision/resnet18', 'package.module:function', ...
@@ -123,7 +134,7 @@ def create_model(
 )->nn.Module:           # remembers how it was made, in `.call`
     "A model by its name; of `weights` for another number of classes it takes all but the head, and says so."
     if not isinstance(name, str): raise TypeError(f"a model's name is a word, such as 'resnet20', not {name!r}")
-    if ours := _parse(name): model = ours[0](num_classes=num_classes, **ours[1])
+    if ours := _parse(name): model = _build(name, *ours, num_classes)
     elif name.startswith('torchvision/'): model = _torchvision(name.removeprefix('torchvision/'), num_classes)
     elif name.startswith('timm/'): model = _timm(name.removeprefix('timm/'), num_classes)
     elif re.fullmatch(r'[\w.]+:\w+', name): model = _imported(name, num_classes)
