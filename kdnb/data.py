@@ -60,7 +60,8 @@ def _as_source(split, c, size):
         x = torch.as_tensor(split[0])
         x = _as_images(_fit(x, size) if x.dtype == torch.uint8 and x.ndim == 4 else x)
         return x, _as_labels(split[1], len(x), c)
-    if not (hasattr(split, '__len__') and hasattr(split, '__getitem__')): raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
+    if isinstance(split, (torch.Tensor, np.ndarray)) or not (hasattr(split, '__len__') and hasattr(split, '__getitem__')):
+        raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
     return _Items(split)
 
 def _count(split): return 0 if split is None else len(split[1] if isinstance(split, tuple) else split)
@@ -343,6 +344,7 @@ _named = {'digits': lambda root: _digits(), 'cifar10': lambda root: _cifar('cifa
 
 def _source(name, root):
     "Where a name or a path leads: (name, train, valid or None, test, classes)."
+    if not isinstance(name, (str, Path)): raise TypeError(f"a data set is a name or a path, such as 'digits', not {name!r}: images in memory go into Data((x, y), valid, test, classes)")
     if name in _named: return name, *_named[name](data_root(root))
     path = next((p for p in (Path(name).expanduser(), data_root(root)/name) if p.exists()), None)
     if path is None and isinstance(name, str) and not name.endswith('.npz') and '/' not in name:
@@ -363,8 +365,9 @@ def _usual(name, size, padding):
     if name == 'digits': return 'crop' + padding
     return 'resized_crop' if name == 'cinic10' or size > 64 else 'crop_flip' + padding
 
-def _check_asked(recipe, size, augment, workers):
-    "The recipe's entry, or an error for a recipe, a size or an augmentation that cannot be."
+def _check_asked(recipe, size, augment, workers, split_seed):
+    "The recipe's entry, or an error for a recipe, a size, an augmentation or a seed that cannot be."
+    if type(split_seed) is not int: raise ValueError(f'split_seed={split_seed!r}: give a whole number')
     if augment != 'auto': _parse_augment(augment)
     if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
     _check_numbers(size, workers)
@@ -399,7 +402,7 @@ def load_data(
     workers=None,   # processes that read a stream; None: 2, up to 8 beside a GPU; 0: none
 )->Data:
     "A data set by its name or path, cut into train, valid and test."
-    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers), _as_device(device)             # before anything is downloaded
+    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers, split_seed), _as_device(device)             # before anything is downloaded
     label, *splits, classes = _source(name, root)
     size = size or (224 if name == 'imagenet' else None)
     train, own, test = (_as_source(s, len(classes), size) for s in splits)

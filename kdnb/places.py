@@ -7,6 +7,7 @@ __all__ = ['unknown', 'data_root', 'runs_root', 'run_path', 'write_atomic', 'key
 
 # %% ../nbs/000_places.ipynb #imports
 import difflib, hashlib, os
+from numbers import Integral
 from pathlib import Path
 
 # %% ../nbs/000_places.ipynb #unknown
@@ -60,4 +61,5 @@ def write_atomic(
 # %% ../nbs/000_places.ipynb #key
 def key(*parts)->int: # 63 bits, to seed a generator with
     "A number made of words: the same words give the same number everywhere."
+    parts = tuple(int(p) if isinstance(p, Integral) and not isinstance(p, bool) else p for p in parts)      # NumPy's integers write themselves otherwise
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], 'big') >> 1
