@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 from .places import unknown
+from .modules import evaluating, _a_module
 from .graphs import _at, _embedding, _find, _generate, _inside, _names, _newest, _output, _protect, _Proxy, _record, _Trace, _Tracer, _untouched, _untraced, _views, _writes
 
 # %% ../nbs/20_taps.ipynb #hook
@@ -71,12 +72,10 @@ class _Shapes(fx.Interpreter):
 
 # %% ../nbs/20_taps.ipynb #in-eval
 @contextmanager
-def _in_eval(model): # every module gets back the mode it had, and the random numbers go on where they were
-    modes, p = [(m, m.training) for m in model.modules()], next(model.parameters(), torch.zeros(1))
-    try:
-        with torch.no_grad(), torch.random.fork_rng([p.device] if p.is_cuda else []): yield model.eval()
-    finally:
-        for m, mode in modes: m.training = mode
+def _in_eval(model): # and the random numbers go on where they were
+    with evaluating(model):
+        p = next(model.parameters(), torch.zeros(1))
+        with torch.random.fork_rng([p.device] if p.is_cuda else []): yield model
 
 def _blank(model, size): # one image of zeros
     p = next(model.parameters(), torch.zeros(1))
@@ -225,12 +224,8 @@ def _own_size(model): # the image size that a model says it is for, else 32
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]
 
-def _a_module(model):
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
-
 def _asked(model, size): # the image size that is meant
-    _a_module(model)
-    size = _own_size(model) if size is None else size
+    size = _own_size(_a_module(model)) if size is None else size
     if type(size) is not int or size < 1: raise ValueError(f'size must be a whole number from 1 up, not {size!r}')
     return size
 
@@ -285,6 +280,7 @@ def tap_name(
 # %% ../nbs/20_taps.ipynb #ready
 def _places(model, names, size): # {as asked: name}
     _a_module(model)
+    if not isinstance(names, (str, int)) and not hasattr(names, '__iter__'): raise TypeError(f"taps are names or stages, such as [1, 2, 'embedding'] (find_taps shows them), not {names!r}")
     names = [names] if isinstance(names, (str, int)) else list(names)
     taps = None if all(isinstance(n, str) for n in names) else find_taps(model, size)
     return {n: n if isinstance(n, str) else taps[n].post for n in names}
