@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 from .places import unknown
-from .modules import evaluating, _a_module
+from .modules import _a_module, _at_rest
 from .graphs import _at, _embedding, _find, _generate, _inside, _names, _newest, _output, _protect, _Proxy, _record, _Trace, _Tracer, _untouched, _untraced, _views, _writes
 
 # %% ../nbs/20_taps.ipynb #hook
@@ -72,10 +72,9 @@ class _Shapes(fx.Interpreter):
 
 # %% ../nbs/20_taps.ipynb #in-eval
 @contextmanager
-def _in_eval(model): # and the random numbers go on where they were
-    with evaluating(model):
-        p = next(model.parameters(), torch.zeros(1))
-        with torch.random.fork_rng([p.device] if p.is_cuda else []): yield model
+def _in_eval(model): # every module gets back the mode it had, and the random numbers go on where they were
+    p = next(_a_module(model).parameters(), torch.zeros(1))
+    with _at_rest(model), torch.no_grad(), torch.random.fork_rng([p.device] if p.is_cuda else []): yield model
 
 def _blank(model, size): # one image of zeros
     p = next(model.parameters(), torch.zeros(1))

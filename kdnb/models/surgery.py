@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..places import unknown
-from ..modules import evaluating, _a_module
+from ..modules import _a_module, _at_rest
 from .resnet import Add, remembers, resnet
 
 # %% ../../nbs/12_models.surgery.ipynb #branch
@@ -152,7 +152,7 @@ def reestimate_bn(
 )->nn.Module:        # the model itself
     "Take the running statistics of each batch norm again: the mean over these batches."
     xs, bns = _images(model, batches), [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    with evaluating(model):
+    with _at_rest(model):
         momenta = {m: m.momentum for m in bns}
         for m in bns: m.reset_running_stats(); m.train(); m.momentum = None        # None: the mean of all
         for x in xs: model(x)
@@ -210,7 +210,7 @@ def _in_order(model, modules, x): # as the model calls them, each once
 def _refit_all(student, teacher, kept, batches): # kept: {the teacher's two branches: the student's convolution}
     if not all(isinstance(c, nn.Conv2d) for c in kept.values()): raise ValueError("refit= fits a convolution to a bare sum, and in form='readme' there is none: leave out refit=, and take the statistics again with reestimate_bn")
     xs = _images(student, batches)
-    with evaluating(student), evaluating(teacher):
+    with _at_rest(student), _at_rest(teacher):
         for branches in _in_order(teacher, kept, xs[0][:1]):
             _fit(kept[branches], _asked(student, kept[branches], teacher, branches, xs))
             reestimate_bn(student, xs)
