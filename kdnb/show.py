@@ -419,7 +419,7 @@ def _small_png(fig): # bytes; 256 colours are enough for these figures, and a th
 # %% ../nbs/60_show.ipynb #comparison
 class Comparison:
     "What `compare` found: `.rows` (list of dicts), `.fig`, `.note`; shows itself as a table and the figure."
-    def __init__(self, rows, fig, note): self.rows, self.fig, self.note = rows, fig, note
+    def __init__(self, rows, fig, note): self.rows, self.fig, self.note = rows, fig, note # a dict a model; a figure; lines of text
     def __repr__(self): return f'{_aligned(_table(self.rows))}\n{self.note}'
     def savefig(self,
         path, # of a .png, .pdf or .svg

@@ -136,7 +136,11 @@ class Tap(NamedTuple):
 # %% ../nbs/20_taps.ipynb #taps-class
 class Taps:
     "The stages of a model: `taps[1]` is stage 1, `taps[0]` the stem, `taps[-1]` the last."
-    def __init__(self, rows, size, stem=None): self.rows, self.size, self.stem, self.stages = rows, size, stem, [r.stage for r in rows]
+    def __init__(self,
+        rows,      # a `Tap` for each stage
+        size,      # height and width of the images
+        stem=None, # a `Tap`, where the rows do not begin with it
+    ): self.rows, self.size, self.stem, self.stages = rows, size, stem, [r.stage for r in rows]
     def __len__(self): return len(self.rows)
     def __iter__(self): return iter(self.rows)
     def __getitem__(self, stage:int)->Tap:

@@ -20,7 +20,9 @@ def _brick(ni, nf, size=1, stride=1, groups=1, bias=False, act=True):
 # %% ../../nbs/11_models.mobile.ipynb #staged
 class StagedNet(nn.Module):
     "Images to logits, in three parts: `stem`, `stages`, `head`."
-    def __init__(self, stem, stages, head): super().__init__(); self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
+    def __init__(self, stem, stages, head): # a module, a list of modules, a module
+        super().__init__()
+        self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
     def forward(self, x): return self.head(self.stages(self.stem(x)))
 
 # %% ../../nbs/11_models.mobile.ipynb #cat

@@ -76,7 +76,7 @@ def _head(nf, num_classes, **layers): # layers before the pooling, by name
 # %% ../../nbs/10_models.resnet.ipynb #resnet-class
 class ResNet(nn.Module):
     "Images to logits, in three parts: `stem`, `stages`, `head`."
-    def __init__(self, stem, stages, head):
+    def __init__(self, stem, stages, head): # modules: images to a feature map, to smaller ones, to logits
         super().__init__()
         self.stem, self.stages, self.head = stem, stages, head
         for m in self.modules():
