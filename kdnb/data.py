@@ -94,10 +94,11 @@ def _check_splits(train, valid, test, bs, size):
     if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
 # %% ../nbs/00_data.ipynb #size-of
-def _check_numbers(size, workers):
-    "An error for a number of pixels or of processes that is none."
+def _check_numbers(size, workers, stats=None):
+    "An error for a number of pixels or of processes, or for constants of the channels, that are none."
     if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
     if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
+    if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]): raise ValueError(f'stats={stats!r}: give (mean, std) of three channels, such as ((.5, .5, .5), (.25, .25, .25))')
 
 def _how(size, augment):
     "How files come to size: not at all, the middle of a slightly larger image beside random windows, else all that a square can hold."
@@ -165,7 +166,7 @@ class Data:
         split=None,     # what `describe` says of the cut; None: a checksum of the labels
     ):
         self.name, self.classes, self.bs, self.device = name, _class_names(classes), bs, _as_device(device)
-        _check_numbers(size, workers)
+        _check_numbers(size, workers, stats)
         if train is None or test is None: raise TypeError('train and test are (images, labels) or a Dataset, not None')
         splits = [_as_source(s, len(self.classes), size) for s in (train, valid, test)]
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
@@ -188,7 +189,7 @@ def _examples(self,
     s, k = getattr(self, split), per_class
     if s is None: raise ValueError('this data has no valid split: load it with valid above 0')
     at = torch.arange(len(s)) if k is None else torch.cat([(s.y.cpu() == c).nonzero().flatten()[:k] for c in range(self.num_classes)])
-    if not 1 <= n <= len(at) or k and (n % k or (s.y[at[:n]].cpu().bincount(minlength=n//k) != k).any()):
+    if type(n) is not int or not 1 <= n <= len(at) or k and (n % k or (s.y[at[:n]].cpu().bincount(minlength=n//k) != k).any()):
         raise ValueError(f'examples({n}, {split!r}, per_class={k}): {split} has {len(s)} images of {self.num_classes} classes, and n is a multiple of per_class')
     at = at[:n]
     return s.normalise(s.images(at).to(self.device)), s.y[at.to(self.device)]

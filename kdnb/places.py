@@ -20,7 +20,7 @@ def unknown(
     known = [str(k) for k in known]
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=.5)
     more = f' and {len(known)-20} more' if len(known) > 20 else ''
-    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20])}{more}"))
+    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20]) or 'none'}{more}"))
 
 # %% ../nbs/000_places.ipynb #data-root
 def data_root(
