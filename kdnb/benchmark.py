@@ -84,12 +84,13 @@ def bench_all(
     found['about']['minutes'] = round((time.time() - start)/60, 1)
     return found
 
-# %% ../nbs/73d_benchmark.ipynb #bench-all-parts
+# %% ../nbs/73d_benchmark.ipynb #bench-all-names
 def _names_of(only): # the sections, in their order
     known = [*_sections, 'methods']
     if odd := [n for n in only or () if n not in known]: raise unknown('section', odd[0], known)
     return [n for n in known if not only or n in only]
 
+# %% ../nbs/73d_benchmark.ipynb #bench-all-parts
 def _plan(quick, changes):
     plan = (_quick if quick else _whole) | dict(device=None) | {k: v for k, v in changes.items() if v is not None}
     if type(plan['pairs']) is not int or plan['pairs'] < 1: raise ValueError(f"pairs must be a whole number from 1 up, not {plan['pairs']!r}")

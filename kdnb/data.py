@@ -93,13 +93,14 @@ def _check_splits(train, valid, test, bs, size):
     if len(set(sizes)) > 1: raise ValueError(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give all the same size')
     if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
-# %% ../nbs/00_data.ipynb #size-of
+# %% ../nbs/00_data.ipynb #check-numbers
 def _check_numbers(size, workers, stats=None):
     "An error for a number of pixels or of processes, or for constants of the channels, that are none."
     if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
     if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]): raise ValueError(f'stats={stats!r}: give (mean, std) of three channels, such as ((.5, .5, .5), (.25, .25, .25))')
 
+# %% ../nbs/00_data.ipynb #size-of
 def _how(size, augment):
     "How files come to size: not at all, the middle of a slightly larger image beside random windows, else all that a square can hold."
     words = _parse_augment(augment)
