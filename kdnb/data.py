@@ -367,7 +367,7 @@ def _usual(name, size, padding):
     if name == 'digits': return 'crop' + padding
     return 'resized_crop' if name == 'cinic10' or size > 64 else 'crop_flip' + padding
 
-def _check_asked(recipe, size, augment, workers, split_seed):
+def _check_asked(recipe, size, augment, workers, split_seed=0):
     "The recipe's entry, or an error for a recipe, a size, an augmentation or a seed that cannot be."
     if type(split_seed) is not int: raise ValueError(f'split_seed={split_seed!r}: give a whole number')
     if augment != 'auto': _parse_augment(augment)
