@@ -6,6 +6,7 @@ from kdnb.stream import *
 from kdnb.data import *
 from kdnb.parallel import *
 from kdnb.ranks import *
+from kdnb.modules import *
 from kdnb.models.resnet import *
 from kdnb.models.wide import *
 from kdnb.models.plain import *

@@ -69,7 +69,7 @@ def plain_step(
     teacher, # in eval mode
     opt,     # an optimiser of the student's parameters
     x, y,    # images (B, 3, H, H), normalised, and labels (B,)
-    T=4,
+    T=4,     # temperature, above 0
 )->tuple:    # loss, accuracy
     "A step of plain KD as it is usually written."
     z = student(x)
@@ -196,7 +196,7 @@ def _warmed(ways):
 def bench_speed(
     teacher, student, # names of models
     data,             # from bench_data
-    rounds=5,
+    rounds=5,         # in each of which every way has its piece
     seconds=1.,       # of kdnb's piece, about
     compiled=True,    # and with compile=True, which takes half a minute before its first step
 )->list:              # rows: the plain way, kdnb, kdnb compiled

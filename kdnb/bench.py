@@ -22,17 +22,17 @@ from .learner import *
 
 # %% ../nbs/73_bench.ipynb #noise
 def noise_data(
-    bs=64,       # images, and images in a batch
-    classes=100,
-    size=32,     # pixels of a side
-    device=None, # None: a CUDA GPU where there is one
+    bs=64,           # images, and images in a batch
+    num_classes=100, # of the labels
+    size=32,         # pixels of a side
+    device=None,     # None: a CUDA GPU where there is one
 )->Data:
     "One batch of noise: an epoch of it is one step."
-    for k, v in dict(bs=bs, size=size).items():
+    for k, v in dict(bs=bs, num_classes=num_classes, size=size).items():
         if type(v) is not int or v < 2: raise ValueError(f'{k} must be a whole number from 2 up, not {v!r}')
     g = torch.Generator().manual_seed(0)
-    x, y = torch.randint(256, (bs, 3, size, size), dtype=torch.uint8, generator=g), torch.randint(classes, (bs,), generator=g)
-    return Data((x, y), None, (x[:1], y[:1]), range(classes), bs, 'crop_flip', device, name='noise')
+    x, y = torch.randint(256, (bs, 3, size, size), dtype=torch.uint8, generator=g), torch.randint(num_classes, (bs,), generator=g)
+    return Data((x, y), None, (x[:1], y[:1]), range(num_classes), bs, 'crop_flip', device, name='noise')
 
 # %% ../nbs/73_bench.ipynb #ready
 def _ready(model, data):
@@ -54,7 +54,7 @@ def method_names()->list:
 # %% ../nbs/73_bench.ipynb #time-rounds
 def time_rounds(
     ways,         # {name: what does one step when it is called}
-    rounds=7,
+    rounds=7,     # in each of which every way has its piece
     steps=1,      # in a piece
     wait=int,     # called before the clock is read: torch.cuda.synchronize on a GPU
 )->dict:          # {name: [seconds of a step, a number a round]}
@@ -129,7 +129,7 @@ def _held(learn, peaks): return [_resident(learn) + _peak(learn) for _ in range(
 def method_cost(
     learn,    # a learner that has made a step
     kd,       # another, taught by plain KD
-    pairs=7,
+    pairs=7,  # of timed pieces
     steps=1,  # in a timed piece
     peaks=2,  # how often the peak is taken
     base=None,# bytes that plain KD holds, as many; None: measured here
@@ -165,20 +165,20 @@ def _build(methods, teacher, student, data):
 def bench_methods(
     methods=None,         # strings; None: all
     pairs=7,              # of timed pieces, the method's beside plain KD's
-    bs=64,
+    bs=64,                # images in a batch
     device=None,          # None: a CUDA GPU where there is one
-    teacher='resnet32x4',
-    student='resnet8x4',
-    classes=100,
+    teacher='resnet32x4', # name of the model that teaches
+    student='resnet8x4',  # name of the model that learns
+    num_classes=100,      # of the labels
     size=32,              # pixels of a side
     say=None,             # called with each line of the table as it comes
 )->Costs:
     "What a step of each method costs, beside plain KD."
     if type(pairs) is not int or pairs < 1: raise ValueError(f'pairs must be a whole number from 1 up, not {pairs!r}')
-    say, data = say or (lambda line: None), noise_data(bs, classes, size, device)
+    say, data = say or (lambda line: None), noise_data(bs, num_classes, size, device)
     models, kd = _build(methods or method_names(), teacher, student, data), _ready(_build(['kd'], teacher, student, data)['kd'], data)
     steps, base = 20 if data.device.type == 'cuda' else 1, _held(kd, 2)
-    say(Costs.head); rows = Costs(about=dict(teacher=teacher, student=student, classes=classes, bs=bs, size=size, pairs=pairs, steps=steps, threads=torch.get_num_threads(),
+    say(Costs.head); rows = Costs(about=dict(teacher=teacher, student=student, classes=num_classes, bs=bs, size=size, pairs=pairs, steps=steps, threads=torch.get_num_threads(),
                                              dtype=str(kd.dtype or torch.float32).removeprefix('torch.')) | about(data.device))
     for name, model in models.items():
         rows.append(dict(method=name) | method_cost(_ready(model, data), kd, pairs, steps, 2, base))

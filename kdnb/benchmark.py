@@ -68,7 +68,7 @@ def _measured(name, plan, say):
 
 # %% ../nbs/73d_benchmark.ipynb #bench-all
 def bench_all(
-    only=None,    # names of sections; None: all
+    only=None,    # a list of names of sections; None: all
     quick=False,  # tiny nets, noise and few pairs: whether all works, in seconds
     say=None,     # called with each line of the table as it comes
     pairs=None,   # rounds; None: 5, quick 2
@@ -77,12 +77,18 @@ def bench_all(
 )->dict:          # what the file holds: about, rows, methods
     "The whole benchmark."
     plan, say, start = _plan(quick, dict(pairs=pairs, device=device, methods=methods)), say or (lambda line: None), time.time()
-    names = [n for n in (*_sections, 'methods') if n in (only or (*_sections, 'methods'))]
+    names = _names_of(only)
     if plan['methods']: _build(plan['methods'], *plan['nets'][-1], noise_data(plan['method_bs'], device=plan['device']))           # a mistake shows before anything is measured
     rows = [r for n in names if n != 'methods' for r in _measured(n, plan, say)]
     found = dict(about=_about(plan, quick), rows=rows, methods=_methods(plan, say) if 'methods' in names else None)
     found['about']['minutes'] = round((time.time() - start)/60, 1)
     return found
+
+# %% ../nbs/73d_benchmark.ipynb #bench-all-names
+def _names_of(only): # the sections, in their order
+    known = [*_sections, 'methods']
+    if odd := [n for n in only or () if n not in known]: raise unknown('section', odd[0], known)
+    return [n for n in known if not only or n in only]
 
 # %% ../nbs/73d_benchmark.ipynb #bench-all-parts
 def _plan(quick, changes):

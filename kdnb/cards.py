@@ -104,13 +104,13 @@ def extra_params(
     *methods,           # 'ofd', ...
     teacher='resnet56', # name of the model that teaches
     student='resnet20', # name of the model that learns
-    classes=100,
+    num_classes=100,    # of both
 )->dict:                # {method: how many}
     "How many parameters methods train beside the student."
     terms = {m: _own(m) for m in methods}
     reading = {m: t for m, t in terms.items() if t.taps is not None}       # who reads logits alone has no adapter
-    with seeded(0): net = create_model(student, classes)
-    with seeded(1): scheme = Distill(net, create_model(teacher, classes), [CE(), *reading.values()])
+    with seeded(0): net = create_model(student, num_classes)
+    with seeded(1): scheme = Distill(net, create_model(teacher, num_classes), [CE(), *reading.values()])
     adapters = dict(zip(reading, scheme.names[1:]))
     return {m: num_params(scheme.adapters[adapters[m]]) if adapters.get(m) in scheme.adapters else 0 for m in methods}
 

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from .modules import _a_module
 from .models.zoo import num_params
 from .taps import _blank, _in_eval, _is_same, _own_size, _Trace
 
@@ -164,10 +165,10 @@ def _peak(model, x):
 # %% ../nbs/21a_cost.ipynb #latency
 class Latency(NamedTuple):
     "Milliseconds of one forward pass of a batch."
-    median:float
+    median:float  # the number to quote
     lowest:float
     highest:float
-    repeats:int
+    repeats:int   # how many batches were timed
 
 def _latency(model, x, warm=3, least=10, seconds=.5):
     def once():
@@ -209,8 +210,7 @@ Profile.__repr__, Profile._repr_html_ = _show, _show_html
 
 # %% ../nbs/21a_cost.ipynb #careful
 def _refuse(model, size, bs):
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
-    if hasattr(model, '_orig_mod'): raise ValueError('a compiled model has no layers to count: profile it before torch.compile')
+    if hasattr(_a_module(model), '_orig_mod'): raise ValueError('a compiled model has no layers to count: profile it before torch.compile')
     for k, v in dict(size=size, bs=bs).items():
         if type(v) is not int or v < 1: raise ValueError(f'{k} must be a whole number from 1 up, not {v!r}')
 

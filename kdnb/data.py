@@ -60,7 +60,8 @@ def _as_source(split, c, size):
         x = torch.as_tensor(split[0])
         x = _as_images(_fit(x, size) if x.dtype == torch.uint8 and x.ndim == 4 else x)
         return x, _as_labels(split[1], len(x), c)
-    if not (hasattr(split, '__len__') and hasattr(split, '__getitem__')): raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
+    if isinstance(split, (torch.Tensor, np.ndarray)) or not (hasattr(split, '__len__') and hasattr(split, '__getitem__')):
+        raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
     return _Items(split)
 
 def _count(split): return 0 if split is None else len(split[1] if isinstance(split, tuple) else split)
@@ -92,12 +93,14 @@ def _check_splits(train, valid, test, bs, size):
     if len(set(sizes)) > 1: raise ValueError(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give all the same size')
     if type(bs) is not int or not 1 <= bs <= _count(train): raise ValueError(f'bs={bs!r}: give a batch size from 1 to the {_count(train)} training images')
 
-# %% ../nbs/00_data.ipynb #size-of
-def _check_numbers(size, workers):
-    "An error for a number of pixels or of processes that is none."
+# %% ../nbs/00_data.ipynb #check-numbers
+def _check_numbers(size, workers, stats=None):
+    "An error for a number of pixels or of processes, or for constants of the channels, that are none."
     if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
     if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
+    if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]): raise ValueError(f'stats={stats!r}: give (mean, std) of three channels, such as ((.5, .5, .5), (.25, .25, .25))')
 
+# %% ../nbs/00_data.ipynb #size-of
 def _how(size, augment):
     "How files come to size: not at all, the middle of a slightly larger image beside random windows, else all that a square can hold."
     words = _parse_augment(augment)
@@ -164,7 +167,7 @@ class Data:
         split=None,     # what `describe` says of the cut; None: a checksum of the labels
     ):
         self.name, self.classes, self.bs, self.device = name, _class_names(classes), bs, _as_device(device)
-        _check_numbers(size, workers)
+        _check_numbers(size, workers, stats)
         if train is None or test is None: raise TypeError('train and test are (images, labels) or a Dataset, not None')
         splits = [_as_source(s, len(self.classes), size) for s in (train, valid, test)]
         self.num_classes, self.size, self.reduced = len(self.classes), _size_of(splits[0], size), ''
@@ -187,7 +190,7 @@ def _examples(self,
     s, k = getattr(self, split), per_class
     if s is None: raise ValueError('this data has no valid split: load it with valid above 0')
     at = torch.arange(len(s)) if k is None else torch.cat([(s.y.cpu() == c).nonzero().flatten()[:k] for c in range(self.num_classes)])
-    if not 1 <= n <= len(at) or k and (n % k or (s.y[at[:n]].cpu().bincount(minlength=n//k) != k).any()):
+    if type(n) is not int or not 1 <= n <= len(at) or k and (n % k or (s.y[at[:n]].cpu().bincount(minlength=n//k) != k).any()):
         raise ValueError(f'examples({n}, {split!r}, per_class={k}): {split} has {len(s)} images of {self.num_classes} classes, and n is a multiple of per_class')
     at = at[:n]
     return s.normalise(s.images(at).to(self.device)), s.y[at.to(self.device)]
@@ -343,6 +346,7 @@ _named = {'digits': lambda root: _digits(), 'cifar10': lambda root: _cifar('cifa
 
 def _source(name, root):
     "Where a name or a path leads: (name, train, valid or None, test, classes)."
+    if not isinstance(name, (str, Path)): raise TypeError(f"a data set is a name or a path, such as 'digits', not {name!r}: images in memory go into Data((x, y), valid, test, classes)")
     if name in _named: return name, *_named[name](data_root(root))
     path = next((p for p in (Path(name).expanduser(), data_root(root)/name) if p.exists()), None)
     if path is None and isinstance(name, str) and not name.endswith('.npz') and '/' not in name:
@@ -363,8 +367,9 @@ def _usual(name, size, padding):
     if name == 'digits': return 'crop' + padding
     return 'resized_crop' if name == 'cinic10' or size > 64 else 'crop_flip' + padding
 
-def _check_asked(recipe, size, augment, workers):
-    "The recipe's entry, or an error for a recipe, a size or an augmentation that cannot be."
+def _check_asked(recipe, size, augment, workers, split_seed=0):
+    "The recipe's entry, or an error for a recipe, a size, an augmentation or a seed that cannot be."
+    if type(split_seed) is not int: raise ValueError(f'split_seed={split_seed!r}: give a whole number')
     if augment != 'auto': _parse_augment(augment)
     if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
     _check_numbers(size, workers)
@@ -399,7 +404,7 @@ def load_data(
     workers=None,   # processes that read a stream; None: 2, up to 8 beside a GPU; 0: none
 )->Data:
     "A data set by its name or path, cut into train, valid and test."
-    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers), _as_device(device)             # before anything is downloaded
+    (rbs, padding, *constants), device = _check_asked(recipe, size, augment, workers, split_seed), _as_device(device)             # before anything is downloaded
     label, *splits, classes = _source(name, root)
     size = size or (224 if name == 'imagenet' else None)
     train, own, test = (_as_source(s, len(classes), size) for s in splits)

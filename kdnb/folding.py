@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
+from .modules import _a_module
 from .taps import _in_eval, _Trace
 
 # %% ../nbs/20b_folding.ipynb #pairs
@@ -40,8 +41,7 @@ def fuse(
     model:nn.Module, # from images to logits; left as it is
 )->nn.Module:        # a copy of it, in eval mode, for running only
     "Each BatchNorm multiplied into the convolution before it, and computed weights made ordinary ones."
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
-    fused = copy.deepcopy(model).eval()
+    fused = copy.deepcopy(_a_module(model)).eval()
     try:
         with _in_eval(fused): pairs = _pairs(_Trace(fused))
     except fx.proxy.TraceError as e: raise ValueError(f'{type(model).__name__} cannot be traced, so it is not known which BatchNorm follows which convolution: {e}') from e

@@ -83,7 +83,7 @@ def _gives(name, took): # how many times faster with the lever, a number a round
 def bench_levers(
     teacher, student, # names of models
     data,             # from bench_data
-    rounds=5,
+    rounds=5,         # in each of which every way has its piece
     seconds=1.,       # of kdnb's piece, about
     skip=(),          # names of levers
 )->list:              # rows; `gives` is what the lever gives
@@ -113,8 +113,8 @@ class _Together:
 def bench_together(
     teacher, student, # names of models
     data,             # from bench_data
-    numbers=(1, 2, 4, 8),
-    rounds=5,
+    numbers=(1, 2, 4, 8), # of students
+    rounds=5,         # in each of which every way has its piece
     seconds=.5,       # of one student's piece, about
 )->list:              # rows
     "A step of N students together, as a ratio to N steps of one by itself."
@@ -127,7 +127,7 @@ def bench_together(
 def bench_memory(
     teacher, student, # names of models
     data,             # from bench_data
-    times=3,
+    times=3,          # how often the peak is taken
 )->list:              # rows
     "The peak memory of a step, kdnb's as a ratio to the plain way's."
     (x, y), device = data.one_batch(), data.device
@@ -165,7 +165,7 @@ def _started(**how):
 def bench_start(
     teacher, student, # names of models
     n=50_000, noise=False, device=None, # as of bench_data
-    rounds=5,
+    rounds=5,         # processes, one after the other
 )->list:              # rows
     "Seconds of imports and of the first step, as ratios to torch's own import."
     took = [_started(teacher=teacher, student=student, n=n, noise=noise, device=device) for _ in range(rounds)]

@@ -10,13 +10,22 @@ __all__ = ['accuracy', 'agreement', 'evaluating', 'predict', 'calibration_error'
 from contextlib import contextmanager
 import torch, torch.nn.functional as F
 from torch import Tensor
+from .modules import _at_rest
+
+# %% ../nbs/21_measure.ipynb #tensors
+def _tensors(*vs):
+    "An error for what is no tensor."
+    for v in vs:
+        if not isinstance(v, Tensor): raise TypeError(f'a tensor is needed, not a {type(v).__name__}: a Tapped model returns (logits, {{place: features}}), of which one is meant; lists become tensors by torch.tensor')
 
 # %% ../nbs/21_measure.ipynb #same-shape
 def _same_shape(a, b):
+    _tensors(a, b)
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f'logits {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give (N, C) twice, the same images and the same num_classes')
 
 def _labels_fit(z, y):
+    _tensors(z, y)
     if z.ndim != 2 or y.shape != z.shape[:1]:
         raise ValueError(f'logits {tuple(z.shape)} need labels of shape ({len(z)},), not {tuple(y.shape)}: give class numbers, one an image')
 
@@ -44,19 +53,23 @@ def evaluating(
     model, # any module
 ):
     "Eval mode and no gradients inside the `with`; then each part of the model is in the mode it was in."
-    modes = [(m, m.training) for m in model.modules()]
-    try:
-        with torch.no_grad(): yield model.eval()
-    finally:
-        for m, mode in modes: m.training = mode
+    with _at_rest(model), torch.no_grad(): yield model
+
+# %% ../nbs/21_measure.ipynb #batches-of
+def _batches_of(split):
+    "The batches of a split, in order; or an error that says what a split is."
+    if not hasattr(split, '__iter__'): raise TypeError(f'a split is data.test, data.valid or any iterable of (images, labels), not a {type(split).__name__}')
+    return split.in_order() if hasattr(split, 'in_order') else split
 
 # %% ../nbs/21_measure.ipynb #predict
 def predict(
-    model,                # any module from images to logits
+    model,                # a module from images to logits
     split,                # iterable of (xb, yb), as `data.test`
 )->tuple[Tensor, Tensor]: # logits (N, C) in float32 and labels (N,), on the split's device
     "Ask a model about every image, in eval mode."
-    with evaluating(model): zs, ys = zip(*((model(xb).float(), yb) for xb, yb in (split.in_order() if hasattr(split, 'in_order') else split)))
+    with evaluating(model): said = [(model(xb).float(), yb) for xb, yb in _batches_of(split)]
+    if not said: raise ValueError('a split without images: give at least one batch')
+    zs, ys = zip(*said)
     return torch.cat(zs), torch.cat(ys)
 
 # %% ../nbs/21_measure.ipynb #calibration-error
@@ -67,6 +80,7 @@ def calibration_error(
 )->float:          # percentage points
     "Expected calibration error (Guo et al. 2017, eq. 3)."
     _labels_fit(logits, y)
+    if type(bins) is not int or bins < 1: raise ValueError(f'bins is {bins!r}: give a whole number, 1 or more')
     sure, said = logits.double().softmax(1).max(1)
     gap = (said == y).double() - sure
     where = (sure*bins).ceil().long().clamp(1, bins) - 1
@@ -90,12 +104,14 @@ def attention_map(
     p:float=2, # exponent: the larger, the more the strongest channels count
 )->Tensor:     # (B, H*W), each row of length 1
     "Where the features of each image are active (Zagoruyko & Komodakis 2017, section 3.1)."
+    _tensors(f)
     if f.ndim != 4: raise ValueError(f'an attention map needs features (B, C, H, W), not {tuple(f.shape)}: tap a convolutional stage')
     with torch.autocast(f.device.type, enabled=False):
         return F.normalize(f.float().abs().pow(p).sum(1).flatten(1), dim=1)
 
 # %% ../nbs/21_measure.ipynb #centred-maps
 def _same_images(fa, fb):
+    _tensors(fa, fb)
     if len(fa) != len(fb) or len(fa) < 2:
         raise ValueError(f'features of {len(fa)} and {len(fb)} images cannot be compared: give both models the same images, 2 or more')
 
@@ -111,6 +127,7 @@ def attention_correlation(
 )->tuple[float, float]: # matched: mean over images; mismatched: mean over pairs of different images
     "Correlation of two models' attention maps of an image, and of different images: the difference is what they share."
     _same_images(fa, fb)
+    if fa.ndim != 4 or fb.ndim != 4: raise ValueError(f'attention maps need features (B, C, H, W), not {tuple(fa.shape)} and {tuple(fb.shape)}: tap a convolutional stage of both')
     size = [min(a, b) for a, b in zip(fa.shape[2:], fb.shape[2:])]
     if size == [1, 1]: raise ValueError('attention maps of 1x1 pixel cannot be correlated: tap an earlier stage, or use larger images')
     a, b = _centred_maps(fa, size), _centred_maps(fb, size)
@@ -122,6 +139,7 @@ def similarity_matrix(
     f:Tensor, # features of a batch, (B, ...)
 )->Tensor:    # (B, B), each row of length 1
     "How alike a model finds each two images of a batch (Tung & Mori 2019, eq. 1-3)."
+    _tensors(f)
     if f.ndim < 2: raise ValueError(f'a similarity matrix needs features (B, ...), not {tuple(f.shape)}: tap a stage or the embedding')
     with torch.autocast(f.device.type, enabled=False):
         q = f.float().flatten(1)
@@ -133,7 +151,8 @@ def block_contrast(
     y:Tensor,   # (B,)
 )->float:
     "Mean similarity within a class minus that between classes, without the diagonal."
-    if sim.shape != (len(y), len(y)): raise ValueError(f'a similarity matrix {tuple(sim.shape)} needs {len(sim)} labels, not {len(y)}: give those of its images')
+    _tensors(sim, y)
+    if sim.shape != (len(y), len(y)): raise ValueError(f'a similarity matrix (B, B) of {len(y)} labels is needed, not {tuple(sim.shape)}: similarity_matrix makes it of the features of the same images')
     same, other = y[:, None] == y, ~torch.eye(len(y), dtype=torch.bool, device=y.device)
     within, between = sim[same & other], sim[~same]
     if not len(within) or not len(between): raise ValueError('block contrast needs 2 classes or more and 2 images of some class: give a larger batch')
@@ -146,6 +165,7 @@ def linear_cka(
 )->float:      # 0 to 1; 1: the same up to rotation and scale
     "Linear centred kernel alignment (Kornblith et al. 2019, eq. 4), in its Gram form and in float64."
     _same_images(fa, fb)
+    if fa.ndim < 2 or fb.ndim < 2: raise ValueError(f'CKA needs features (B, ...), not {tuple(fa.shape)} and {tuple(fb.shape)}: tap a stage or the embedding')
     x, y = (f.double().flatten(1) for f in (fa, fb))
     x, y = x - x.mean(0), y - y.mean(0)
     return F.cosine_similarity((x @ x.T).flatten(), (y @ y.T).flatten(), dim=0).item()

@@ -17,19 +17,27 @@ from .losses.feature import *
 from .losses.review import *
 from .losses.relation import *
 from .terms import *
-from .terms import _check_above_0
+from .terms import _check_number
 
 # %% ../nbs/40a_methods.ipynb #at
 class AT(Term):
     "Attention transfer (Zagoruyko & Komodakis 2017)."
-    def __init__(self, weight=1000., taps='stages', p=2, reading='post'):
-        if not (p is None or isinstance(p, (int, float)) and p >= 1): raise ValueError(f'the exponent p is a number from 1 up, or None for the plain sum of the channels, not {p!r}')
+    def __init__(self,
+        weight=1000.,   # of each pair of stages; RepDistiller's
+        taps='stages',  # what is compared; 'stages': all that both models have
+        p=2,            # exponent of the features, 1 or more; None: the channels are summed as they are
+        reading='post', # 'sum' (the raw join), 'pre' or 'post' the activation
+    ):
+        if p is not None: _check_number('the exponent p', p, 'from 1 up', ', or None for the plain sum of the channels')
         super().__init__(lambda s, t: at_loss(s, t, p), weight, taps, name='at', reading=reading)
         self.options = dict(p=p)
 
 class NST(Term):
     "Neuron selectivity transfer, polynomial kernel (Huang & Wang 2017)."
-    def __init__(self, weight=50., taps='stages'): super().__init__(nst_loss, weight, taps, name='nst')
+    def __init__(self,
+        weight=50.,    # of each pair of stages; RepDistiller's
+        taps='stages', # what is compared
+    ): super().__init__(nst_loss, weight, taps, name='nst')
 
 # %% ../nbs/40a_methods.ipynb #need-maps
 def _need_maps(who, s, t):
@@ -52,28 +60,38 @@ def regressor(
 # %% ../nbs/40a_methods.ipynb #fitnet
 class FitNet(Term):
     "Hint training, in one stage beside the labels (Romero et al. 2015, eq. 3)."
-    def __init__(self, weight=100., taps=2): super().__init__(hint_loss, weight, taps, regressor, name='fitnet')
+    def __init__(self,
+        weight=100., # RepDistiller's
+        taps=2,      # the hint's stage
+    ): super().__init__(hint_loss, weight, taps, regressor, name='fitnet')
 
 # %% ../nbs/40a_methods.ipynb #sp
 class SP(Term):
     "Similarity-preserving distillation (Tung & Mori 2019)."
-    def __init__(self, weight=3000., taps=-1, reading='post'): super().__init__(sp_loss, weight, taps, name='sp', reading=reading)
+    def __init__(self,
+        weight=3000.,   # RepDistiller's, and the paper's
+        taps=-1,        # the last stage
+        reading='post', # 'sum' (the raw join), 'pre' or 'post' the activation
+    ): super().__init__(sp_loss, weight, taps, name='sp', reading=reading)
 
 class PKT(Term):
     "Probabilistic knowledge transfer (Passalis & Tefas 2018)."
-    def __init__(self, weight=3e4, taps='embedding'): super().__init__(pkt_loss, weight, taps, name='pkt')
-
-# %% ../nbs/40a_methods.ipynb #from-0
-def _from_0(what, v):
-    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 <= v < float('inf'): raise ValueError(f'{what} is a number from 0 up, not {v!r}')
-    return v
+    def __init__(self,
+        weight=3e4,       # RepDistiller's
+        taps='embedding', # what the classifier reads
+    ): super().__init__(pkt_loss, weight, taps, name='pkt')
 
 # %% ../nbs/40a_methods.ipynb #rkd
 class RKD(Term):
     "Relational distillation: distances and angles within the batch (Park et al. 2019)."
-    def __init__(self, weight=1., taps='embedding', distance=25., angle=50.):
+    def __init__(self,
+        weight=1.,        # of both parts together
+        taps='embedding', # what the classifier reads
+        distance=25.,     # weight of the distances within
+        angle=50.,        # weight of the angles
+    ):
         super().__init__(lambda s, t: distance*rkd_distance_loss(s, t) + angle*rkd_angle_loss(s, t), weight, taps, name='rkd', batchwise=True)
-        self.options = dict(distance=_from_0('distance', distance), angle=_from_0('angle', angle))
+        self.options = {k: _check_number(k, v, 'from 0 up') for k, v in dict(distance=distance, angle=angle).items()}
 
 # %% ../nbs/40a_methods.ipynb #connector
 def connector(
@@ -87,7 +105,12 @@ def connector(
 # %% ../nbs/40a_methods.ipynb #ofd
 class OFD(Term):
     "Overhaul of feature distillation, margin-ReLU (Heo et al. 2019)."
-    def __init__(self, weight=1e-3, taps='stages', teacher_bn='running', reading='pre'):
+    def __init__(self,
+        weight=1e-3,          # of a sum over elements, for 32 pixels
+        taps='stages',        # from shallow to deep: each counts twice the one before
+        teacher_bn='running', # 'batch': the teacher's BatchNorms take the statistics of the batch, as its authors have it
+        reading='pre',        # in front of the activation
+    ):
         if teacher_bn not in ('running', 'batch'): raise unknown('teacher_bn', teacher_bn, ['running', 'batch'])
         super().__init__(ofd_loss, weight, taps, connector, name='ofd', reading=reading)
         self.margins, self.teacher_bn, self.options = None, teacher_bn, dict(teacher_bn=teacher_bn)
@@ -113,28 +136,44 @@ def _warm(weight): return weight if callable(weight) else rise(weight, 1/12)
 # %% ../nbs/40a_methods.ipynb #dkd
 class DKD(Term):
     "Decoupled distillation (Zhao et al. 2022, eq. 7)."
-    def __init__(self, weight=1., alpha=1., beta=8., T=4.):
-        super().__init__(None, _warm(weight), taps=None, name='dkd')
-        self.options = dict(alpha=_from_0('alpha', alpha), beta=_from_0('beta', beta), T=_check_above_0('the temperature T', T))
-    def __call__(self, s, t, y): return dkd_loss(s, t, y, **self.options)
+    def __init__(self,
+        weight=1., # of both parts together; a number is reached over the first twelfth of the run
+        alpha=1.,  # weight of the label against all others
+        beta=8.,   # weight of the others among themselves
+        T=4.,      # temperature, above 0
+    ):
+        super().__init__(dkd_loss, _warm(weight), taps=None, name='dkd')
+        self.options = dict(alpha=_check_number('alpha', alpha, 'from 0 up'), beta=_check_number('beta', beta, 'from 0 up'), T=_check_number('the temperature T', T, 'above 0'))
+    def __call__(self, s, t, y): return self.loss(s, t, y, **self.options)
 
 class DIST(Term):
     "Correlation in place of divergence (Huang et al. 2022)."
-    def __init__(self, weight=1., beta=1., gamma=1., T=4.):
+    def __init__(self,
+        weight=1., # of both parts together
+        beta=1.,   # weight of the rows: one image, all classes
+        gamma=1.,  # weight of the columns: one class, all images
+        T=4.,      # temperature, above 0; the paper's for CIFAR
+    ):
         super().__init__(lambda s, t: dist_loss(s, t, beta, gamma, T), weight, taps=None, name='dist', batchwise=True)
-        self.options = dict(beta=_from_0('beta', beta), gamma=_from_0('gamma', gamma), T=_check_above_0('the temperature T', T))
+        self.options = dict(beta=_check_number('beta', beta, 'from 0 up'), gamma=_check_number('gamma', gamma, 'from 0 up'), T=_check_number('the temperature T', T, 'above 0'))
 
 # %% ../nbs/40a_methods.ipynb #wttm
 class WTTM(Term):
     "Weighted transformed teacher matching (Zheng & Yang 2024)."
-    def __init__(self, weight=4., T=5.):
+    def __init__(self,
+        weight=4., # it varies with the pair
+        T=5.,      # temperature of the teacher, above 0
+    ):
         super().__init__(lambda s, t: wttm_loss(s, t, T), weight, taps=None, name='wttm')
-        self.options = dict(T=_check_above_0('the temperature T', T))
+        self.options = dict(T=_check_number('the temperature T', T, 'above 0'))
 
 # %% ../nbs/40a_methods.ipynb #review
 class ReviewKD(Term):
     "Knowledge review (Chen et al. 2021)."
-    def __init__(self, weight=5., taps='stages'): super().__init__(review_loss, _warm(weight), taps, name='review')
+    def __init__(self,
+        weight=5.,     # a number is reached over the first twelfth of the run
+        taps='stages', # from shallow to deep, joined by one adapter
+    ): super().__init__(review_loss, _warm(weight), taps, name='review')
     def connect(self, fs, ft):
         "One module that joins all stages."
         return Review([f.shape[1] for f in fs], [f.shape[1] for f in ft])
@@ -145,14 +184,20 @@ class ReviewKD(Term):
 # %% ../nbs/40a_methods.ipynb #kd-shuffled
 class KDShuffled(KD):
     "KD with the teacher's other classes permuted, each image by itself and anew each time: the control of dark knowledge (after Furlanello et al. 2018)."
-    def __init__(self, weight=.9, T=4.):
+    def __init__(self,
+        weight=.9, # as of KD
+        T=4.,      # temperature, above 0
+    ):
         super().__init__(weight, T)
         self.name = 'kd_shuffled'
     def __call__(self, s, t, y): return self.loss(s, shuffle_rest(t, y))
 
 class Self(KD):
     "KD from the student's own twin, trained from another seed: the control of a better teacher (Furlanello et al. 2018)."
-    def __init__(self, weight=.9, T=4.):
+    def __init__(self,
+        weight=.9, # as of KD
+        T=4.,      # temperature, above 0
+    ):
         super().__init__(weight, T)
         self.name = 'self'
 

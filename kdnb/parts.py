@@ -45,7 +45,7 @@ def _clocked(learn, clock):
 # %% ../nbs/73c_parts.ipynb #step-parts
 def step_parts(
     way,      # from our_kd
-    steps=5,
+    steps=5,  # that are timed
 )->dict:      # {part: seconds of a step}
     "Where the time of a step goes."
     clock, learn = _Clock(_waiter(way.learn.data.device)), way.learn
@@ -69,7 +69,7 @@ def _kind(op): # 'aten::convolution_backward' -> 'convolution'
 def op_seconds(
     step,         # a function
     device='cpu', # where it works
-    steps=3,
+    steps=3,      # that are looked at
 )->dict:          # {kind of work: seconds of a step}
     "Seconds of each kind of operation."
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')                                    # the profiler's own log
@@ -88,7 +88,7 @@ def _alone(teacher, student, data): # names of models
 def bench_parts(
     teacher, student, # names of models
     data,             # from bench_data
-    rounds=5,
+    rounds=5,         # how often each is measured
     seconds=1.,       # of a piece, about
 )->list:              # rows: parts of a step, kinds of work, and the bound
     "What a step is made of, as shares of it, and what it cannot be faster than, as a ratio to the plain way."
@@ -136,7 +136,7 @@ def _limits(device, n=8192, size=2**30):
 def bench_card(
     teacher, student, # names of models
     data,             # from bench_data
-    rounds=5,
+    rounds=5,         # how often each is measured
     seconds=1.,       # of a piece, about
     limits=None,      # (operations, bytes) a second; None: measured, on CUDA
 )->list:              # rows

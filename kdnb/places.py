@@ -7,6 +7,7 @@ __all__ = ['unknown', 'warn_user', 'data_root', 'runs_root', 'run_path', 'write_
 
 # %% ../nbs/000_places.ipynb #imports
 import difflib, hashlib, os, re, sys, warnings
+from numbers import Integral
 from pathlib import Path
 
 # %% ../nbs/000_places.ipynb #unknown
@@ -19,7 +20,7 @@ def unknown(
     known = [str(k) for k in known]
     close = [k for low in difflib.get_close_matches(str(name).lower(), dict.fromkeys(k.lower() for k in known), n=3, cutoff=.5) for k in known if k.lower() == low][:3]
     more = f' and {len(known)-20} more' if len(known) > 20 else ''
-    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20])}{more}"))
+    return ValueError(f"unknown {kind} {str(name)!r}: " + (f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20]) or 'none'}{more}"))
 
 # %% ../nbs/000_places.ipynb #sentence
 _mistakes = ValueError, TypeError, OSError, RuntimeError, MemoryError
@@ -81,6 +82,7 @@ def write_atomic(
 # %% ../nbs/000_places.ipynb #key
 def key(*parts)->int: # 63 bits, to seed a generator with
     "A number made of words: the same words give the same number everywhere."
+    parts = tuple(int(p) if isinstance(p, Integral) and not isinstance(p, bool) else p for p in parts)      # NumPy's integers write themselves otherwise
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], 'big') >> 1
 
 # %% ../nbs/000_places.ipynb #run-name

@@ -45,12 +45,17 @@ def _say(fig, x, y, text, **style): # in inches from the upper left corner
 
 def _whole(side, n, dpi): return int(side*dpi/n)*n/dpi or side         # the side that gives each of n cells the same number of pixels, where there is room
 
+# %% ../nbs/60_show.ipynb #check-count
+def _check_count(name, n):
+    if type(n) is not int or n < 1: raise ValueError(f'{name} is {n!r}: give a whole number, 1 or more')
+
 # %% ../nbs/60_show.ipynb #show-batch
 def show_batch(
     data, # a `Data`
     n=16, # how many images
 ):        # a figure
     "The first images of a training batch, augmented as the network gets them, with their classes."
+    _check_count('n', n)
     xb, yb = data.one_batch()
     n = min(n, len(yb)); cols = min(n, 8); rows = math.ceil(n/cols)
     fig = plt.figure(figsize=(cols*.95 + .1, rows*1.15 + .35), dpi=80)
@@ -69,7 +74,7 @@ def _modules(
     models, # {name: module, scheme or learner}
 ):          # {name: module}, the reference first
     "The models by name, the one that the others are compared with first."
-    if not models: raise ValueError('no models to show: give them by name, as compare(teacher=teacher, alone=alone, taught=taught)')
+    if not models or not isinstance(models, dict): raise ValueError('no models to show: give them by name, as compare(teacher=teacher, alone=alone) or show_attention(dict(teacher=teacher, alone=alone), images)')
     nets = {k: _student(m) for k, m in models.items()}
     for k, net in nets.items():
         if not isinstance(net, nn.Module): raise TypeError(f'{k} is {type(models[k]).__name__}: give a module, a scheme or a learner')
@@ -138,10 +143,24 @@ def _choose_stage(
     rows = list(places.values()) or [[None]]                 # nobody has places: nothing will be looked at
     n, shared = len(rows[0]), min(map(len, rows))
     def is_large(p): return p is None or p.size is None or min(p.size) >= 4
+    if stage is not None and type(stage) is not int: raise TypeError(f'a stage is a whole number, 1, 2, ... or -1 for the last, not {stage!r}: a place by its name goes into taps=')
     if stage is None: return next((-k for k in range(1, shared+1) if all(is_large(p[-k]) for p in rows)), -shared)
     back = stage - n - 1 if stage > 0 else stage
     if places and not -shared <= back <= -1: raise ValueError(f'stage {stage} is not there in all models: counted from the last they share {shared}, -1 to {-shared}')
     return back
+
+# %% ../nbs/60_show.ipynb #check-images
+def _check_images(images):
+    if isinstance(images, torch.Tensor) and images.ndim == 4: return
+    what = tuple(images.shape) if isinstance(images, torch.Tensor) else f'a {type(images).__name__}'
+    raise ValueError(f'images are a tensor (B, C, H, W), such as data.examples(200)[0], not {what}')
+
+def _by_label(images, y):
+    "Images and labels on the CPU, sorted by label."
+    _check_images(images)
+    if not isinstance(y, torch.Tensor) or y.shape != images.shape[:1]: raise ValueError(f'each of {len(images)} images needs its label: show_similarity(models, *data.examples(40, per_class=4))')
+    order = y.cpu().argsort(stable=True)
+    return images.cpu()[order], y.cpu()[order]
 
 # %% ../nbs/60_show.ipynb #look
 def _look(
@@ -208,7 +227,7 @@ def show_attention(
     taps=None,  # {name: a place, or several from early to late}, for models without stages
 ):              # a figure
     "Attention maps of each model beside the photograph, above them how far they agree with the teacher's."
-    nets = _modules(models)
+    nets = _modules(models); _check_images(images); _check_count('n', n)
     (places, _), ref, n = _places(nets, images[:1], taps), next(iter(nets)), min(n, len(images))
     back = _choose_stage(places, stage)
     maps = {k: _look(nets[k], images, p, back)[0][back] for k, p in places.items() if p[back].size}
@@ -266,14 +285,14 @@ def show_similarity(
     taps=None,  # {name: a place, or several from early to late}, for models without stages
 ):              # a figure
     "Similarity matrices of each model, sorted by class, and what differs from the teacher's."
-    nets, order = _modules(models), y.cpu().argsort(stable=True)
+    nets, (images, y) = _modules(models), _by_label(images, y)
     (places, why), ref = _places(nets, images[:1], taps), next(iter(nets))
     if not places: raise ValueError(f'no similarity to show: none of {", ".join(nets)} has stages: name places, as in {_remedy(nets)}')
     back = _choose_stage(places, stage)
-    features = {k: _look(nets[k], images.cpu()[order], p, back)[1] for k, p in places.items()}
+    features = {k: _look(nets[k], images, p, back)[1] for k, p in places.items()}
     sims = {k: similarity_matrix(f) for k, f in features.items()}
     side, none = _whole(min(2.2, 9.8/len(sims) - .3), len(y), 80), f'; no stages: {", ".join(why)}'*bool(why)
-    captions = {k: f'CKA {_number(".2f", _cka(f, features.get(ref)))}\nblocks {block_contrast(sims[k], y.cpu()[order]):.3f}' for k, f in features.items()}
+    captions = {k: f'CKA {_number(".2f", _cka(f, features.get(ref)))}\nblocks {block_contrast(sims[k], y):.3f}' for k, f in features.items()}
     fig = plt.figure(figsize=(max(.2 + len(sims)*(side+.3), 4.6), .65 + (side+.5)*2), dpi=80)
     _draw_similarity(fig, .15, .65, side, .3, sims, captions, ref)
     _say(fig, .15, .08, f'Similarity at {_short(next(iter(places.values()))[back].label)}{none}:\n{len(y)} images of {len(y.unique())} classes, sorted by class')
@@ -284,6 +303,7 @@ _colours = dict(teacher='black', alone='#E69F00', another='#CC79A7', taught='#00
 _not_losses = {'epoch', 'lr', 'loss', 'seconds', 'images_per_second'}      # 'loss' is the sum of the others
 
 def _histories(learners): # a learner, a history, or {name: either} -> {name: history}
+    if isinstance(learners, (list, tuple)) and any(not isinstance(r, dict) for r in learners): raise ValueError('several learners are given by name, as show_history(dict(alone=alone, taught=taught))')
     if not isinstance(learners, dict): learners = {'': learners}
     rows = {k: h if isinstance(h, list) else getattr(h, 'history', None) for k, h in learners.items()}
     if not rows or not all(rows.values()): raise ValueError(f"no history to show for {', '.join(k for k in rows if not rows[k]) or 'anything'}: fit the learner first")
@@ -399,7 +419,7 @@ def _small_png(fig): # bytes; 256 colours are enough for these figures, and a th
 # %% ../nbs/60_show.ipynb #comparison
 class Comparison:
     "What `compare` found: `.rows` (list of dicts), `.fig`, `.note`; shows itself as a table and the figure."
-    def __init__(self, rows, fig, note): self.rows, self.fig, self.note = rows, fig, note
+    def __init__(self, rows, fig, note): self.rows, self.fig, self.note = rows, fig, note # a dict a model; a figure; lines of text
     def __repr__(self): return f'{_aligned(_table(self.rows))}\n{self.note}'
     def savefig(self,
         path, # of a .png, .pdf or .svg
@@ -489,7 +509,7 @@ def compare(
     **models,   # learners, schemes or modules: teacher=, alone=, another=, taught=, or any names
 )->Comparison:  # models without stages or named places have no pictures; where nobody has any, the figure holds the photographs and the table
     "Teacher and students side by side: attention maps, similarity matrices, and the numbers beside them."
-    nets, data = _modules(models), _data_of(models) if data is None else data
+    nets, data = _modules(models), _data_of(models) if data is None else data; _check_count('n', n)
     (places, why), (logits, y) = _places(nets, data.examples(1)[0], taps), _ask(nets, data)
     picked, block, spread = _pick(logits, y), _by_class(y, data.classes), torch.linspace(0, len(y)-1, min(n, len(y))).long()
     images, back = _gather(data.test, dict(spread=spread.tolist(), picked=[i for i, _ in picked], block=block.tolist())), _choose_stage(places, stage)

@@ -35,7 +35,13 @@ def _as_labels(y, n, c):
 class Split:
     "Images `x` (N, 3, H, H) uint8 and labels `y` (N,) on the device; iterating gives normalised batches, in order, not augmented."
     left_out, skipped, part = 0, {}, (0, 1)                    # skipped: {number: why} of files that could not be read; part: 0 of 1 is all
-    def __init__(self, x, y, mean, std, bs, device):
+    def __init__(self,
+        x,         # images, (N, 3, H, H) uint8
+        y,         # class numbers, (N,) int64
+        mean, std, # of each channel, on the scale of 0 to 1
+        bs:int,    # images in a batch
+        device,    # where they are held
+    ):
         self._keep(x.permute(0, 2, 3, 1), device)
         self._set(y, x.shape[-1], mean, std, bs, device)
     def _set(self, y, size, mean, std, bs, device):
@@ -84,9 +90,10 @@ Split.in_order = Split.__iter__ = _in_order
 
 # %% ../nbs/000b_splits.ipynb #channel-stats
 def channel_stats(
-    x, # images, (N, 3, H, H) uint8
+    x, # images, (N, 3, H, H) uint8; grey ones, (N, 1, H, H), are taken for three equal channels
 ):     # (mean, std): of each channel, on the scale of 0 to 1
     "Mean and standard deviation of each channel over all pixels, exactly."
+    x = _as_images(x)
     v = torch.arange(256, dtype=torch.float64) / 255
     p = torch.stack([c.flatten().bincount(minlength=256).cpu() for c in x.unbind(1)]).double() * 3 / x.numel()
     mean = p @ v
@@ -158,7 +165,10 @@ def _left_out(images, bs, n=1):
 # %% ../nbs/000b_splits.ipynb #train-split-class
 class TrainSplit(Split):
     "A `Split` that iterates shuffled and augmented; the images are kept padded."
-    def __init__(self, x, y, mean, std, bs, device, augment):
+    def __init__(self,
+        x, y, mean, std, bs, device, # as of `Split`
+        augment,                     # None, 'crop', 'crop_flip+cutout', 'resized_crop', ...
+    ):
         self.words = _parse_augment(augment)
         self.pad = max(1, x.shape[-1]//8) if 'crop' in self.words else 0
         super().__init__(x, y, mean, std, bs, device)

@@ -134,7 +134,13 @@ def _cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffin
 class StreamSplit(Split):
     "A `Split` whose images are read by worker processes, batch by batch."
     left_out, held, loader = 0, 0, None
-    def __init__(self, source, y, size, mean, std, bs, device, how='fit', workers=2, strict=False):
+    def __init__(self,
+        source,       # image and label by number
+        y, size, mean, std, bs, device, # as of `Split`; size: pixels of a side
+        how='fit',    # how an image comes to size: 'fit', 'margin', 'exact'
+        workers=2,    # processes
+        strict=False, # whether an image that cannot be read is an error
+    ):
         self.source, self.how, self.workers, self.strict, self.skipped = source, how, workers, strict, {}
         self._set(y, size, mean, std, bs, device)
     @property
@@ -173,7 +179,7 @@ StreamSplit._arriving, StreamSplit._skip = _arriving, _skip
 class StreamTrainSplit(StreamSplit):
     "A `StreamSplit` that iterates shuffled and augmented."
     _dress, _own = TrainSplit._dress, TrainSplit._own
-    def __init__(self, source, y, size, mean, std, bs, device, augment, how='fit', workers=2, strict=False):
+    def __init__(self, source, y, size, mean, std, bs, device, augment, how='fit', workers=2, strict=False): # as of `StreamSplit` and `TrainSplit`
         super().__init__(source, y, size, mean, std, bs, device, how, workers, strict)
         self.words = _parse_augment(augment)
         self.pad = max(1, size//8) if 'crop' in self.words else 0

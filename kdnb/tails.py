@@ -8,6 +8,7 @@ __all__ = ['Tail', 'tail']
 # %% ../nbs/20a_tails.ipynb #imports
 import torch
 from torch import fx, nn
+from .modules import _a_module
 from .taps import find_taps
 from .taps import _checked, _cuts, _find, _generate, _newest, _output, _path, _Trace
 
@@ -74,6 +75,5 @@ def tail(
     taps=(),         # names of places behind it to read, as with `Tapped`
 )->Tail:             # called with features (B, C, H, W) of that place
     "The rest of a model from a place on; refused if a skip crosses the cut."
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}')
     if not isinstance(name, str): raise TypeError(f"a place is a name, such as {find_taps(model)[-1].post!r} (find_taps shows them), not {name!r}")
-    return Tail(model, name, taps)
+    return Tail(_a_module(model), name, taps)

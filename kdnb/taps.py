@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 from .places import unknown, warn_user
+from .modules import _a_module, _at_rest
 from .graphs import _at, _embedding, _find, _generate, _inside, _names, _newest, _output, _protect, _Proxy, _record, _Trace, _Tracer, _untouched, _untraced, _views, _writes
 
 # %% ../nbs/20_taps.ipynb #hook
@@ -72,11 +73,8 @@ class _Shapes(fx.Interpreter):
 # %% ../nbs/20_taps.ipynb #in-eval
 @contextmanager
 def _in_eval(model): # every module gets back the mode it had, and the random numbers go on where they were
-    modes, p = [(m, m.training) for m in model.modules()], next(model.parameters(), torch.zeros(1))
-    try:
-        with torch.no_grad(), torch.random.fork_rng([p.device] if p.is_cuda else []): yield model.eval()
-    finally:
-        for m, mode in modes: m.training = mode
+    p = next(_a_module(model).parameters(), torch.zeros(1))
+    with _at_rest(model), torch.no_grad(), torch.random.fork_rng([p.device] if p.is_cuda else []): yield model
 
 def _blank(model, size): # one image of zeros
     p = next(model.parameters(), torch.zeros(1))
@@ -138,7 +136,11 @@ class Tap(NamedTuple):
 # %% ../nbs/20_taps.ipynb #taps-class
 class Taps:
     "The stages of a model: `taps[1]` is stage 1, `taps[0]` the stem, `taps[-1]` the last."
-    def __init__(self, rows, size, stem=None): self.rows, self.size, self.stem, self.stages = rows, size, stem, [r.stage for r in rows]
+    def __init__(self,
+        rows,      # a `Tap` for each stage
+        size,      # height and width of the images
+        stem=None, # a `Tap`, where the rows do not begin with it
+    ): self.rows, self.size, self.stem, self.stages = rows, size, stem, [r.stage for r in rows]
     def __len__(self): return len(self.rows)
     def __iter__(self): return iter(self.rows)
     def __getitem__(self, stage:int)->Tap:
@@ -225,12 +227,8 @@ def _own_size(model): # the image size that a model says it is for, else 32
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]
 
-def _a_module(model):
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
-
 def _asked(model, size): # the image size that is meant
-    _a_module(model)
-    size = _own_size(model) if size is None else size
+    size = _own_size(_a_module(model)) if size is None else size
     if type(size) is not int or size < 1: raise ValueError(f'size must be a whole number from 1 up, not {size!r}')
     return size
 
@@ -285,6 +283,7 @@ def tap_name(
 # %% ../nbs/20_taps.ipynb #ready
 def _places(model, names, size): # {as asked: name}
     _a_module(model)
+    if not isinstance(names, (str, int)) and not hasattr(names, '__iter__'): raise TypeError(f"taps are names or stages, such as [1, 2, 'embedding'] (find_taps shows them), not {names!r}")
     names = [names] if isinstance(names, (str, int)) else list(names)
     taps = None if all(isinstance(n, str) for n in names) else find_taps(model, size)
     return {n: n if isinstance(n, str) else taps[n].post for n in names}

@@ -13,17 +13,17 @@ from .places import *
 from .losses.logit import *
 from .losses.modern import *
 
-# %% ../nbs/40_terms.ipynb #check-weight
-def _check_weight(name, w):
-    if callable(w): return w
-    if isinstance(w, bool) or not isinstance(w, (int, float)) or not 0 <= w < math.inf:
-        raise ValueError(f'the weight of {name} must be a number from 0 up, or a function of (epoch, epochs), not {w!r}')
-    return w
-
 # %% ../nbs/40_terms.ipynb #check-number
-def _check_above_0(what, v):
-    if isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 < v < math.inf: raise ValueError(f'{what} must be a number above 0, not {v!r}')
-    return v
+_within = {'from 0 up': lambda v: 0 <= v < math.inf, 'above 0': lambda v: 0 < v < math.inf, 'from 1 up': lambda v: 1 <= v < math.inf,
+           'from 0 to 1': lambda v: 0 <= v <= 1, 'between 0 and 1': lambda v: 0 < v < 1}
+
+def _check_number(what, v, within, or_=''):
+    "The number, or an error for what is none or lies elsewhere."
+    if isinstance(v, (int, float)) and not isinstance(v, bool) and _within[within](v): return v
+    raise ValueError(f'{what} must be a number {within}{or_}, not {v!r}')
+
+def _check_weight(name, w):
+    return w if callable(w) else _check_number(f'the weight of {name}', w, 'from 0 up', ', or a function of (epoch, epochs)')
 
 # %% ../nbs/40_terms.ipynb #term-class
 class Term:
@@ -38,6 +38,8 @@ class Term:
         reading='post',  # which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation
         batchwise=False, # whether the loss compares images with each other, and must see those of all processes; kdnb's own losses say so themselves
     ):
+        if not callable(loss): raise TypeError(f'the loss of a term is a function of (student\'s, teacher\'s), such as kd_loss, not {loss!r}: a method by its name goes to parse_method')
+        if reading not in ('sum', 'pre', 'post'): raise unknown('reading', reading, ['sum', 'pre', 'post'])
         self.loss, self.taps, self.adapt, self.reading, self.options = loss, taps, adapt, reading, {}
         self.batchwise = batchwise or getattr(loss, 'batchwise', False)
         self.name = name or getattr(loss, '__name__', type(loss).__name__).removesuffix('_loss')
@@ -84,8 +86,7 @@ class Share:
         weight, # where it is not 0
         share,  # of the run, 0 to 1
     ):
-        self.weight, self.share = _check_weight(type(self).__name__, weight), share
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1: raise ValueError(f'a share of the run is a number from 0 to 1, not {share!r}')
+        self.weight, self.share = _check_weight(type(self).__name__, weight), _check_number('a share of the run', share, 'from 0 to 1')
     def __repr__(self): return f'{type(self).__name__}({self.weight:.12g}, {self.share:.12g})'
 
 class rise(Share):
@@ -113,15 +114,19 @@ def tap_pairs(
 # %% ../nbs/40_terms.ipynb #ce-term
 class CE(Term):
     "Cross-entropy with the labels; it needs no teacher."
-    def __init__(self, weight=1.): super().__init__(ce_loss, weight, taps=None, name='ce')
+    def __init__(self,
+        weight=1., # a number, or a function of (epoch, epochs)
+    ): super().__init__(ce_loss, weight, taps=None, name='ce')
     def __call__(self, s, t, y): return self.loss(s, y)
 
 class LS(CE):
     "Cross-entropy with smoothed labels (Szegedy et al. 2016, section 7), the control of soft targets: soft, and no knowledge in them."
-    def __init__(self, weight=1., smoothing=.1):
+    def __init__(self,
+        weight=1.,    # a number, or a function of (epoch, epochs)
+        smoothing=.1, # the share of the target that is spread evenly over all classes
+    ):
         super().__init__(weight)
-        if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 < smoothing < 1: raise ValueError(f'the smoothing is the share of the uniform distribution, between 0 and 1, not {smoothing!r}')
-        self.name, self.options, self.loss = 'ls', dict(smoothing=smoothing), lambda s, y: ce_loss(s, y, smoothing)
+        self.name, self.options, self.loss = 'ls', dict(smoothing=_check_number('the smoothing', smoothing, 'between 0 and 1')), lambda s, y: ce_loss(s, y, smoothing)
 
 # %% ../nbs/40_terms.ipynb #kd-term
 class KD(Term):
@@ -133,7 +138,7 @@ class KD(Term):
     ):
         z = standardize_logits if standardize else lambda z: z
         super().__init__(lambda s, t: kd_loss(z(s), z(t), T), weight, taps=None, name='kd')
-        self.options = dict(T=_check_above_0('the temperature T', T)) | ({'standardize': True} if standardize else {})
+        self.options = dict(T=_check_number('the temperature T', T, 'above 0')) | ({'standardize': True} if standardize else {})
 
 # %% ../nbs/40_terms.ipynb #method
 class Method(list):
@@ -143,11 +148,12 @@ class Method(list):
 
 # %% ../nbs/40_terms.ipynb #as-terms
 def as_terms(
-    method, # a string, a Term, or a list of them
+    method, # 'kd(T=4)+at', a Term, or a list of terms
 )->list:
-    "The terms of a method: a string, a Term, or a list of them."
+    "The terms of a method, without the labels unless they are named."
+    if not isinstance(method, (str, Term)) and not hasattr(method, '__iter__'): raise TypeError(f"a method is words such as 'kd(T=4)+at', a term such as KD(.9), or a list of terms, not {method!r}")
     terms = parse_method(method) if isinstance(method, str) else [method] if isinstance(method, Term) else list(method)
-    if bad := [t for t in terms if not isinstance(t, Term)]: raise TypeError(f'a method is made of terms, such as KD(.9), not {bad[0]!r}')
+    if bad := [t for t in terms if not isinstance(t, Term)]: raise TypeError(f"a list is made of terms, such as KD(.9), not {bad[0]!r}: words are joined in one string, such as 'kd+at'")
     return terms
 
 # %% ../nbs/40_terms.ipynb #term-repr
@@ -233,7 +239,7 @@ def _preset(calls, weights):
 
 # %% ../nbs/40_terms.ipynb #parse-method
 def parse_method(
-    method,       # 'kd(T=4)+at', a Term, or a list of them
+    method,       # 'kd(T=4)+at', a Term, or a list of terms
     weights=None, # a system of `presets`, whose weights, taps and variants are meant; None: the defaults
 )->Method:
     "The terms of a method, the labels among them; its repr shows every weight."

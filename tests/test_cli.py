@@ -121,7 +121,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=0)'],                 'the temperature T must be a number above 0, not 0'),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(T=-4)'],                'the temperature T must be a number above 0, not -4'),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(1/0)'],                 'kd\\(1 / 0\\): division by zero; it takes weight, T'),
-    ('kdnb_distill', [*TAUGHT, '--method', "ls(smoothing='x')"],       "the smoothing is the share .* not 'x'"),
+    ('kdnb_distill', [*TAUGHT, '--method', "ls(smoothing='x')"],       "the smoothing must be a number between 0 and 1, not 'x'"),
     ('kdnb_train',   [*DIGITS, '--init', 'timm'],                      "--init 'timm' go with a name 'timm/...', not with 'resnet8'"),
     ('kdnb_distill', [*TAUGHT, '--method', 'kd(weight=-.5)'],          'the weight of kd must be a number from 0 up.*not -0.5'),
     ('kdnb_train',   [*DIGITS, '--method', 'kd'],                      'add --teacher RUN'),

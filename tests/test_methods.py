@@ -266,7 +266,7 @@ def test_a_term_that_starts_far_above_the_labels_is_told(digits):
 @pytest.mark.parametrize('method,says', [
     ('kdd', 'did you mean kd'), ('at(power=2)', "at has no option 'power': it has weight, taps, p, reading"), ('at(p=.5)', 'a number from 1 up'), ('kd(T=-1)', 'above 0'),
     ('kd(.5', 'is not a method'), ('kd*2', 'is not a method'), ('kd-at', 'is not a method'), ('rkd(distance=-1)', 'from 0 up'), ("ofd(teacher_bn='train')", 'did you mean running'),
-    ('dkd(beta=None)', 'beta is a number'), ('ls(smoothing=2)', 'between 0 and 1'), ('fitnet(until(100, 3))', 'from 0 to 1'), ('fitnet(ramp(100))', 'not a number'), ('kd(nan)', 'not a number|is not'),
+    ('dkd(beta=None)', 'beta must be a number'), ('ls(smoothing=2)', 'between 0 and 1'), ('fitnet(until(100, 3))', 'from 0 to 1'), ('fitnet(ramp(100))', 'not a number'), ('kd(nan)', 'not a number|is not'),
     ('fitnet(taps=7)', 'there is no stage 7: this model has 1, 2, 3'), ("at(taps={'stages.9': 'stages.0'})", 'stages.9'), ("at(taps='stagez')", 'stagez'), ("at(reading='raw')", 'sum, pre, post')])
 def test_a_wrong_method_is_one_clear_sentence(method, says):
     with pytest.raises(ValueError, match=says) as e: Distill(resnet(8), resnet(14), method)

@@ -145,6 +145,13 @@ def test_every_public_name_has_a_docstring():
                 if not k.startswith('_') and inspect.isfunction(m) and not told(getattr(o, k)): bad.append(f'{n}.{k}')
         print(json.dumps(bad))''') == []
 
+def test_every_argument_of_a_method_is_explained():
+    assert fresh('''if 1:
+        import json
+        from fastcore.docments import docments
+        from kdnb.all import known_methods
+        print(json.dumps(sorted({f'{make.__name__}.{k}' for make in known_methods.values() for k, v in docments(make.__init__).items() if v is None and k not in ('self', 'return')})))''') == []
+
 def test_importing_kdnb_alone_is_light():
     assert fresh('import sys, json, kdnb; print(json.dumps(sorted({"torch", "torchvision", "matplotlib", "numpy", "nbdev", "fastcore"} & set(sys.modules))))') == []
 

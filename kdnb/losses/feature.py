@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
-from ..measure import attention_map
+from ..measure import attention_map, _tensors
 
 # %% ../../nbs/31_losses.feature.ipynb #pair-text
 def _shapes(s, t): return f"the student's features are {tuple(s.shape)} and the teacher's {tuple(t.shape)}"
@@ -23,16 +23,18 @@ def hint_loss(
     t:Tensor, # teacher features, the same shape
 )->Tensor:    # scalar, mean over all elements
     "Mean squared error (Romero et al. 2015, eq. 3, with a mean for half the sum)."
+    _tensors(s, t)
     if s.shape != t.shape: raise ValueError(f'{_shapes(s, t)}: a hint needs them equal, so give the student an adapter (the regressor of FitNet)')
-    with torch.autocast(s.device.type, enabled=False): return F.mse_loss(s.float(), t.float())
+    with torch.autocast(s.device.type, enabled=False): return F.mse_loss(s.float(), t.detach().float())
 
 # %% ../../nbs/31_losses.feature.ipynb #same-size
 def _maps(s, t):
-    "Both, the larger average-pooled to the smaller in float32."
+    "Both, the larger average-pooled to the smaller in float32; the teacher's without a gradient."
+    _tensors(s, t)
     if s.ndim != 4 or t.ndim != 4: raise ValueError(f'{_shapes(s, t)}: this loss needs maps (B, C, H, W), so tap a convolutional stage of both')
     if len(s) != len(t): raise ValueError(f'{_shapes(s, t)}: give both models the same images')
     size = [min(hw) for hw in zip(s.shape[2:], t.shape[2:])]
-    return [f if list(f.shape[2:]) == size else F.adaptive_avg_pool2d(f.float(), size) for f in (s, t)]
+    return [f if list(f.shape[2:]) == size else F.adaptive_avg_pool2d(f.float(), size) for f in (s, t.detach())]
 
 # %% ../../nbs/31_losses.feature.ipynb #places
 def _places(s, t):
@@ -42,41 +44,35 @@ def _places(s, t):
     return a, b
 
 # %% ../../nbs/31_losses.feature.ipynb #with-gradient
-def _with_gradient(loss, fs, wanted):
-    "A loss of maps, computed in float32, and its gradient at those that want one."
-    fs = [f.detach().float().requires_grad_(w) for f, w in zip(fs, wanted)]
-    with torch.set_grad_enabled(any(wanted)): value = loss(*fs)
-    grads = iter(torch.autograd.grad(value, [f for f in fs if f.requires_grad]) if any(wanted) else ())
-    return value.detach(), [next(grads) if w else None for w in wanted]
+def _with_gradient(loss, s, t, wanted):
+    "A loss of maps, computed in float32, and its gradient at the student's, if that is wanted."
+    s = s.detach().float().requires_grad_(wanted)
+    with torch.set_grad_enabled(wanted): value = loss(s, t.float())
+    return value.detach(), torch.autograd.grad(value, s)[0] if wanted else None
 
 # %% ../../nbs/31_losses.feature.ipynb #pieces-class
 class _Pieces(torch.autograd.Function):
-    "The sum of a loss over pieces of `n` images; the gradient is taken along the way."
+    "The sum of a loss over pieces of `n` images; the student's gradient is taken along the way."
     @staticmethod
     def forward(ctx, loss, n, s, t):
-        wanted, total = ctx.needs_input_grad[2:], 0.
-        grads = [torch.empty_like(f, dtype=torch.float32 if f.dtype == torch.float16 else None) if w else None for f, w in zip((s, t), wanted)]
+        wanted, total = ctx.needs_input_grad[2], 0.
+        grad = torch.empty_like(s, dtype=torch.float32 if s.dtype == torch.float16 else None) if wanted else None
         for i in range(0, len(s), n):
-            value, found = _with_gradient(loss, (s[i:i+n], t[i:i+n]), wanted)
+            value, piece = _with_gradient(loss, s[i:i+n], t[i:i+n], wanted)
             total = total + value
-            for all_of_it, g in zip(grads, found):
-                if g is not None: all_of_it[i:i+n] = g
-        ctx.save_for_backward(*grads)
+            if wanted: grad[i:i+n] = piece
+        ctx.save_for_backward(grad)
         return total
-
-# %% ../../nbs/31_losses.feature.ipynb #pieces-backward
-@staticmethod
-@once_differentiable
-def _backward(ctx, up): return None, None, *(g if g is None else g*up for g in ctx.saved_tensors)
-
-_Pieces.backward = _backward
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, up): return None, None, ctx.saved_tensors[0]*up, None
 
 # %% ../../nbs/31_losses.feature.ipynb #by-pieces
 _PIECE = 2**20   # numbers in the larger map of a piece: 4 MB
 
 @torch.compiler.disable
 def _by_pieces(loss, s, t):
-    "The sum over images of a loss of two maps, with autocast off."
+    "The sum over images of a loss of two maps, with autocast off; the gradient is the student's."
     with torch.autocast(s.device.type, enabled=False): return _Pieces.apply(loss, max(1, _PIECE // max(s[0].numel(), t[0].numel())), s, t)
 
 # %% ../../nbs/31_losses.feature.ipynb #at-picture
@@ -91,7 +87,7 @@ def at_loss(
     p:float|None=2,  # exponent, 1 or more; None: the features are summed with their signs
 )->Tensor:           # scalar, mean over images and pixels; at most 4/(H*W)
     "Squared distance of normalised attention maps (Zagoruyko & Komodakis 2017, eq. 2)."
-    if p is not None and not p >= 1: raise ValueError(f'the exponent p must be 1 or more, or None, not {p}: below 1 the gradient has no bound where a feature is 0')
+    if p is not None and not (isinstance(p, (int, float)) and p >= 1): raise ValueError(f'the exponent p must be a number, 1 or more, or None, not {p!r}: below 1 the gradient has no bound where a feature is 0')
     s, t = _places(s, t)
     return _by_pieces(lambda s, t: (_picture(s, p) - _picture(t, p)).pow(2).sum(), s, t) / s[:, 0].numel()
 
@@ -103,9 +99,9 @@ def _mmd(s, t):
     "The sum over images of the squared MMD, maps (B, C, H, W) and (B, C', H, W)."
     (x, y), (p, q) = (F.normalize(f.flatten(2), dim=2) for f in (s, t)), (s.shape[1], t.shape[1])
     if x.shape[2] < max(p, q):                                           # by places
-        a, b = x.mT @ x.detach() / p, y.mT @ y.detach() / q
-        return _twice((a*a).sum() - 2*(a*b).sum()) + (b*b).sum().detach()
-    own, teachers = x @ x.detach().mT, y.detach() @ y.detach().mT        # by channels
+        a, b = x.mT @ x.detach() / p, y.mT @ y / q
+        return _twice((a*a).sum() - 2*(a*b).sum()) + (b*b).sum()
+    own, teachers = x @ x.detach().mT, y @ y.mT                          # by channels
     return _twice(own.pow(2).sum())/p**2 - 2*(x @ y.mT).pow(2).sum()/(p*q) + teachers.pow(2).sum()/q**2
 
 # %% ../../nbs/31_losses.feature.ipynb #nst-loss

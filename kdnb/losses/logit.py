@@ -9,17 +9,19 @@ __all__ = ['kd_loss', 'ce_loss', 'shuffle_rest']
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..measure import _tensors
 
 # %% ../../nbs/30_losses.logit.ipynb #check-pair
 def _check_pair(s, t, T):
+    _tensors(s, t)
     if s.shape != t.shape or s.ndim != 2:
         raise ValueError(f"the student's logits are {tuple(s.shape)} and the teacher's {tuple(t.shape)}: give both the same num_classes")
-    if not T > 0: raise ValueError(f'the temperature T must be above 0, not {T}')
+    if not isinstance(T, (int, float)) or not T > 0: raise ValueError(f'the temperature T must be a number above 0, not {T!r}')
 
 # %% ../../nbs/30_losses.logit.ipynb #kd-loss
 def kd_loss(
     s:Tensor,    # student logits, (B, C)
-    t:Tensor,    # teacher logits, (B, C)
+    t:Tensor,    # teacher logits, (B, C); not cut off: give them .detach() where the teacher learns otherwise
     T:float=4.,  # temperature, above 0
 )->Tensor:       # scalar, mean over B
     "T² KL(teacher ‖ student) of tempered softmaxes (Hinton et al. 2015, section 2)."
@@ -28,21 +30,32 @@ def kd_loss(
         ps, pt = (s.float()/T).log_softmax(1), (t.float()/T).log_softmax(1)
         return T**2 * F.kl_div(ps, pt, reduction='batchmean', log_target=True)
 
+# %% ../../nbs/30_losses.logit.ipynb #check-labels
+def _check_labels(z, y):
+    "An error for labels that are none of these logits'."
+    _tensors(z, y)
+    if z.ndim != 2 or y.shape != z.shape[:1] or y.dtype.is_floating_point or y.dtype == torch.bool:
+        raise ValueError(f'logits {tuple(z.shape)} need {len(z)} class numbers, not {y.dtype} of shape {tuple(y.shape)}: give integer labels, one an image')
+    if y.device.type == 'cpu' and len(y) and not torch.compiler.is_compiling() and not 0 <= y.min() <= y.max() < z.shape[1]:
+        raise ValueError(f'labels from {y.min()} to {y.max()} do not fit {z.shape[1]} classes: give the models the num_classes of the data')
+
 # %% ../../nbs/30_losses.logit.ipynb #ce-loss
 def ce_loss(
     s:Tensor,           # student logits, (B, C)
-    y:Tensor,           # labels, (B,), int64
+    y:Tensor,           # class numbers, (B,)
     smoothing:float=0., # the share of the target that is spread evenly over all classes (Szegedy et al. 2016, section 7)
 )->Tensor:              # scalar, mean over B
     "Cross-entropy with the labels."
-    with torch.autocast(s.device.type, enabled=False): return F.cross_entropy(s.float(), y, label_smoothing=smoothing)
+    _check_labels(s, y)
+    with torch.autocast(s.device.type, enabled=False): return F.cross_entropy(s.float(), y.long(), label_smoothing=smoothing)
 
 # %% ../../nbs/30_losses.logit.ipynb #shuffle-rest
 def shuffle_rest(
     t:Tensor, # logits, (B, C)
-    y:Tensor, # labels, (B,), int64
+    y:Tensor, # class numbers, (B,)
 )->Tensor:    # (B, C): the same numbers in each row, that of the label in its place
     "Logits whose other classes are permuted, each image by itself (after Furlanello et al. 2018, section 3)."
+    _check_labels(t, y)
     others = torch.arange(t.shape[1]-1, device=t.device)
     rest = others + (others >= y[:, None])                                 # leaves the label out, (B, C-1)
     return t.scatter(1, rest, t.gather(1, rest).gather(1, torch.rand(rest.shape, device=t.device).argsort(1)))

@@ -9,7 +9,8 @@ __all__ = ['dkd_loss', 'standardize_logits', 'dist_loss', 'wttm_loss']
 from math import inf
 import torch, torch.nn.functional as F
 from torch import Tensor
-from .logit import _check_pair
+from ..measure import _tensors
+from .logit import _check_labels, _check_pair
 
 # %% ../../nbs/30a_losses.modern.ipynb #split-log
 def _split(z, y):
@@ -19,19 +20,10 @@ def _split(z, y):
     two = torch.cat([z.gather(1, y[:, None]), rest.logsumexp(1, keepdim=True)], dim=1)
     return two.log_softmax(1), rest.log_softmax(1)
 
-# %% ../../nbs/30a_losses.modern.ipynb #check-labels
-def _check_labels(z, y):
-    B, C = z.shape
-    if C < 2: raise ValueError('DKD sets the label against the other classes: give logits of 2 classes or more, not 1')
-    if y.shape != (B,) or y.dtype.is_floating_point or y.dtype == torch.bool:
-        raise ValueError(f'DKD splits the logits {B, C} at the label: give {B} class numbers, not {y.dtype} of shape {tuple(y.shape)}')
-    if not y.is_cuda and B and not 0 <= y.min() <= y.max() < C:
-        raise ValueError(f'labels from {y.min()} to {y.max()} do not fit {C} classes: give the models the num_classes of the data')
-
 # %% ../../nbs/30a_losses.modern.ipynb #check-weights
 def _check_weights(**weights):
     for name, w in weights.items():
-        if not 0 <= w < inf: raise ValueError(f'{name} must be a number from 0 up, not {w}')
+        if not isinstance(w, (int, float)) or not 0 <= w < inf: raise ValueError(f'{name} must be a number from 0 up, not {w!r}')
 
 # %% ../../nbs/30a_losses.modern.ipynb #dkd-loss
 def dkd_loss(
@@ -44,6 +36,7 @@ def dkd_loss(
 )->Tensor:          # scalar, mean over B
     "T² (alpha TCKD + beta NCKD), the two parts of KD weighed apart (Zhao et al. 2022, eq. 7)."
     _check_pair(s, t, T); _check_labels(s, y); _check_weights(alpha=alpha, beta=beta)
+    if s.shape[1] < 2: raise ValueError('DKD sets the label against the other classes: give logits of 2 classes or more, not 1')
     with torch.autocast(s.device.type, enabled=False):
         parts = zip(_split(s.float()/T, y.long()), _split(t.detach().float()/T, y.long()))
         tckd, nckd = (F.kl_div(a, b, reduction='batchmean', log_target=True) for a, b in parts)
@@ -54,6 +47,7 @@ def standardize_logits(
     z:Tensor, # logits, (B, C)
 )->Tensor:    # (B, C), each row of mean 0 and standard deviation 1; a constant row is 0
     "Logits in units of their own spread, to put in front of any loss on logits (Sun et al. 2024, algorithm 1)."
+    _tensors(z)
     if z.ndim != 2 or z.shape[1] < 2: raise ValueError(f'standardising needs logits (B, C) of 2 classes or more, not {tuple(z.shape)}')
     with torch.autocast(z.device.type, enabled=False):
         std, mean = torch.std_mean(z.float(), 1, keepdim=True)

@@ -10,11 +10,12 @@ from math import inf
 import torch, torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from ..measure import similarity_matrix
+from ..measure import similarity_matrix, _tensors
 
 # %% ../../nbs/32_losses.relation.ipynb #rows
 def _rows(s, t):
     "Both as (B, D) in float32, the teacher's without a gradient."
+    _tensors(s, t)
     if s.ndim < 2 or t.ndim < 2 or len(s) != len(t):
         raise ValueError(f"the student's features are {tuple(s.shape)} and the teacher's {tuple(t.shape)}: give both (B, ...), of the same images")
     if len(s) < 2: raise ValueError(f'a relation needs 2 images or more, not {len(s)}: give a larger batch')

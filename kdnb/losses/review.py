@@ -8,6 +8,7 @@ __all__ = ['review_loss', 'Review']
 # %% ../../nbs/31a_losses.review.ipynb #imports
 import torch, torch.nn.functional as F
 from torch import Tensor, nn
+from ..measure import _tensors
 
 # %% ../../nbs/31a_losses.review.ipynb #levels
 def _levels(s, t): # the maps, then their outlines
@@ -19,10 +20,11 @@ def review_loss(
     t:Tensor, # teacher features, the same shape
 )->Tensor:    # scalar, mean over elements and levels
     "Mean squared error in detail and in outline (Chen et al. 2021, the hierarchical context loss)."
+    _tensors(s, t)
     if s.ndim != 4 or s.shape != t.shape:
         raise ValueError(f"the student's features are {tuple(s.shape)} and the teacher's {tuple(t.shape)}: give maps of one shape, as Review makes them")
     with torch.autocast(s.device.type, enabled=False):
-        mse = torch.stack([F.mse_loss(a, b) for a, b in _levels(s.float(), t.float())])
+        mse = torch.stack([F.mse_loss(a, b) for a, b in _levels(s.float(), t.detach().float())])
         weights = .5**torch.arange(len(mse), device=s.device)
         return (weights*mse).sum() / weights.sum()
 

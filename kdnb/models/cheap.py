@@ -11,6 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 from ..places import unknown
+from ..modules import _a_module
 from .resnet import Add, ResNet, remembers, _head, _layout, _short, _stages, _stem
 from .surgery import _blocks, _convs, _is_3x3, _swap
 
@@ -66,7 +67,7 @@ def cheapen(
 )->nn.Module:        # a copy: the model itself is left alone
     "A copy of a model with its 3x3 convolutions taken apart: a shift, a depthwise or a group convolution, and a 1x1 (Xie et al. 2019)."
     _check_kind(kind, groups)
-    made = copy.deepcopy(model)
+    made = copy.deepcopy(_a_module(model))
     within = [c for b in _blocks(made) for c in _convs(b)] or _convs(made)[1:]
     places = [c for c in within if _is_3x3(c) and c.groups == 1]
     if not places: raise ValueError(f'nothing to cheapen in this {type(model).__name__}: no 3x3 convolution but those that work in groups, or read the image')
@@ -99,6 +100,5 @@ def cheapnet(
     _check_kind(kind, groups)
     block, counts, nf = _layout(depth)
     if len(counts) != 3: raise ValueError(f'cheapnet has depths 6n+2, such as 20 or 56, and {depth} means an ImageNet ResNet: cheapen(resnet({depth}), {kind!r})')
-    if num_classes < 1: raise ValueError(f'num_classes is {num_classes}: a classifier needs at least 1 class')
     def cheap_block(ni, nf, stride=1): return CheapBlock(ni, nf, stride, kind, groups)
     return _as_he(ResNet(_stem('cifar', nf), _stages(cheap_block, counts, [nf, nf, 2*nf, 4*nf]), _head(4*nf, num_classes)))

@@ -9,7 +9,7 @@ __all__ = ['StagedNet', 'Cat', 'GroupUnit', 'shufflenetv1', 'SplitUnit', 'shuffl
 from collections import OrderedDict
 import torch
 from torch import nn
-from .resnet import Add, remembers
+from .resnet import Add, remembers, _head
 
 # %% ../../nbs/11_models.mobile.ipynb #brick
 def _brick(ni, nf, size=1, stride=1, groups=1, bias=False, act=True):
@@ -20,14 +20,10 @@ def _brick(ni, nf, size=1, stride=1, groups=1, bias=False, act=True):
 # %% ../../nbs/11_models.mobile.ipynb #staged
 class StagedNet(nn.Module):
     "Images to logits, in three parts: `stem`, `stages`, `head`."
-    def __init__(self, stem, stages, head): super().__init__(); self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
+    def __init__(self, stem, stages, head): # a module, a list of modules, a module
+        super().__init__()
+        self.stem, self.stages, self.head = stem, nn.Sequential(*stages), head
     def forward(self, x): return self.head(self.stages(self.stem(x)))
-
-# %% ../../nbs/11_models.mobile.ipynb #head
-def _head(layers, nf, num_classes): # layers before the pooling, by name
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f'num_classes is {num_classes!r}: a classifier needs at least 1 class, and a whole number of them')
-    return nn.Sequential(OrderedDict(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(nf, num_classes)))
 
 # %% ../../nbs/11_models.mobile.ipynb #cat
 class Cat(nn.Module):
@@ -41,7 +37,7 @@ class Cat(nn.Module):
 # %% ../../nbs/11_models.mobile.ipynb #unit-v1
 class GroupUnit(nn.Module):
     "ShuffleNet's unit with 3 groups (Zhang et al. 2018, fig. 2 b and c), and a ReLU after the depthwise convolution too."
-    def __init__(self, ni, nf, stride, groups): # groups: of the first 1x1
+    def __init__(self, ni, nf, stride, groups): # channels in, channels out, stride of the 3x3, groups of the first 1x1
         super().__init__()
         n = nf - ni if stride == 2 else nf      # the shortcut brings the other channels
         self.reduce, self.shuffle = _brick(ni, n//4, groups=groups), nn.ChannelShuffle(groups)
@@ -62,7 +58,7 @@ def shufflenetv1(
     num_classes:int=10, # number of logits
 )->StagedNet:
     "ShuffleNet with 3 groups for 32 x 32 pixels (Zhang et al. 2018), as RepDistiller has it; images (B, 3, H, W) to logits (B, num_classes)."
-    return StagedNet(_brick(3, 24), [_stage_v1(i, n) for i, n in enumerate((4, 8, 4))], _head({}, 960, num_classes))
+    return StagedNet(_brick(3, 24), [_stage_v1(i, n) for i, n in enumerate((4, 8, 4))], _head(960, num_classes))
 
 # %% ../../nbs/11_models.mobile.ipynb #branches
 def _left(ni, n, stride, bias): # the half that passes; where the picture shrinks, it has to shrink too
@@ -75,7 +71,7 @@ def _right(ni, mid, n, stride, bias): # the half that is worked on, in `mid` cha
 # %% ../../nbs/11_models.mobile.ipynb #unit-v2
 class SplitUnit(nn.Module):
     "ShuffleNet V2's unit (Ma et al. 2018, fig. 3 c and d), with its activation at the start (`preact`) or at the end."
-    def __init__(self, ni, nf, stride, preact):
+    def __init__(self, ni, nf, stride, preact): # channels in, channels out, stride of the 3x3
         super().__init__()
         self.preact, self.split = preact, stride == 1
         ni, n = ni//2 if self.split else ni, nf//2
@@ -112,12 +108,12 @@ def shufflenetv2(
     "ShuffleNet V2 for 32 x 32 pixels (Ma et al. 2018); images (B, 3, H, W) to logits (B, num_classes)."
     w = _widths(ratio)
     stem = _brick(3, 24, 3, bias=True, act=False) if preact else _brick(3, 24)
-    return StagedNet(stem, [_stage_v2(w[i], w[i+1], n, preact) for i, n in enumerate((4, 8, 4))], _head(_last_v2(w[3], w[4], preact), w[4], num_classes))
+    return StagedNet(stem, [_stage_v2(w[i], w[i+1], n, preact) for i, n in enumerate((4, 8, 4))], _head(w[4], num_classes, **_last_v2(w[3], w[4], preact)))
 
 # %% ../../nbs/11_models.mobile.ipynb #inverted
 class InvertedResidual(nn.Module):
     "Widen, filter each channel, squeeze, and a way around where the shape allows it (Sandler et al. 2018, fig. 4 d)."
-    def __init__(self, ni, nf, stride, expansion):
+    def __init__(self, ni, nf, stride, expansion): # channels in, channels out, stride of the 3x3, how many times as wide inside
         super().__init__(); n = ni*expansion
         self.expand, self.depth, self.project = _brick(ni, n), _brick(n, n, 3, stride, n), _brick(n, nf, act=False)
         self.add = Add() if stride == 1 and ni == nf else None
@@ -155,4 +151,4 @@ def mobilenetv2(
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not 1/16 <= width < float('inf'):
         raise ValueError(f'width is {width!r}: it is a number, and from 1/16 up, or the first stage has no channel left')
     last = int(1280*max(1, width))
-    return _init(StagedNet(_brick(3, int(32*width), 3, 2), _stages_mobile(width), _head(dict(_brick(int(320*width), last).named_children()), last, num_classes)))
+    return _init(StagedNet(_brick(3, int(32*width), 3, 2), _stages_mobile(width), _head(last, num_classes, **dict(_brick(int(320*width), last).named_children()))))

@@ -69,13 +69,14 @@ def _stages(block, counts, widths): # widths: the stem's, then each stage's
     def stage(n, ni, nf, stride): return nn.Sequential(block(ni, nf, stride), *[block(nf, nf) for _ in range(n-1)])
     return nn.Sequential(*[stage(n, widths[i], widths[i+1], 1 if i == 0 else 2) for i,n in enumerate(counts)])
 
-def _head(nf, num_classes):
-    return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(nf, num_classes)))
+def _head(nf, num_classes, **layers): # layers before the pooling, by name
+    if type(num_classes) is not int or num_classes < 1: raise ValueError(f'num_classes is {num_classes!r}: a classifier needs at least 1 class, and a whole number of them')
+    return nn.Sequential(OrderedDict(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(nf, num_classes)))
 
 # %% ../../nbs/10_models.resnet.ipynb #resnet-class
 class ResNet(nn.Module):
     "Images to logits, in three parts: `stem`, `stages`, `head`."
-    def __init__(self, stem, stages, head):
+    def __init__(self, stem, stages, head): # modules: images to a feature map, to smaller ones, to logits
         super().__init__()
         self.stem, self.stages, self.head = stem, stages, head
         for m in self.modules():
@@ -108,6 +109,11 @@ def remembers(
         return model
     return built
 
+# %% ../../nbs/10_models.resnet.ipynb #channels
+def _channels(nf, width): # `nf` times a width
+    if isinstance(width, (int, float)) and not isinstance(width, bool) and width > 0 and nf*width % 1 == 0: return int(nf*width)
+    raise ValueError(f'width is {width!r}: a number above 0 that times {nf} gives a whole number of channels, such as 2')
+
 # %% ../../nbs/10_models.resnet.ipynb #resnet
 @remembers
 def resnet(
@@ -119,7 +125,6 @@ def resnet(
 )->ResNet:
     "A residual network (He et al. 2015): post-activation blocks, projection shortcuts; images (B, 3, H, W) to logits (B, num_classes)."
     block, counts, nf = _layout(depth)
-    if not (width > 0 and nf*width % 1 == 0): raise ValueError(f'width {width} gives stage 1 {nf*width} channels: take one that gives a whole number')
-    if num_classes < 1: raise ValueError(f'num_classes is {num_classes}: a classifier needs at least 1 class')
-    widths = [stem_width or int(nf*width), *(int(nf*width)*2**i*block.expansion for i in range(len(counts)))]
+    nf = _channels(nf, width)
+    widths = [stem_width or nf, *(nf*2**i*block.expansion for i in range(len(counts)))]
     return ResNet(_stem(stem, widths[0]), _stages(block, counts, widths), _head(widths[-1], num_classes))

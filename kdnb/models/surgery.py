@@ -8,11 +8,11 @@ __all__ = ['TwoBranch', 'grow', 'shrink', 'reducenet', 'reestimate_bn']
 # %% ../../nbs/12_models.surgery.ipynb #imports
 import copy, sys
 from collections import OrderedDict
-from contextlib import contextmanager
 import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..places import unknown
+from ..modules import _a_module, _at_rest
 from .resnet import Add, remembers, resnet
 
 # %% ../../nbs/12_models.surgery.ipynb #branch
@@ -80,10 +80,9 @@ def grow(
     form:str='shared',  # the batch norm and ReLU after the sum are 'shared', as in ReduceNet's code; 'readme': each branch has its own
 )->nn.Module:           # a copy: the model itself is left alone
     "A copy of a model with a removable branch beside the first 3x3 convolution of each block (ReduceNet): `shrink` takes it away again."
-    if not isinstance(model, nn.Module): raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model')
     if form not in ('shared', 'readme'): raise unknown('form', form, ['shared', 'readme'])
     if not (isinstance(expansion, int) and expansion >= 1): raise ValueError(f'expansion is {expansion!r}: it is a whole number, 1 or more')
-    if any(isinstance(m, TwoBranch) for m in model.modules()): raise ValueError('this model has its branches already: shrink it before it is grown again')
+    if any(isinstance(m, TwoBranch) for m in _a_module(model).modules()): raise ValueError('this model has its branches already: shrink it before it is grown again')
     grown = copy.deepcopy(model)
     places = _places(grown)
     if not places: raise ValueError(f'nothing to grow in this {type(model).__name__}: it has no 3x3 convolution, or only the one that reads the image')
@@ -114,7 +113,7 @@ def shrink(
 )->nn.Module:          # a copy: the grown model is left alone
     "The plain model again, without the branches of `grow` and with no trace of them: ReduceNet's student."
     if refit is not None and not inherit: raise ValueError('refit= mends what was inherited: leave out inherit=False, or refit=')
-    teacher, model = model, copy.deepcopy(model)
+    teacher, model = _a_module(model), copy.deepcopy(model)
     grown = [m for m in model.modules() if isinstance(m, TwoBranch)]
     if not grown: raise ValueError(f'this {type(model).__name__} has no branch to take away: only a model made by grow or reducenet can shrink')
     for m in grown: _swap(model, m.before())
@@ -137,20 +136,13 @@ def reducenet(
     "ReduceNet's teacher: a ResNet with a removable branch in each block."
     return grow(resnet(depth, num_classes, width), expansion)
 
-# %% ../../nbs/12_models.surgery.ipynb #modes
-@contextmanager
-def _at_rest(*models): # in eval mode, and afterwards each part in its own
-    modes = {m: m.training for model in models for m in model.modules()}
-    for model in models: model.eval()
-    try: yield
-    finally:
-        for m, training in modes.items(): m.training = training
-
+# %% ../../nbs/12_models.surgery.ipynb #images
 def _images(model, batches): # of (images, labels) or of images: a list, as they are read more than once
-    p = next(model.parameters())
-    xs = [(b[0] if isinstance(b, (list, tuple)) else b).to(p.device, p.dtype) for b in batches]
-    if not xs or any(x.ndim != 4 for x in xs): raise ValueError(f"these are no batches of images (B, C, H, W): give a few, such as list(data.train)[:10]{'' if xs else '; there is none'}")
-    return xs
+    p, batches = next(_a_module(model).parameters(), torch.zeros(1)), list(batches) if hasattr(batches, '__iter__') else None
+    xs = [b[0] if isinstance(b, (list, tuple)) else b for b in batches or []]
+    if not xs or not all(isinstance(x, torch.Tensor) and x.ndim == 4 for x in xs):
+        raise ValueError(f"these are no batches of images (B, C, H, W): give a few, such as list(data.train)[:10]{'; there is none'*(batches == [])}")
+    return [x.to(p.device, p.dtype) for x in xs]
 
 # %% ../../nbs/12_models.surgery.ipynb #reestimate
 @torch.no_grad()
@@ -218,7 +210,7 @@ def _in_order(model, modules, x): # as the model calls them, each once
 def _refit_all(student, teacher, kept, batches): # kept: {the teacher's two branches: the student's convolution}
     if not all(isinstance(c, nn.Conv2d) for c in kept.values()): raise ValueError("refit= fits a convolution to a bare sum, and in form='readme' there is none: leave out refit=, and take the statistics again with reestimate_bn")
     xs = _images(student, batches)
-    with _at_rest(student, teacher):
+    with _at_rest(student), _at_rest(teacher):
         for branches in _in_order(teacher, kept, xs[0][:1]):
             _fit(kept[branches], _asked(student, kept[branches], teacher, branches, xs))
             reestimate_bn(student, xs)

@@ -8,8 +8,8 @@ __all__ = ['vgg']
 # %% ../../nbs/11a_models.vgg.ipynb #imports
 from collections import OrderedDict
 from torch import nn
-from .resnet import remembers
-from .mobile import StagedNet, _brick, _head, _init
+from .resnet import remembers, _head
+from .mobile import StagedNet, _brick, _init
 
 # %% ../../nbs/11a_models.vgg.ipynb #depths
 _depths = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -28,4 +28,4 @@ def vgg(
 )->StagedNet:
     "VGG with batch norm for 32 x 32 pixels (Simonyan & Zisserman 2015), as RepDistiller has it; images (B, 3, H, W) to logits (B, num_classes)."
     if not isinstance(depth, int) or depth not in _depths: raise ValueError(f'no VGG has depth {depth!r}: there is {", ".join(map(str, _depths))}')
-    return _init(StagedNet(nn.Identity(), [_stage(i, n) for i, n in enumerate(_depths[depth])], _head({}, 512, num_classes)))
+    return _init(StagedNet(nn.Identity(), [_stage(i, n) for i, n in enumerate(_depths[depth])], _head(512, num_classes)))

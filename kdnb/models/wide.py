@@ -8,7 +8,7 @@ __all__ = ['PreActBlock', 'wrn']
 # %% ../../nbs/10a_models.wide.ipynb #imports
 from collections import OrderedDict
 from torch import nn
-from .resnet import Add, BasicBlock, ResNet, remembers, _conv, _head, _stages, _stem
+from .resnet import Add, BasicBlock, ResNet, remembers, _channels, _conv, _head, _stages, _stem
 
 # %% ../../nbs/10a_models.wide.ipynb #pre-act-block
 class PreActBlock(nn.Module):
@@ -34,8 +34,7 @@ def _blocks(depth): # blocks per stage
 
 # %% ../../nbs/10a_models.wide.ipynb #preact-net
 def _preact(n, widths, num_classes):
-    stem, end = nn.Sequential(OrderedDict(conv=_conv(3, widths[0], 3))), OrderedDict(bn=nn.BatchNorm2d(widths[-1]), act=nn.ReLU())
-    head = nn.Sequential(end | OrderedDict(_head(widths[-1], num_classes).named_children()))
+    stem, head = nn.Sequential(OrderedDict(conv=_conv(3, widths[0], 3))), _head(widths[-1], num_classes, bn=nn.BatchNorm2d(widths[-1]), act=nn.ReLU())
     nn.init.zeros_(head.fc.bias)
     return ResNet(stem, _stages(PreActBlock, [n]*3, widths), head)
 
@@ -49,8 +48,6 @@ def wrn(
 )->ResNet:
     "A wide residual network (Zagoruyko & Komodakis 2016) without dropout; images (B, 3, H, W) to logits (B, num_classes)."
     n = _blocks(depth)
-    if not (isinstance(width, (int, float)) and width > 0 and 16*width % 1 == 0): raise ValueError(f'width is a number above 0 that times 16 gives whole channels, such as 4, not {width!r}')
-    if num_classes < 1: raise ValueError(f'num_classes is {num_classes}: a classifier needs at least 1 class')
-    widths = [16, *(int(16*width)*2**i for i in range(3))]
+    widths = [16, *(_channels(16, width)*2**i for i in range(3))]
     if preact: return _preact(n, widths, num_classes)
     return ResNet(_stem('cifar', 16), _stages(BasicBlock, [n]*3, widths), _head(widths[-1], num_classes))

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch, torchvision.models as tvm
 from torch import nn
 from ..places import key, run_path, unknown, write_atomic
+from ..modules import _a_module
 from .resnet import resnet
 from .wide import wrn
 from .plain import plainnet
@@ -144,10 +145,10 @@ def create_model(
 
 # %% ../../nbs/13_models.zoo.ipynb #num-params
 def num_params(
-    model:nn.Module,
-)->int: # one that is used in two places counts once
+    model:nn.Module, # any
+)->int:              # one that is used in two places counts once
     "How many parameters a model has."
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in _a_module(model).parameters())
 
 # %% ../../nbs/13_models.zoo.ipynb #weights-hash
 def weights_hash(
@@ -165,8 +166,8 @@ def weights_hash(
 _builders = {**{b.__name__: b for b in _names}, 'torchvision': _torchvision, 'timm': _timm}
 
 def built_by(
-    model:nn.Module,
-): # the call that builds a model of this structure, or None
+    model:nn.Module, # one that remembers its call, or not
+):                   # the call that builds a model of this structure, or None
     "The call that a model remembers, if it is still true."
     call = getattr(model, 'call', None)
     if call is None or call['builder'] not in _builders: return call
@@ -178,26 +179,26 @@ def built_by(
 
 # %% ../../nbs/13_models.zoo.ipynb #describe-model
 def describe_model(
-    model:nn.Module,
-)->dict: # for a run's configuration
+    model:nn.Module, # any
+)->dict:             # for a run's configuration
     "The call that builds a model, else its kind and a hash of its structure."
     if call := built_by(model): return call
-    shapes = [(k, tuple(v.shape)) for k, v in model.state_dict().items()]
+    shapes = [(k, tuple(v.shape)) for k, v in _a_module(model).state_dict().items()]
     return dict(kind=type(model).__name__, params=num_params(model), structure=f'{key(repr(model), shapes):016x}')
 
 # %% ../../nbs/13_models.zoo.ipynb #model-record
 def model_record(
-    model:nn.Module,
-)->dict: # {'kdnb': 1, 'call', 'state'}; 'changed', the name of what it was, where the call is no longer true
+    model:nn.Module, # any, compiled or not
+)->dict:             # {'kdnb': 1, 'call', 'state'}; 'changed', the name of what it was, where the call is no longer true
     "What a model file holds."
-    model = getattr(model, '_orig_mod', model) # inside torch.compile's wrapper
+    model = getattr(_a_module(model), '_orig_mod', model) # inside torch.compile's wrapper
     was, call = getattr(model, 'call', None), built_by(model)
     return {'kdnb': 1, 'call': call, 'state': model.state_dict()} | ({'changed': model_name(was)} if was and not call else {})
 
 # %% ../../nbs/13_models.zoo.ipynb #save-model
 def save_model(
-    model:nn.Module,
-    path, # the file, by custom `something.pt`
+    model:nn.Module, # any, compiled or not
+    path,            # the file, by custom `something.pt`
 ):
     "Write a model into one file: its weights, and the call that builds it where it remembers one."
     f = io.BytesIO()
@@ -264,7 +265,7 @@ def load_model(
     "Read a model back, running nothing that the file says."
     file = _model_file(path, which)
     saved = _read(file)
-    if model is None: model = _rebuild(saved.get('call'), file, saved.get('changed'))
+    model = _rebuild(saved.get('call'), file, saved.get('changed')) if model is None else _a_module(model)
     _check_state(model, saved['state'], file)
     model.load_state_dict(saved['state'])
     return model
