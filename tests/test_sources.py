@@ -213,6 +213,15 @@ def test_cheap_students_and_their_joint_teacher(n):
 def test_a_name_is_their_network(name, classes, params):
     with torch.device('meta'): assert num_params(create_model(name, classes)) == params
 
+@pytest.mark.parametrize('name, fan', [('resnet20', 'out'), ('wideresnet_16_2', 'out'), ('wrn_16_2', 'out'), ('resnet18', 'out'), ('plainnet18', 'out'), ('cheapnet20_dw', 'in'), ('cheapnet20_shift', 'in')])
+def test_how_their_convolutions_begin(name, fan):
+    "N(0, 2/fan), by what comes out or by what goes in; the large ones, of which a deviation can be told. The wide nets' classifier has a bias of 0."
+    with seeded(0): net = create_model(name)
+    large = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.weight.numel() > 2000]
+    assert len({m.in_channels == m.out_channels for m in large}) == 2                                      # else the two are one
+    for m in large: assert m.weight.std().item() == pytest.approx((2/(m.kernel_size[0]**2 * (m.out_channels if fan == 'out' else m.in_channels)))**.5, rel=.08)
+    if name == 'wrn_16_2': assert net.head.fc.bias.abs().max() == 0
+
 def test_what_is_trained_beside_the_students():
     with torch.device('meta'): assert num_params(Online([create_model('cheapnet20_shift') for _ in range(4)]).head) == 3_082
     with torch.no_grad(): assert num_params(JointRD(plainnet(18, 100), resnet(18, 100)).connectors) == 1_052_672
