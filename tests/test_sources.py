@@ -14,6 +14,7 @@ from kdnb.models.wide import wrn
 from kdnb.models.zoo import create_model, num_params
 from kdnb.online import Online
 from kdnb.schemes import Alone, Distill
+from kdnb.taps import Tapped
 
 # --- the learning rate of each epoch
 
@@ -221,6 +222,12 @@ def test_how_their_convolutions_begin(name, fan):
     assert len({m.in_channels == m.out_channels for m in large}) == 2                                      # else the two are one
     for m in large: assert m.weight.std().item() == pytest.approx((2/(m.kernel_size[0]**2 * (m.out_channels if fan == 'out' else m.in_channels)))**.5, rel=.08)
     if name == 'wrn_16_2': assert net.head.fc.bias.abs().max() == 0
+
+def test_the_five_places_of_their_shufflenet():
+    "The stem keeps 32 pixels, each stage halves them, and the last convolution sees 4x4."
+    places = ['stem.bn', 'stages.0.3.shuffle', 'stages.1.7.shuffle', 'stages.2.3.shuffle', 'head.bn']
+    with torch.no_grad(): _, read = Tapped(create_model('shufflenetV2-1.0').eval(), places)(torch.zeros(1, 3, 32, 32))
+    assert [tuple(read[p].shape[1:]) for p in places] == [(24, 32, 32), (116, 16, 16), (232, 8, 8), (464, 4, 4), (1024, 4, 4)]
 
 def test_what_is_trained_beside_the_students():
     with torch.device('meta'): assert num_params(Online([create_model('cheapnet20_shift') for _ in range(4)]).head) == 3_082
