@@ -4,6 +4,7 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn
 import kdnb.data
+from kdnb.cli import kdnb_train
 from kdnb.data import load_data
 from kdnb.frozen import Frozen
 from kdnb.joint import JointRD
@@ -13,6 +14,7 @@ from kdnb.models.resnet import resnet
 from kdnb.models.wide import wrn
 from kdnb.models.zoo import create_model, num_params
 from kdnb.online import Online
+from kdnb.runs import Run
 from kdnb.schemes import Alone, Distill
 from kdnb.taps import Tapped
 
@@ -33,6 +35,12 @@ def test_the_learning_rate_of_each_epoch(name):
     for _ in range(epochs): found.append(opt.param_groups[0]['lr']); opt.step(); schedule.step()
     assert recipe['epochs'] == epochs and found == pytest.approx([lr(e) for e in range(epochs)], rel=1e-9, abs=1e-12)
     assert [{k: g[k] for k in ('momentum', 'dampening', 'weight_decay', 'nesterov')} for g in opt.param_groups] == [dict(momentum=.9, dampening=0, weight_decay=wd, nesterov=nesterov)]
+
+def test_a_recipe_typed_reaches_the_optimiser_and_the_data(quiet):
+    assert kdnb_train('--data digits --size 8 --n-train 200 --recipe reducenet --student resnet8 --epochs 1 --device cpu --amp off --run typed'.split()) == 0
+    config = Run('typed').json('config.json')
+    assert (config['recipe'], config['data']['recipe'], config['data']['bs']) == ('reducenet', 'reducenet', 128)
+    assert {k: config['optimiser'][k] for k in ('lr', 'wd', 'nesterov', 'drops')} == dict(lr=.1, wd=1e-4, nesterov=True, drops=None)
 
 # --- pixels
 
