@@ -192,9 +192,9 @@ def test_methods_that_never_ran_take_a_step(digits, method):
     with seeded(0): student, teacher = resnet(8), resnet(8, width=2)
     before, taught = weights_hash(student), weights_hash(teacher)
     adapters = (scheme := Distill(student, teacher, method, size=16)).adapters
-    was = weights_hash(adapters)
+    was = [p.clone() for p in adapters.parameters()]                 # statistics of batch norms move without an optimiser
     learn = Learner(scheme, digits, cbs=None).fit(2)
-    assert weights_hash(student) != before and weights_hash(adapters) != was and weights_hash(teacher) == taught
+    assert weights_hash(student) != before and weights_hash(teacher) == taught and was and not any(map(torch.equal, was, adapters.parameters()))
     assert all(math.isfinite(v) for row in learn.history for v in row.values() if isinstance(v, float))
 
 def test_another_trial_is_another_student(digits):
