@@ -39,7 +39,7 @@ class _Tracer(NodePathTracer):
 
     def call_module(self, m, forward, args, kwargs):
         out = super().call_module(m, forward, args, kwargs)
-        self.made.setdefault(self.path_of_module(m), []).append((out, next(reversed(self.graph.nodes))))
+        self.made.setdefault(self.path_of_module(m), []).append((out, next(iter(reversed(self.graph.nodes)))))
         return out
 
 # %% ../nbs/200_graphs.ipynb #untouched

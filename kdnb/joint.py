@@ -20,7 +20,7 @@ from .terms import _calls, _check_weight, _fingerprint
 from .methods import OFD, connector
 from .schemes import *
 from .frozen import *
-from .schemes import _check_pair, _check_seen, _now
+from .schemes import _check_pair, _check_seen, _check_student, _now
 
 # %% ../nbs/41a_joint.ipynb #gate
 def joint_gate(
@@ -67,7 +67,7 @@ class JointRD(Scheme):
         super().__init__()
         _check_options(fade_to, ramp, weight, train_teacher, as_released)
         self.fade_to, self.ramp, self.weight, self.train_teacher, self.as_released, self.size = fade_to, ramp, weight, train_teacher, as_released, size
-        if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
+        _check_student(student)
         self.method = f"jointrd({', '.join([f'fade_to={fade_to:g}', f'ramp={ramp:g}', f'weight={weight:g}'] + ['train_teacher=True']*train_teacher + ['as_released=True']*as_released)})"
         self._hold(teacher)
         self._connect(student)

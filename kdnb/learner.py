@@ -82,7 +82,7 @@ def seeded(
     seed:int, # of torch's generators, on the CPU and on GPUs
 ):
     "Inside the `with` torch's randomness is that of `seed`; outside, as if nothing had happened."
-    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_available() else ()):     # manual_seed sets those of all
         torch.manual_seed(seed)
         yield
 
@@ -198,6 +198,7 @@ def _batches(self): return self.scheme.batches(self.train, self.seed, self.epoch
 def _clear(self):
     "Ready for the steps of an epoch."
     self.scheme.train(); self.tally = _Tally()
+    self.opt.zero_grad()                                           # what Ctrl-C or a backward pass by hand left there
 
 def _train_epoch(self):
     "One pass over the training images."
@@ -286,16 +287,19 @@ def _fit(self,
     fresh:bool=False, # forget what the run holds, and start from the initial weights
 ):
     "Train, or go on, or load: whatever the run still needs."
-    if self._begin(epochs, fresh) == 'finished': return self
+    try: return self if self._begin(epochs, fresh) == 'finished' else self._train_on()
+    finally: self.run.release()
+
+def _train_on(self):
     try:
         self._call('before_fit')
-        for _ in self._wrap('epochs', range(self.epoch, epochs)): self._one_epoch()
+        for _ in self._wrap('epochs', range(self.epoch, self.epochs)): self._one_epoch()
         self._finish()
     except (KeyboardInterrupt, Diverged) as e: self._roll_back(e); raise
     self._call('after_fit')
     return self
 
-Learner.fit = _fit
+Learner.fit, Learner._train_on = _fit, _train_on
 
 # %% ../nbs/51_learner.ipynb #wrap
 def _call(self, event):

@@ -16,7 +16,7 @@ from .taps import *
 from .measure import *
 from .terms import *
 from .schemes import *
-from .schemes import _now, _weighed
+from .schemes import _check_student, _now, _weighed
 from .joint import known_schemes, parse_scheme
 
 # %% ../nbs/41b_online.ipynb #head
@@ -58,7 +58,7 @@ def _apart(students):
     "Refuse what cannot be several students."
     students = list(students)
     if len(students) < 2: raise ValueError(f'online distillation needs two students or more, not {len(students)}: one alone is Alone(student)')
-    if odd := [m for m in students if not isinstance(m, nn.Module)]: raise TypeError(f'a student is a module, such as create_model({odd[0]!r}, num_classes), not {type(odd[0]).__name__}')
+    for m in students: _check_student(m)
     seen = [id(p) for m in students for p in m.parameters()]
     if len(set(seen)) < len(seen): raise ValueError('two students share parameters, so they are one: build each by itself')
     return students

@@ -7,12 +7,16 @@ __all__ = ['differences', 'Files', 'Run', 'save_state', 'load_state', 'write_his
            'about', 'stamp']
 
 # %% ../nbs/50_runs.ipynb #imports
-import datetime, io, json, platform, sys, zipfile
+import datetime, io, json, os, platform, sys, zipfile
 from pathlib import Path
 import torch, torchvision
 from .places import *
 from .parallel import *
 from .ranks import *
+
+# %% ../nbs/50_runs.ipynb #import-locks
+try: import fcntl
+except ImportError: fcntl = None          # Windows
 
 # %% ../nbs/50_runs.ipynb #flat
 def _flat(d, at=''):
@@ -49,7 +53,7 @@ class Files:
 # %% ../nbs/50_runs.ipynb #run
 class Run(Files):
     "A run folder (by name or path), or the same in memory."
-    def __init__(self, run=None): super().__init__(None if run is None else run_path(run))
+    def __init__(self, run=None): super().__init__(None if run is None else run_path(run)); self.held = None
     def __repr__(self): return 'a run in memory' if self.path is None else f'run {self.path.name!r}'
     def __contains__(self, name): return self.read(name) is not None
     def write(self, name, data):
@@ -97,6 +101,33 @@ def read_history(run:Run)->list: # of dicts
     try: return [json.loads(l) for l in (run.read('history.jsonl') or b'').splitlines()]
     except ValueError: raise OSError(f'history.jsonl of {run} is damaged: mend it, or start over with fresh=True') from None
 
+# %% ../nbs/50_runs.ipynb #let-go
+_held = set()                             # descriptors of the folders that this process writes into
+
+def _let_go():
+    while _held: os.close(_held.pop())
+
+if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_let_go)
+
+# %% ../nbs/50_runs.ipynb #hold
+def _hold(self):
+    "Make the folder and keep it until `release`; refused where somebody else is writing into it."
+    if self.path is None or self.held is not None: return
+    self.path.mkdir(parents=True, exist_ok=True)
+    if fcntl is None: return
+    self.held = os.open(self.path, os.O_RDONLY); _held.add(self.held)
+    try: fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        self.release(); raise OSError(f'{self} is being trained by another process, or by another learner of this one: wait until it ends, or choose another run=') from None
+    except OSError: pass                  # a file system without locks
+
+def _release(self):
+    "Let others write into the folder."
+    if self.held in _held: _held.remove(self.held); os.close(self.held)
+    self.held = None
+
+Run.hold, Run.release = _hold, _release
+
 # %% ../nbs/50_runs.ipynb #refuse-foreign
 def _check_folder(run):
     "A folder that holds something else is not a run: never write into it."
@@ -113,11 +144,12 @@ def open_run(
     config:dict,      # what is asked for now
     fresh:bool=False, # remove what was there and start over
 )->str:               # 'new', 'unfinished' or 'finished'
-    "New, unfinished or finished; refused where something else was run in it. Of several processes rank 0 looks, and all are told."
+    "New, unfinished or finished; refused where something else was run in it, or somebody is at work in it. Of several processes rank 0 looks, and all are told."
     return _open(run, config, fresh) if run.path is None else on_rank_0(lambda: _open(run, config, fresh))
 
 def _open(run, config, fresh):
     _check_folder(run)
+    if fresh or 'result.json' not in run: run.hold()
     old = None if fresh else run.json('config.json')
     if old is None: return _new(run, config, fresh)
     if diff := differences(old, config):
@@ -130,7 +162,6 @@ def _events(run): return [] if run.path is None else [f.name for f in run.path.g
 def _new(run, config, fresh):
     if fresh:
         for f in ('result.json', 'last.pt', 'best.pt', 'history.jsonl', 'film.pt', *_events(run)): run.remove(f)
-    if run.path is not None: run.path.mkdir(parents=True, exist_ok=True)
     run.save_json('config.json', config)
     return 'new'
 

@@ -93,10 +93,12 @@ _for_student = 'build its first convolution for as many', 'build it for that siz
 _for_teacher = 'give Frozen(teacher, prepare=lambda x: x.mean(1, keepdim=True)), or another function from the images to what it takes', 'give Frozen(teacher, prepare=...), a function from the images to what it takes'
 
 def _answer(what, model, x):
-    "What a model says to some images; where it refuses them, one sentence with the remedy against other channels, or another size."
+    "What a model says to some images; where it refuses them, one sentence with the remedy against weights of another format, other channels, or another size."
     try: return model(x)
     except TypeError as e: raise TypeError(f'{what}: {e}') from e                   # says by itself what was expected
     except Exception as e: why, failed = str(e) or type(e).__name__, e
+    odd = next((p.dtype for p in (model.model if isinstance(model, (Tapped, Frozen)) else model).parameters() if p.dtype != x.dtype), None)
+    if odd: raise ValueError(f'{what} has weights of {odd} and the images are {x.dtype}: call .float() on it; the format of the forward pass is what amp= says') from failed
     channels, size = _for_teacher if what == 'the teacher' else _for_student
     m = re.search(r'to have (\d+) channels, but got (\d+)', why)                     # torch's words
     if m and int(m[2]) == x.shape[1]: raise ValueError(f"{what} takes {m[1]} channel{'s'*(m[1] != '1')}, the images have {m[2]}: {channels}") from failed
@@ -124,6 +126,14 @@ def _unique(names):
     "['kd', 'kd'] -> ['kd', 'kd_2']"
     return [n if n not in names[:i] else f'{n}_{names[:i].count(n)+1}' for i, n in enumerate(names)]
 
+# %% ../nbs/41_schemes.ipynb #check-student
+def _check_student(student):
+    "Refuse what is no plain module whose parameters are there."
+    if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
+    if hasattr(student, '_orig_mod'): raise ValueError('this student is compiled: give the model itself, and Learner(..., compile=True)')
+    if any(map(nn.parameter.is_lazy, student.parameters())): raise ValueError(f'{type(student).__name__} has lazy layers, whose parameters are not there yet: run it once, on a batch of zeros of the size of the images')
+    return student
+
 # %% ../nbs/41_schemes.ipynb #alone-class
 class Alone(Scheme):
     "A student that learns from the labels."
@@ -132,7 +142,7 @@ class Alone(Scheme):
         method='ce', # 'ce', or 'ls' for smoothed labels
     ):
         super().__init__()
-        self.student, self.method = student, parse_method(method)
+        self.student, self.method = _check_student(student), parse_method(method)
         if taught := [t for t in self.method if not isinstance(t, CE)]: raise ValueError(f'{taught[0].name} needs a teacher: Distill(student, teacher, {taught[0].name!r})')
         self.names = _unique([t.name for t in self.method])
     def forward(self, x, y):
@@ -155,7 +165,13 @@ def _check_pair(method, student, teacher):
     theirs = {id(p) for p in teacher.parameters()}
     shared = [n for n, p in student.named_parameters() if id(p) in theirs]
     if shared: raise ValueError(f'student and teacher share {len(shared)} parameters ({shared[0]}, ...): give the teacher a module of its own')
-    for t in method: t.fits(student, teacher)
+    for t in method: t.fits(student, teacher); _check_loss(t)
+
+def _check_loss(term):
+    "Refuse parameters in a term, as nobody would train them."
+    parts = [term, *vars(term).values()]
+    if any(isinstance(m, nn.Module) and any(p.requires_grad for p in m.parameters()) for m in parts):
+        raise ValueError(f"the loss of {term.name} has parameters, and only those of an adapter are trained: put them into a module that adapt= returns (or `connect`, in a class of your own), or freeze them with .requires_grad_(False)")
 
 # %% ../nbs/41_schemes.ipynb #teacher-bn
 def _teacher_bn(method, teacher):
@@ -181,7 +197,7 @@ class Distill(Scheme):
         size=None,    # of the images in pixels, needed where taps are stages and images are not 32 pixels
     ):
         super().__init__()
-        if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
+        _check_student(student)
         given, self.memory = _given(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)              # its own: two schemes may read one teacher at different places
         self.method, self.size, self.trained_on = Method(copy.copy(t) for t in parse_method(method, weights)), size, given.trained_on      # a term may learn its margins here

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from .places import *
 from .parallel import *
+from .ranks import *
 from .frozen import *
 from .schemes import *
 from .learner import *
@@ -87,10 +88,11 @@ class _Group:
 
 # %% ../nbs/51a_together.ipynb #excuse
 @contextmanager
-def _excuse(self, learner):
+def _excuse(self, learner, alike=False): # alike: all processes do this alike
     "What goes wrong with one learner ends its training, and nobody else's."
     try: yield
     except Exception as e:
+        if world_size() > 1 and not (alike or isinstance(e, Diverged)): raise
         self.failed[learner] = e
         if isinstance(e, Diverged): learner._roll_back(e)
 
@@ -152,7 +154,7 @@ _Group.remember = _remember
 class SomeFailed(RuntimeError):
     "Some of several learners failed; `.failed` is {learner: why}. The others are done."
     def __init__(self, failed, names):
-        super().__init__('; '.join(f'{names[l]}: {" ".join(str(e).split()) or type(e).__name__}' for l, e in failed.items()) + ' (the others are done)')
+        super().__init__('; '.join(f'{names[l]}: {" ".join(str(e).split()) or type(e).__name__}' for l, e in failed.items()) + ' (the others are done)'*(len(failed) < len(names)))
         self.failed = failed
 
 # %% ../nbs/51a_together.ipynb #run-group
@@ -171,6 +173,7 @@ def _run(self):
 _Group.run = _run
 
 # %% ../nbs/51a_together.ipynb #fit-together
+@noticing()
 def fit_together(
     learners,         # of one data set and one seed, each with a scheme and a run of its own
     epochs:int,       # of each
@@ -183,9 +186,9 @@ def fit_together(
     for l in learners: l.about, l.cbs = dict(together=len(learners)), l.cbs and [c for c in l.cbs if type(c) not in Learner.callbacks]
     try:
         for l in learners:
-            with group.excuse(l): l._begin(epochs, fresh)
+            with group.excuse(l, alike=True): l._begin(epochs, fresh)
         if group.live(): group.run()
     finally:
-        for l in learners: l.cbs = own[l]
+        for l in learners: l.cbs = own[l]; l.run.release()
     if group.failed: raise SomeFailed(group.failed, group.names) from next(iter(group.failed.values()))
     return learners

@@ -192,6 +192,10 @@ def test_who_fails_does_not_stop_the_others(data, teacher, tmp_path, quiet, monk
     assert all(w in str(e.value) for w in ('sick: the loss', 'full: [Errno 28] No space left', 'odd: a loss of the user that fails', '(the others are done)')) and '\n' not in str(e.value)
     assert same(well, learner('kd', data, teacher).fit(2)) and (sick.epoch, sick.history) == (0, [])
 
+def test_where_all_fail_nobody_is_done(data, teacher, quiet):
+    with pytest.raises(SomeFailed) as e: fit_together([learner(k, data, teacher) for k in ('kd', 'at')], 0, cbs=None)
+    assert str(e.value).count('epochs must be a whole number') == 2 and 'the others' not in str(e.value)
+
 def test_finished_ones_are_loaded_and_differing_ones_refused(data, teacher, tmp_path, quiet, capsys):
     fit_together([learner(k, data, teacher, run=tmp_path/k) for k in ('kd', 'at')], 1, cbs=None)
     with pytest.raises(SomeFailed, match="run 'kd' was run differently: epochs is 1 there, 2 here"): fit_together([learner(k, data, teacher, run=tmp_path/k) for k in ('kd', 'sp')], 2, cbs=None)

@@ -15,6 +15,7 @@ from kdnb.online import Online
 from kdnb.parallel import rank, world_size
 from kdnb.ranks import join, leave, wait_for_all
 from kdnb.schemes import Alone, Distill
+from kdnb.together import fit_together
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = dict(size=8, n_train=100, bs=20, device='cpu')
@@ -268,6 +269,24 @@ def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     assert out.count('epoch 1/3') == 1 and out.count('resnet8:') <= 1 and files(runs/'taught') == ['best.pt', 'config.json', 'history.jsonl', 'last.pt']
     assert kdnb_distill(TAUGHT) == 0 and "goes on after epoch 1 of 3" in capsys.readouterr().out
 
+def group(where):
+    "Two learners together; on rank 0 a callback of the first one raises."
+    join(); torch.set_num_threads(1)
+    data = load_data('digits', **DATA)
+    class Raise(Callback):
+        def after_batch(self, learn):
+            if learn.epoch == 1: raise ZeroDivisionError('of the user')
+    with seeded(0): pair = [Learner(resnet(8), data, run=f'{where}/{k}', amp='off', cbs=[Raise()] if k == 'a' else []) for k in 'ab']
+    fit_together(pair, 3, cbs=None)
+
+def test_what_fails_in_one_process_ends_a_group_in_all(tmp_path, data):
+    "The other process would wait for steps that are no longer taken, or take those of another learner for them."
+    code, out, err = torchrun(__file__, tmp_path, 'group')
+    told = sorted(l.split(': ', 1)[1] for l in err.splitlines() if l.startswith('[rank') and ('ZeroDivisionError: ' in l or 'ProcessEnded: ' in l))
+    assert code == 1 and [t.split(':')[0] for t in told] == ['ZeroDivisionError', 'kdnb.ranks.ProcessEnded'] and 'SomeFailed' not in err
+    with seeded(0): learn = Learner(resnet(8), data, run=tmp_path/'b', amp='off', cbs=None)
+    assert learn.fit(3).result and len(learn.history) == 3
+
 def test_a_damaged_run_is_told_once(runs):
     shutil.copytree(runs/'teacher', runs/'torn'); (runs/'torn'/'config.json').write_bytes(b'{"epo')
     code, out, err = command('kdnb_train', *SMALL, '--student', 'resnet8', '--run', 'torn', KDNB_RUNS=str(runs))
@@ -283,4 +302,4 @@ def test_two_gpus(runs):
     assert code == 0, err
     assert config(runs/'gpus')['about']['processes'] == 2 and files(runs/'gpus') == files(runs/'teacher') and list(keys_of(runs/'gpus')['last.pt']) == list(keys_of(runs/'teacher')['last.pt'])
 
-if __name__ == '__main__': child(Path(sys.argv[1]))
+if __name__ == '__main__': (group if sys.argv[2:] else child)(Path(sys.argv[1]))

@@ -126,6 +126,45 @@ def test_a_disk_that_is_really_full(data, tmp_path):
     never = whole(learner(data).fit(3))
     assert whole(full.fit(3)) == never and whole(learner(data, run, init=7).fit(3)) == never
 
+# --- two at once
+
+TRAINS = """
+import sys, time; sys.path.insert(0, sys.argv[1])
+import test_runs as t
+t.torch.set_num_threads(1); t.Learner.callbacks = []
+data = t.load_data('digits', size=8, n_train=100, bs=20, device='cpu')
+def wait(learn):
+    if not t.os.fork(): time.sleep(300)                          # one that reads images, say, and outlives its parent by a little
+    (t.Path(sys.argv[2])/'ready').touch(); time.sleep(300)
+t.learner(data, t.Path(sys.argv[2])/'run', cbs=[t.At(8, wait)]).fit(3)
+"""
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no locks there')
+def test_a_run_that_another_process_trains_is_refused_until_that_ends(data, tmp_path):
+    run, before = tmp_path/'run', None
+    child = subprocess.Popen([sys.executable, '-c', TRAINS, str(Path(__file__).parent), str(tmp_path)], start_new_session=True)
+    try:
+        end = time.time() + 120
+        while not (tmp_path/'ready').exists(): assert child.poll() is None and time.time() < end; time.sleep(.02)
+        before = content(run)
+        for fresh in (False, True):
+            with pytest.raises(OSError, match="run 'run' is being trained by another process"): learner(data, run).fit(3, fresh=fresh)
+        assert content(run) == before
+        os.kill(child.pid, signal.SIGKILL); child.wait()
+        assert whole(learner(data, run).fit(3)) == whole(learner(data).fit(3))
+    finally: os.killpg(child.pid, signal.SIGKILL)
+
+def test_two_learners_do_not_train_one_run_at_once(data, tmp_path):
+    said = []
+    def second(learn):
+        with pytest.raises(OSError, match='another learner of this one') as e: learner(data, tmp_path/'run').fit(3)
+        said.append(e)
+    never = whole(learner(data).fit(3))
+    assert whole(learner(data, tmp_path/'run', cbs=[At(12, second)]).fit(3)) == never and said
+    with pytest.raises(Stop): learner(data, tmp_path/'other', cbs=[At(8, throw(Stop))]).fit(3)
+    with pytest.raises(ValueError, match='run differently'): learner(data, tmp_path/'other').fit(4)
+    assert whole(learner(data, tmp_path/'other').fit(3)) == never           # whoever failed has let go
+
 # --- interrupted, from inside
 
 def test_ctrl_c_in_any_step_leaves_the_last_whole_epoch(data, tmp_path, capsys):
@@ -156,6 +195,21 @@ def test_ctrl_c_while_scoring_is_ctrl_c(data, tmp_path, monkeypatch, capsys, cal
     assert weights_hash(broken.student) == weights_hash(load_model(run, 'last') if epoch else student())
     never = whole(learner(data).fit(3))
     assert whole(broken.fit(3)) == never and whole(learner(data, run).fit(3)) == never
+
+def test_gradients_that_were_left_are_forgotten(data, monkeypatch):
+    "Ctrl-C between the backward pass and the step, and a backward pass by hand before the first epoch."
+    never, step, steps = whole(learner(data).fit(2)), torch.amp.GradScaler.step, [0]
+    def interrupted(scaler, opt):
+        steps[0] += 1
+        if steps[0] == 7: raise KeyboardInterrupt
+        return step(scaler, opt)
+    monkeypatch.setattr(torch.amp.GradScaler, 'step', interrupted)
+    broken = learner(data)
+    with pytest.raises(KeyboardInterrupt): broken.fit(2)
+    assert whole(broken.fit(2)) == never
+    tried = learner(data)
+    tried.student.eval()(data.one_batch()[0]).sum().backward()
+    assert whole(tried.fit(2)) == never
 
 def test_a_callback_that_raises_leaves_the_run_to_go_on(data, tmp_path):
     never = whole(learner(data).fit(3))
@@ -419,6 +473,15 @@ def test_auto_is_bf16_only_where_the_processor_has_it(data, monkeypatch, fast):
     learn.fit(1)
     assert {t: d for t, d in seen} == {True: torch.bfloat16 if fast else torch.float32, False: torch.float32}    # scores are in float32
     assert learn.run.json('config.json')['about']['dtype'] == ('bfloat16' if fast else 'float32')
+
+def test_random_numbers_of_every_gpu_go_on_where_they_were(monkeypatch):
+    "manual_seed sets those of all of them; the data may be on another than the current one."
+    from contextlib import nullcontext
+    forked = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True); monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2); monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    monkeypatch.setattr(torch.random, 'fork_rng', lambda devices: forked.extend(devices) or nullcontext()); monkeypatch.setattr(torch, 'manual_seed', lambda seed: None)
+    with seeded(0): pass
+    assert forked == [0, 1]
 
 def test_callbacks_are_called_in_order(data):
     said = []

@@ -413,3 +413,17 @@ def test_no_names_is_the_model():
     model, xb = make(Untraceable), images(8)
     logits, features = Tapped(model)(xb)
     assert torch.equal(logits, model(xb)) and features == {}
+
+# --- older torches
+
+class Older:
+    "The nodes of a graph as torch up to 2.11 gives them: turned round they are iterable, and not an iterator."
+    def __init__(self, nodes, back=False): self.nodes, self.back = nodes, back
+    def __len__(self): return len(self.nodes)
+    def __iter__(self): return iter([*self.nodes][::-1] if self.back else [*self.nodes])
+    def __reversed__(self): return Older(self.nodes, not self.back)
+
+def test_nodes_that_are_no_iterator_when_turned_round(monkeypatch):
+    nodes = torch.fx.Graph.nodes.fget
+    monkeypatch.setattr(torch.fx.Graph, 'nodes', property(lambda graph: Older(nodes(graph))))
+    assert [r.stage for r in find_taps(make(lambda: resnet(8)))] == [1, 2, 3]
