@@ -102,31 +102,45 @@ def read_history(run:Run)->list: # of dicts
     except ValueError: raise OSError(f'history.jsonl of {run} is damaged: mend it, or start over with fresh=True') from None
 
 # %% ../nbs/50_runs.ipynb #let-go
-_held = set()                             # descriptors of the folders that this process writes into
+_held = {}                                # {descriptor: which folder}: those that this process writes into
+
+def _which(folder): return (s := os.fstat(folder)).st_dev, s.st_ino
 
 def _let_go():
-    while _held: os.close(_held.pop())
+    while _held: os.close(_held.popitem()[0])
 
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_let_go)
 
+# %% ../nbs/50_runs.ipynb #release
+def _release(self):
+    "Let others write into the folder."
+    if _held.pop(self.held, None): os.close(self.held)
+    self.held = None
+
 # %% ../nbs/50_runs.ipynb #hold
-def _hold(self):
-    "Make the folder and keep it until `release`; refused where somebody else is writing into it."
+def _hold(self, wait=False):
+    "Make the folder and keep it until `release`; where another process writes into it, `wait` for its end or be refused."
     if self.path is None or self.held is not None: return
     self.path.mkdir(parents=True, exist_ok=True)
     if fcntl is None: return
-    self.held = os.open(self.path, os.O_RDONLY); _held.add(self.held)
-    try: fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        self.release(); raise OSError(f'{self} is being trained by another process, or by another learner of this one: wait until it ends, or choose another run=') from None
+    folder = os.open(self.path, os.O_RDONLY)
+    ours = _which(folder) in _held.values()
+    self.held = folder; _held[folder] = _which(folder)
+    try: fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: _wait(self, ours, wait)
     except OSError: pass                  # a file system without locks
 
-def _release(self):
-    "Let others write into the folder."
-    if self.held in _held: _held.remove(self.held); os.close(self.held)
-    self.held = None
-
 Run.hold, Run.release = _hold, _release
+
+# %% ../nbs/50_runs.ipynb #wait
+def _wait(run, ours, wait):
+    "Until the folder is free."
+    if ours or not wait:
+        run.release()
+        raise OSError(f"{run} is being trained by {'another learner of this process' if ours else 'another process'}: wait until it ends, or choose another run=")
+    warn_user(f'{run} is being trained by another process: this one waits until that ends, and then loads what it made or goes on with it')
+    try: fcntl.flock(run.held, fcntl.LOCK_EX)
+    except BaseException: run.release(); raise
 
 # %% ../nbs/50_runs.ipynb #refuse-foreign
 def _check_folder(run):
@@ -144,12 +158,12 @@ def open_run(
     config:dict,      # what is asked for now
     fresh:bool=False, # remove what was there and start over
 )->str:               # 'new', 'unfinished' or 'finished'
-    "New, unfinished or finished; refused where something else was run in it, or somebody is at work in it. Of several processes rank 0 looks, and all are told."
+    "New, unfinished or finished; refused where something else was run in it. Where another process is at work in it, its end is awaited. Of several processes rank 0 looks, and all are told."
     return _open(run, config, fresh) if run.path is None else on_rank_0(lambda: _open(run, config, fresh))
 
 def _open(run, config, fresh):
     _check_folder(run)
-    if fresh or 'result.json' not in run: run.hold()
+    if fresh or 'result.json' not in run: run.hold(wait=world_size() == 1)
     old = None if fresh else run.json('config.json')
     if old is None: return _new(run, config, fresh)
     if diff := differences(old, config):

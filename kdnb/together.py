@@ -185,7 +185,7 @@ def fit_together(
     group, own = _Group(learners, epochs, cbs), {l: l.cbs for l in learners}
     for l in learners: l.about, l.cbs = dict(together=len(learners)), l.cbs and [c for c in l.cbs if type(c) not in Learner.callbacks]
     try:
-        for l in learners:
+        for l in sorted(learners, key=lambda l: str(l.run.path)):      # in one order, so that two processes do not wait for each other
             with group.excuse(l, alike=True): l._begin(epochs, fresh)
         if group.live(): group.run()
     finally:

@@ -1,5 +1,5 @@
 "Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as if it had not, or says in one sentence why not."
-import errno, io, json, os, pickle, random, signal, subprocess, sys, time
+import errno, io, json, os, pickle, random, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
@@ -139,25 +139,37 @@ def wait(learn):
 t.learner(data, t.Path(sys.argv[2])/'run', cbs=[t.At(8, wait)]).fit(3)
 """
 
+def begun(child, ready):
+    end = time.time() + 120
+    while not ready.exists(): assert child.poll() is None and time.time() < end; time.sleep(.02)
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='no locks there')
-def test_a_run_that_another_process_trains_is_refused_until_that_ends(data, tmp_path):
-    run, before = tmp_path/'run', None
+@pytest.mark.parametrize('fresh', [False, True])
+def test_a_run_that_another_process_trains_is_awaited(data, tmp_path, fresh):
+    run = tmp_path/'run'
     child = subprocess.Popen([sys.executable, '-c', TRAINS, str(Path(__file__).parent), str(tmp_path)], start_new_session=True)
     try:
-        end = time.time() + 120
-        while not (tmp_path/'ready').exists(): assert child.poll() is None and time.time() < end; time.sleep(.02)
-        before = content(run)
-        for fresh in (False, True):
-            with pytest.raises(OSError, match="run 'run' is being trained by another process"): learner(data, run).fit(3, fresh=fresh)
-        assert content(run) == before
-        os.kill(child.pid, signal.SIGKILL); child.wait()
-        assert whole(learner(data, run).fit(3)) == whole(learner(data).fit(3))
+        begun(child, tmp_path/'ready'); before = content(run)
+        with pytest.raises(OSError, match="run 'run' is being trained by another process: wait"): Run(run).hold()
+        end = threading.Timer(1, lambda: os.kill(child.pid, signal.SIGKILL) if content(run) == before else None); end.start()
+        with pytest.warns(UserWarning, match="run 'run' is being trained by another process: this one waits"): second = learner(data, run).fit(3, fresh=fresh)
+        assert child.wait() == -signal.SIGKILL and whole(second) == whole(learner(data).fit(3))
+    finally: os.killpg(child.pid, signal.SIGKILL)
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no locks there')
+def test_ctrl_c_while_another_process_is_awaited(data, tmp_path):
+    child = subprocess.Popen([sys.executable, '-c', TRAINS, str(Path(__file__).parent), str(tmp_path)], start_new_session=True)
+    try:
+        begun(child, tmp_path/'ready'); before, learn = content(tmp_path/'run'), learner(data, tmp_path/'run')
+        threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match='waits'): learn.fit(3)
+        assert content(tmp_path/'run') == before and learn.run.held is None
     finally: os.killpg(child.pid, signal.SIGKILL)
 
 def test_two_learners_do_not_train_one_run_at_once(data, tmp_path):
     said = []
     def second(learn):
-        with pytest.raises(OSError, match='another learner of this one') as e: learner(data, tmp_path/'run').fit(3)
+        with pytest.raises(OSError, match='another learner of this process') as e: learner(data, tmp_path/'run').fit(3)
         said.append(e)
     never = whole(learner(data).fit(3))
     assert whole(learner(data, tmp_path/'run', cbs=[At(12, second)]).fit(3)) == never and said
