@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest, torch
 from kdnb.data import load_data
 from kdnb.experiments import load_results
+from kdnb.frozen import Frozen
 from kdnb.jobs import Job, run_jobs, sweep, training_cost, _lock
 from kdnb.learner import Callback, Learner, seeded
 from kdnb.models.resnet import resnet
@@ -125,6 +126,12 @@ def test_what_is_of_another_kind_is_a_sentence(data, how):
 def test_a_teacher_that_is_not_finished_is_told_at_once(data):
     Learner(resnet(8), data, run='half', cbs=None).fit(1); (Path(os.environ['KDNB_RUNS'])/'half'/'result.json').unlink()
     with pytest.raises((ValueError, OSError), match="run 'half' is not finished"): sweep('resnet8', method='kd', data=data, **ASK | dict(teacher='half'))
+
+def test_a_teacher_for_others_is_told_before_anything_is_made(data):
+    other = Learner(resnet(8), load_data('digits', size=16, n_train=60, bs=20, device='cpu'), cbs=None).fit(1)
+    for teacher, says in (resnet(8, 7), 'the teacher has 7 classes and digits has 10'), (Frozen(resnet(8, 7)), 'has 7 classes'), (other, 'the teacher saw images of another size'):
+        with pytest.raises(ValueError, match=says): sweep('resnet8', method='kd', data=data, **ASK | dict(teacher=teacher))
+    assert not os.path.exists(os.environ['KDNB_RUNS'])
 
 def test_not_enough_memory_is_told_with_a_remedy(data, monkeypatch):
     def fit(self, *a, **k): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nSee documentation')
