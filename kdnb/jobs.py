@@ -294,7 +294,8 @@ def _check_asked(students, methods, teacher, weights):
     with seeded(0): [callable(st) or create_model(st, 2) for st in students]        # and nobody's random numbers are used up
     for m in methods:
         if m is None: raise TypeError("a method is what parse_method reads, such as 'kd', not None")
-        make = (parse_scheme(m) or [None])[0]
+        make, options = parse_scheme(m) or (None, {})
+        if options.get('train_teacher'): raise ValueError(f'the runs of a sweep share their teacher, so it cannot learn with one of them: leave train_teacher out of {m}, or make these runs with JointRD, one by one')
         taught = make is not Online if make else not all(isinstance(t, CE) for t in parse_method(m, weights))
         if taught and teacher is None: raise ValueError(f'{_called(m)} needs somebody who teaches: say teacher=, a run, a learner or the name of a model')
     if not (teacher is None or isinstance(teacher, (str, Path, nn.Module)) or hasattr(teacher, 'student') or hasattr(teacher, 'recall')): raise TypeError(f'a teacher is a run, a learner, a module or the name of a model, not {teacher!r}')

@@ -157,7 +157,7 @@ def test_the_cost_is_that_of_the_profile():
     with seeded(0): assert training_cost('resnet20', None, 10, 3) == 2*3*10*3*profile(resnet(20), 32).macs
 
 @pytest.mark.parametrize('how, says', [(dict(seeds=0), 'seeds='), (dict(seeds=10**9), 'seeds= is a number of seeds from 1 to 1,000'), (dict(seeds=[-1]), 'from 0 up'), (dict(student=['resnet8', 'resnet20000000']), 'a digit too many'), (dict(student='resnt8'), 'did you mean'), (dict(student=[]), 'nobody is here to learn'), (dict(recipe='crdd'), 'did you mean crd'), (dict(epochs=0), 'epochs must be'), (dict(epochs='3'), 'epochs must be'), (dict(lr=-1), 'lr must be'),
-    (dict(amp='fp8'), 'unknown amp'), (dict(teacher=None), 'needs somebody who teaches'), (dict(name='a/b'), "such as 'a-b'"), (dict(teacher='/nowhere'), 'nowhere'), (dict(teacher='./runs'), 'runs'), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody')])
+    (dict(amp='fp8'), 'unknown amp'), (dict(teacher=None), 'needs somebody who teaches'), (dict(name='a/b'), "such as 'a-b'"), (dict(teacher='/nowhere'), 'nowhere'), (dict(teacher='./runs'), 'runs'), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody'), (dict(student='plainnet8', method='jointrd(train_teacher=True)'), 'share their teacher')])
 def test_mistakes_are_told_before_anything_is_made(data, how, says):
     with pytest.raises((ValueError, OSError), match=says): sweep(**dict(student='resnet8', data=data, **ASK, method='kd') | how)
     assert not os.path.exists(os.environ['KDNB_RUNS'])
