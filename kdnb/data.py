@@ -62,6 +62,7 @@ def _as_source(split, c, size):
         return x, _as_labels(split[1], len(x), c)
     if isinstance(split, (torch.Tensor, np.ndarray)) or not (hasattr(split, '__len__') and hasattr(split, '__getitem__')):
         raise TypeError(f'a split is (images, labels) or a Dataset with a length, not {type(split).__name__}')
+    if getattr(type(split), '__getitem__', 0) is torch.utils.data.Dataset.__getitem__: raise TypeError(f'{type(split).__name__} gives its items only one after the other: give list(...) of it, or a Dataset with __len__ and __getitem__')
     return _Items(split)
 
 def _count(split): return 0 if split is None else len(split[1] if isinstance(split, tuple) else split)
@@ -83,7 +84,7 @@ def _held_or_streamed(stream, splits, size, how):
 def _as_device(device): # None: a CUDA GPU where there is one, else the CPU
     "A torch device that works here, or an error that names it."
     if device is None: return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try: return torch.empty(0, device=device).device
+    try: one = torch.ones(1, device=device); one.tolist(); return one.device       # of 'meta' nothing can be read
     except Exception as e: raise ValueError(f"device {device!r} cannot be used here ({str(e).splitlines()[0][:80]}): give 'cpu', or None to choose") from e
 
 # %% ../nbs/00_data.ipynb #check-splits
@@ -96,7 +97,7 @@ def _check_splits(train, valid, test, bs, size):
 # %% ../nbs/00_data.ipynb #check-numbers
 def _check_numbers(size, workers, stats=None):
     "An error for a number of pixels or of processes, or for constants of the channels, that are none."
-    if size is not None and (type(size) is not int or size < 1): raise ValueError(f'size={size!r}: give the pixels of a side, 1 or more')
+    if size is not None and (type(size) is not int or not 1 <= size <= 10_000): raise ValueError(f'size={size!r}: give the pixels of a side, from 1 to 10,000')
     if workers is not None and (type(workers) is not int or workers < 0): raise ValueError(f'workers={workers!r}: give the number of processes, 0 or more')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]): raise ValueError(f'stats={stats!r}: give (mean, std) of three channels, such as ((.5, .5, .5), (.25, .25, .25))')
 
@@ -288,6 +289,14 @@ def _npz(path:Path):
     pair = lambda x, y: (torch.from_numpy(x).permute(0, 3, 1, 2), _as_labels(y, len(x), c))
     return pair(a['x_train'], a['y_train']), None, pair(a['x_test'], a['y_test']), range(c)
 
+# %% ../nbs/00_data.ipynb #no-images
+def _no_images(folder):
+    "Whether there is no image below a folder, hidden ones apart; looks no further than the first."
+    for _, folders, files in os.walk(folder, followlinks=True):
+        if any(f[0] != '.' and f.lower().endswith(datasets.folder.IMG_EXTENSIONS) for f in files): return False
+        folders[:] = [f for f in folders if f[0] != '.']
+    return True
+
 # %% ../nbs/00_data.ipynb #class-files
 _split_names = ('train', 'training', 'test', 'testing', 'val', 'valid', 'validation')
 
@@ -296,13 +305,11 @@ def _class_files(path):
     classes = sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__')))
     if odd := [c for c in classes if c.lower() in _split_names]: raise ValueError(f'{path/odd[0]} is called like a split: name splits train, test and (if there is one) valid, in small letters')
     if not classes: raise OSError(f'{path} holds no class folders: put the images of each class into a folder named after it')
+    if none := next((c for c in classes if _no_images(path/c)), None): raise OSError(f"{path/none} holds no images ({', '.join(datasets.folder.IMG_EXTENSIONS)}): add some, or delete the folder")
     found = datasets.folder.make_dataset(str(path), {c: i for i, c in enumerate(classes)}, datasets.folder.IMG_EXTENSIONS, allow_empty=True)
     found = [(os.path.relpath(f, path), c) for f, c in found]
     found = [(f, c) for f, c in found if not any(part.startswith('.') for part in f.split(os.sep))]         # copies that Jupyter or a Mac leaves
-    y = torch.tensor([c for _, c in found], dtype=torch.long)
-    none = (y.bincount(minlength=len(classes)) == 0).nonzero()
-    if len(none): raise OSError(f"{path/classes[none[0]]} holds no images ({', '.join(datasets.folder.IMG_EXTENSIONS)}): add some, or delete the folder")
-    return _ImageFiles(path, [f for f, _ in found], y), classes
+    return _ImageFiles(path, [f for f, _ in found], torch.tensor([c for _, c in found])), classes
 
 # %% ../nbs/00_data.ipynb #folder-fn
 def _folder(path):
@@ -371,7 +378,7 @@ def _check_asked(recipe, size, augment, workers, split_seed=0):
     "The recipe's entry, or an error for a recipe, a size, an augmentation or a seed that cannot be."
     if type(split_seed) is not int: raise ValueError(f'split_seed={split_seed!r}: give a whole number')
     if augment != 'auto': _parse_augment(augment)
-    if recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
+    if not isinstance(recipe, (str, type(None))) or recipe not in _recipes: raise unknown('recipe', recipe, [r for r in _recipes if r])
     _check_numbers(size, workers)
     return _recipes[recipe]
 

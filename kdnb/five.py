@@ -15,14 +15,14 @@ def _add(system, source, theirs, ours, note=''):
     five_systems.append(dict(system=system, source=source, theirs=theirs, ours=ours.strip().splitlines(), note=note))
 
 # %% ../nbs/71b_five.ipynb #reducenet
-def _reduce(name, data='cifar10', width=''):
+def _reduce(name, data='cifar10', width='', method='kd --weights reducenet'):
     run = f'{data}-{name}{width}'
     return f"""kdnb_train --data {data} --recipe reducenet --student {name}{width} --seed 666 --run {run}
-kdnb_distill --data {data} --recipe reducenet --shrink {run} --teacher {run} --method kd --weights reducenet --seed 666 --run {run}-shrunk"""
+kdnb_distill --data {data} --recipe reducenet --shrink {run} --teacher {run} --method {method} --seed 666 --run {run}-shrunk"""
 
 _add('ReduceNet', 'README', 'python main.py -m reduce20', _reduce('reduce20'), 'kdnb_sweep reducenet adds the controls that tell what the branch, the weights and the second training did')
 _add('ReduceNet', 'README', 'python main.py -m reduce56', _reduce('reduce56'))
-_add('ReduceNet', 'run.sh, one of its twelve', 'python main.py -d cifar100 -m reduce20 --seed $seed -ws 2', _reduce('reduce20', 'cifar100', 'w2'), 'their weight of KD is divided by the classes: .07 is for ten of them')
+_add('ReduceNet', 'run.sh, one of its twelve', 'python main.py -d cifar100 -m reduce20 --seed $seed -ws 2', _reduce('reduce20', 'cifar100', 'w2', "'ce(.3)+kd(.007, T=5)'"), 'their loss divides KD by the number of classes as well: .007 for a hundred, where --weights reducenet has the .07 of ten')
 
 # %% ../nbs/71b_five.ipynb #kdpytorch
 _add('KD with PyTorch', 'README', 'python3 ./train.py --type cifar100 --model resnet --depth 110 --tn 1', 'kdnb_train --data cifar100 --recipe kdpytorch --student resnet110 --seed 1 --run resnet110-1')

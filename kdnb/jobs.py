@@ -21,6 +21,7 @@ from .methods import *
 from .terms import *
 from .frozen import *
 from .schemes import *
+from .schemes import _answer, _check_seen, _given
 from .joint import *
 from .online import *
 from .learner import *
@@ -32,7 +33,7 @@ class Job:
     "A run that is to be made."
     def __init__(self,
         run,        # its name or folder
-        epochs,
+        epochs,     # passes over the training images
         make,       # () -> its learner
         needs=(),   # runs that must be there before, such as its teacher's
         group=None, # jobs of one group share data and seed, and learn together; None: by itself
@@ -46,7 +47,7 @@ def training_cost(
     student,         # name of a model, or a function of the number of classes
     teacher=None,    # the same; None: nobody
     images=50_000,   # in an epoch
-    epochs=1,
+    epochs=1,        # passes over them
     size=32,         # pixels of a side
     students=1,      # that learn at once
 )->float:            # floating point operations, two for a multiplication and addition
@@ -240,7 +241,6 @@ def _teacher_job(self, teacher):
     def module():
         if run not in self.modules: self.modules[run] = Frozen(run)
         return self.modules[run]
-    if not jobs: module()                                 # nor is a run that cannot teach found out when all else is done
     return jobs, [j.run for j in jobs], module
 
 # %% ../nbs/70f_jobs.ipynb #seeded-scheme
@@ -294,16 +294,27 @@ def _check_asked(students, methods, teacher, weights):
     with seeded(0): [callable(st) or create_model(st, 2) for st in students]        # and nobody's random numbers are used up
     for m in methods:
         if m is None: raise TypeError("a method is what parse_method reads, such as 'kd', not None")
-        make = (parse_scheme(m) or [None])[0]
+        make, options = parse_scheme(m) or (None, {})
+        if options.get('train_teacher'): raise ValueError(f'the runs of a sweep share their teacher, so it cannot learn with one of them: leave train_teacher out of {m}, or make these runs with JointRD, one by one')
         taught = make is not Online if make else not all(isinstance(t, CE) for t in parse_method(m, weights))
         if taught and teacher is None: raise ValueError(f'{_called(m)} needs somebody who teaches: say teacher=, a run, a learner or the name of a model')
     if not (teacher is None or isinstance(teacher, (str, Path, nn.Module)) or hasattr(teacher, 'student') or hasattr(teacher, 'recall')): raise TypeError(f'a teacher is a run, a learner, a module or the name of a model, not {teacher!r}')
+
+# %% ../nbs/70f_jobs.ipynb #check-teacher
+def _check_teacher(teacher, data):
+    "Nor is a teacher that knows other classes, or is used to other images, found out run by run."
+    teacher, memory = _given(teacher)
+    n = _answer('the teacher', teacher.to(data.device), data.examples(1)[0])[0].shape[1]
+    if n != data.num_classes: raise ValueError(f'the teacher has {n} classes and {data.name} has {data.num_classes}: take a teacher for the classes of {data.name}')
+    if teacher.trained_on: _check_seen(teacher.trained_on, data)
+    if memory: memory.check(data)
 
 # %% ../nbs/70f_jobs.ipynb #sweep-jobs
 def _sweep_jobs(s, student, teacher, method, seeds, weights):
     methods = list(dict.fromkeys(['alone', *_several(method)]))
     _check_asked(_several(student), methods[1:], teacher, weights)
     jobs, needs, module = s.teacher_job(teacher)
+    if teacher is not None and not jobs: _check_teacher(module(), s.data)
     jobs += [j for st in _several(student) for m in methods for j in s.student_jobs(st, m, seeds, teacher, needs, module, weights)]
     if len(names := [j.run for j in jobs]) > len(set(names)): raise ValueError('two runs would have one name: give functions names of their own, and leave out what is there twice')
     return jobs

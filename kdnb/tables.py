@@ -109,7 +109,10 @@ def _head_beside(preset, p, block, columns):
 # %% ../nbs/70b_tables.ipynb #published-class
 class Published:
     "Published numbers beside the lines of a table: `.blocks` are pairs of a heading and a list of lines, the first with the sources and their rules."
-    def __init__(self, blocks): self.blocks = blocks
+    def __init__(self,
+        blocks, # pairs of a heading and a list of lines of words
+    ):
+        self.blocks = blocks
     def __bool__(self): return bool(self.blocks)
     def __repr__(self): return '\n\n'.join(f'{head}\n{_aligned(cells)}' for head, cells in self.blocks)
     def _repr_html_(self):

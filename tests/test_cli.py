@@ -134,6 +134,9 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
     ('kdnb_sweep',   ['crd', '--seeds', '0'],                          'seeds must be a whole number from 1 up, not 0'),
     ('kdnb_sweep',   ['crd', '--augment', 'corp', '--dry-run'],        "unknown augmentation 'corp': did you mean crop"),
     ('kdnb_sweep',   ['crd', '--size', '0', '--dry-run'],              '--size 0: give the pixels of a side'),
+    ('kdnb_sweep',   ['crd', '--size', '100000000', '--dry-run'],      'from 1 to 10,000'),
+    ('kdnb_train',   [*DIGITS, '--device', 'meta'],                    "device 'meta' cannot be used here"),
+    ('kdnb_train',   [*DIGITS, '--student', 'resnet' + '1'*4400],      'not 4,406 letters'),
     ('kdnb_sweep',   ['crd', '--workers', '-1', '--dry-run'],          '--workers -1: give the number of processes'),
     ('kdnb_train',   [*DIGITS, '--student', 'resnet20000000'],         "'resnet20000000' has depth 20,000,000: a name takes one up to 1,202"),
     ('kdnb_train',   [*DIGITS, '--method', 'online(students=1000000)'], 'online needs two students or more, and 64 at most, not 1000000'),
@@ -241,6 +244,15 @@ def test_train_distil_and_test_agree(here, capsys):
     data = load_data('mine.npz', root='.', size=8, bs=20, n_train=100, device='cpu')          # and a third way
     assert accuracy(*predict(load_model('taught', 'best'), data.test)) == pytest.approx(result['best']['test_acc'], abs=.001)
     assert len(data.test) == 150
+
+def test_last_and_best_are_each_scored_by_their_own_weights(here, capsys):
+    for seed in '0', '1': assert kdnb_train([*DIGITS, '--seed', seed, '--run', f'own-{seed}']) == 0
+    (here/'runs'/'own-0'/'best.pt').write_bytes((here/'runs'/'own-1'/'best.pt').read_bytes())
+    data = load_data('digits', size=8, bs=20, n_train=100, device='cpu'); capsys.readouterr()
+    assert kdnb_test(['own-0', '--device', 'cpu', '--json']) == 0
+    told = json.loads(capsys.readouterr().out)
+    want = {which: accuracy(*predict(load_model(run, which), data.test)) for which, run in (('last', 'own-0'), ('best', 'own-1'))}
+    assert {which: told[which]['accuracy'] for which in want} == want and want['last'] != want['best']
 
 def test_without_held_out_images_the_best_is_called_best_on_test(here, capsys):
     words = [*DIGITS, '--epochs', '2', '--valid', '0', '--run', 'papers']
@@ -409,7 +421,7 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     assert 'published' not in out                                                             # for other images than these
 
 def test_students_that_teach_each_other_get_no_teacher_in_a_table_of_pairs(here, capsys):
-    assert kdnb_sweep(['cifar100-wrn', '--method', 'online(students=2)', '--method', 'kd', '--size', '100000000', '--dry-run']) == 0      # and a cost that no machine can add up is no error
+    assert kdnb_sweep(['cifar100-wrn', '--method', 'online(students=2)', '--method', 'kd', '--dry-run']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum('online' in l for l in lines) == 3 and not any('online' in l and '--teacher' in l for l in lines) and sum('--teacher' in l for l in lines) == 3
 
@@ -452,6 +464,7 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     assert weights_hash(load_model('stopped', 'last')) == weights_hash(load_model('never', 'last'))
     assert Run('stopped').json('result.json') == Run('never').json('result.json')
 
+@pytest.mark.filterwarnings('always')                                                         # whatever PYTHONWARNINGS says
 def test_a_run_on_files_is_scored_again(tmp_path, monkeypatch, capsys):
     "Files of different sizes, one broken; own valid images; held and streamed: kdnb_test finds the very same data."
     rng = np.random.RandomState(0)

@@ -364,10 +364,30 @@ def test_pixels_whose_white_nobody_knows(tmp_path):
     with pytest.warns(UserWarning, match='deep.tif cannot be read as an image .TypeError: 32 bits a pixel'): data = load_data(tmp_path, bs=4, device='cpu')
     assert len(data.train.skipped) + len(data.test.skipped) + len(data.valid.skipped) == 1
 
-@pytest.mark.parametrize('wrong, says', [(dict(size=-1), 'size=-1'), (dict(size=4.), 'size=4.0'), (dict(workers='2'), "workers='2'"), (dict(workers=-1), 'workers=-1'), (dict(classes=2), 'such as range'), (dict(classes='aa'), "two classes are called 'a'")])
+@pytest.mark.parametrize('wrong, says', [(dict(size=-1), 'size=-1'), (dict(size=10**8), 'from 1 to 10,000'), (dict(size=4.), 'size=4.0'), (dict(workers='2'), "workers='2'"), (dict(workers=-1), 'workers=-1'), (dict(classes=2), 'such as range'), (dict(classes='aa'), "two classes are called 'a'")])
 def test_wrong_arguments_of_data(wrong, says):
     pair = torch.zeros(8, 3, 8, 8, dtype=torch.uint8), [0, 1]*4
     with pytest.raises((ValueError, TypeError), match=says): Data(pair, None, pair, **{'classes': 'ab', 'bs': 4, 'device': 'cpu', **wrong})
+
+def test_a_dataset_that_gives_its_items_in_order_only():
+    class Stream(torch.utils.data.IterableDataset):
+        def __len__(self): return 8
+        def __iter__(self): return ((np.full((8, 8, 3), i, np.uint8), i % 2) for i in range(8))
+    class Half(torch.utils.data.Dataset):
+        def __len__(self): return 8
+    pair = torch.zeros(8, 3, 8, 8, dtype=torch.uint8), [0, 1]*4
+    for wrong in Stream(), Half():
+        with pytest.raises(TypeError, match='one after the other: give list'): Data(wrong, None, pair, 'ab', bs=4, device='cpu')
+    assert len(Data(list(Stream()), None, pair, 'ab', bs=4, device='cpu').train) == 8
+
+def test_a_device_without_memory():
+    with pytest.raises(ValueError, match="device 'meta' cannot be used here"): load_data('digits', device='meta')
+
+def test_a_folder_of_anything_is_refused_without_reading_all_of_it(tmp_path, monkeypatch):
+    "One that has no images is told before those that have are listed to the end; an image two levels down is one, a hidden one is none."
+    for f in 'a/deep/0.png', 'b/.hidden/0.png', 'b/.0.png', 'b/notes.txt', 'c/0.png': (tmp_path/f).parent.mkdir(parents=True, exist_ok=True); (tmp_path/f).touch()
+    monkeypatch.setattr(datasets.folder, 'make_dataset', None)                        # which walks through all
+    with pytest.raises(OSError, match='b holds no images'): load_data(tmp_path)
 
 def test_a_word_as_label():
     class Items(torch.utils.data.Dataset):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest, torch
 from kdnb.data import load_data
 from kdnb.experiments import load_results
+from kdnb.frozen import Frozen
 from kdnb.jobs import Job, run_jobs, sweep, training_cost, _lock
 from kdnb.learner import Callback, Learner, seeded
 from kdnb.models.resnet import resnet
@@ -126,6 +127,12 @@ def test_a_teacher_that_is_not_finished_is_told_at_once(data):
     Learner(resnet(8), data, run='half', cbs=None).fit(1); (Path(os.environ['KDNB_RUNS'])/'half'/'result.json').unlink()
     with pytest.raises((ValueError, OSError), match="run 'half' is not finished"): sweep('resnet8', method='kd', data=data, **ASK | dict(teacher='half'))
 
+def test_a_teacher_for_others_is_told_before_anything_is_made(data):
+    other = Learner(resnet(8), load_data('digits', size=16, n_train=60, bs=20, device='cpu'), cbs=None).fit(1)
+    for teacher, says in (resnet(8, 7), 'the teacher has 7 classes and digits has 10'), (Frozen(resnet(8, 7)), 'has 7 classes'), (other, 'the teacher saw images of another size'):
+        with pytest.raises(ValueError, match=says): sweep('resnet8', method='kd', data=data, **ASK | dict(teacher=teacher))
+    assert not os.path.exists(os.environ['KDNB_RUNS'])
+
 def test_not_enough_memory_is_told_with_a_remedy(data, monkeypatch):
     def fit(self, *a, **k): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB\nSee documentation')
     monkeypatch.setattr(Learner, 'fit', fit)
@@ -150,7 +157,7 @@ def test_the_cost_is_that_of_the_profile():
     with seeded(0): assert training_cost('resnet20', None, 10, 3) == 2*3*10*3*profile(resnet(20), 32).macs
 
 @pytest.mark.parametrize('how, says', [(dict(seeds=0), 'seeds='), (dict(seeds=10**9), 'seeds= is a number of seeds from 1 to 1,000'), (dict(seeds=[-1]), 'from 0 up'), (dict(student=['resnet8', 'resnet20000000']), 'a digit too many'), (dict(student='resnt8'), 'did you mean'), (dict(student=[]), 'nobody is here to learn'), (dict(recipe='crdd'), 'did you mean crd'), (dict(epochs=0), 'epochs must be'), (dict(epochs='3'), 'epochs must be'), (dict(lr=-1), 'lr must be'),
-    (dict(amp='fp8'), 'unknown amp'), (dict(teacher=None), 'needs somebody who teaches'), (dict(name='a/b'), "such as 'a-b'"), (dict(teacher='/nowhere'), 'nowhere'), (dict(teacher='./runs'), 'runs'), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody')])
+    (dict(amp='fp8'), 'unknown amp'), (dict(teacher=None), 'needs somebody who teaches'), (dict(name='a/b'), "such as 'a-b'"), (dict(teacher='/nowhere'), 'nowhere'), (dict(teacher='./runs'), 'runs'), (dict(seeds=True), 'seeds='), (dict(method='kdd'), 'did you mean'), (dict(method=['kd', 'kd', 'kd(T=4)', 'kd(T=4 )']), 'one name'), (dict(teacher='nobody'), 'nobody'), (dict(student='plainnet8', method='jointrd(train_teacher=True)'), 'share their teacher')])
 def test_mistakes_are_told_before_anything_is_made(data, how, says):
     with pytest.raises((ValueError, OSError), match=says): sweep(**dict(student='resnet8', data=data, **ASK, method='kd') | how)
     assert not os.path.exists(os.environ['KDNB_RUNS'])

@@ -135,6 +135,7 @@ def create_model(
 )->nn.Module:           # remembers how it was made, in `.call`
     "A model by its name; of `weights` for another number of classes it takes all but the head, and says so."
     if not isinstance(name, str): raise TypeError(f"a model's name is a word, such as 'resnet20', not {name!r}")
+    if len(name) > 200: raise ValueError(f"a model's name is a word, such as 'resnet20', not {len(name):,} letters")
     if ours := _parse(name): model = _build(name, *ours, num_classes)
     elif name.startswith('torchvision/'): model = _torchvision(name.removeprefix('torchvision/'), num_classes)
     elif name.startswith('timm/'): model = _timm(name.removeprefix('timm/'), num_classes)
