@@ -220,8 +220,9 @@ _legend = (r'$s$, $t$: what is read of student and teacher, behind the adapter; 
 def _note(self):
     "Where the numbers are from."
     k, kd = self.about, next((c['spread'] for c in self if c['method'] == 'kd' and c['spread']), None)
+    where = k and (k['device'] if k['device'].endswith('threads') else f"{k['device']}, threads {k['threads']}")
     cost = 'Time and memory of a step: not measured here (`make bench`).' if k is None else (
-        f"Time and memory of a step are relative to plain KD: {k['teacher']} to {k['student']}, batch {k['bs']}, {k['dtype']}, {k['device']}, threads {k['threads']}, median of {k['pairs']} pairs, {k['date']}"
+        f"Time and memory of a step are relative to plain KD: {k['teacher']} to {k['student']}, batch {k['bs']}, {k['dtype']}, {where}, median of {k['pairs']} pairs, {k['date']}"
         + (f"; KD beside itself takes {kd[0]:.2f} to {kd[1]:.2f}." if kd else '.'))
     return '\n\n'.join([_legend, cost])
 

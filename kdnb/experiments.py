@@ -222,8 +222,8 @@ def _short(v): return str(v) if len(str(v)) < 40 else f'#{key(str(v)):016x}'[:9]
 
 def _differing(dicts):
     "Of flat dicts, what each has that is not the same in all, in words."
-    keys = [k for k in dict.fromkeys(k for d in dicts for k in d) if len({json.dumps(d.get(k, 'absent')) for d in dicts}) > 1]
-    return [', '.join(f"{k} {_short(d.get(k, 'absent'))}" for k in keys) for d in dicts]
+    keys, said = [k for k in dict.fromkeys(k for d in dicts for k in d) if len({json.dumps(d.get(k, 'absent')) for d in dicts}) > 1], {'remembered': 'remembered views'}
+    return [', '.join(f'{said.get(k, k)} {_short(d[k])}' if k in d else f'no {said.get(k, k)}' for k in keys) for d in dicts]
 
 def _groups(block):
     "{a name of its own: the runs of a method}"

@@ -15,7 +15,7 @@ from .places import *
 from .experiments import *
 from .runs import _flat
 from .show import _say
-from .experiments import _by_seed, _differing, _setting, _teaching, _typed
+from .experiments import _by_seed, _differing, _setting, _teachers, _teaching, _typed
 
 # %% ../nbs/70c_grids.ipynb #settings-of
 def _settings_of(row): # {'kd.T': 4, ...}
@@ -34,7 +34,8 @@ def _with_both(results, rows, cols):
 # %% ../nbs/70c_grids.ipynb #cells
 def _cells(inside, rows, cols):
     "{(value of rows, value of cols): its runs}, where these differ in nothing but the seed."
-    settings = [json.loads(_setting(r)) | dict(teacher=r['teacher']) for r in inside]
+    who = _teachers(inside)                                           # one for each seed counts as one
+    settings = [json.loads(_setting(r)) | dict(teacher=who.get(r['teacher'])) for r in inside]
     if len({json.dumps(s, sort_keys=True) for s in settings}) > 1:
         raise ValueError(f"these runs do not belong in one grid, they differ in {'; '.join(dict.fromkeys(_differing(list(map(_flat, settings)))))}: choose some of them, as in load_results('grid-*')")
     cells = {}
@@ -82,7 +83,8 @@ def _said_noise(noise): # of `_noise`
 def _levels(results, inside): # of the runs that share the grid's setting
     "{'alone': {seed: accuracy}, 'kd': the same}, as far as there are such runs."
     setting, teacher = _setting(inside[0]), inside[0]['teacher']
-    near = [r for r in results if _setting(r) == setting and r['teacher'] in (None, teacher)]
+    near = [r for r in results if _setting(r) == setting]; who = _teachers(near)
+    near = [r for r in near if who.get(r['teacher']) in (None, who.get(teacher))]
     return {name: _by_seed(runs, 'last') for name in ('alone', 'kd') if (runs := [r for r in near if not r['config'].get('made') and _typed(r) == name])}
 
 def _ordered(values): return sorted(dict.fromkeys(values), key=lambda v: (isinstance(v, str), v) if isinstance(v, (int, float, str)) else (True, str(v)))
@@ -129,6 +131,7 @@ def _grid_note(results, inside, cells, levels, rows, cols): # cells: {(value of 
     out = dict.fromkeys(_typed(q) for q in results if _setting(q) == _setting(r) and q not in inside and _typed(q) not in levels)
     return [f"{r['student']} on {r['data']}, {r['n_train']:,} training images, {r['epochs']} epochs; last, % of test" + f', n = {min(ns)}'*(len(ns) == 1), *_said_noise(_noise(cells, levels)),
             *([f"with them changes {', '.join(along)}"] if along else []), *([f'no run of {" and of ".join({"alone", "kd"} - {*levels})}'] if len(levels) < 2 else []),
+            *(['a teacher for each seed, so what varies is teacher and student together'] if len({q['teacher'] for q in shown if q['teacher']}) > 1 else []),
             *([f"not in it: {', '.join(out)}"] if out else []), *getattr(results, 'notes', list)(), *dict.fromkeys(q['reduced'] for q in shown if q['reduced'])]
 
 # %% ../nbs/70c_grids.ipynb #draw-grid

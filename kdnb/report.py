@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from .places import *
+from .data import _as_device
 from .models.zoo import *
 from .runs import *
 from .show import *
@@ -207,6 +208,7 @@ def _tables(table): # what is left out stands above, among the marks
 def _parts(runs, pictures, options):
     "Title, marks, and {heading: what makes its section}."
     if type(pictures) is not int or pictures < 0: raise ValueError(f'pictures must be a whole number from 0 up, not {pictures!r}')
+    _as_device(options.device)                                        # a misspelt one is no reason for a page without pictures
     results, folders = _gather(runs)
     table, many, rows = results.table(), f'{len(results)} run' + 's'*(len(results) > 1), {r['run']: r for r in results}
     return f'{many} on {", ".join(dict.fromkeys(r["data"] for r in results))}', [f'Written {datetime.date.today()} from run folders by kdnb_report; no number was typed.', *_marks(results)], {
@@ -240,11 +242,11 @@ def _report(a):
 
 _report_options = {
     'runs':       dict(nargs='*', help="runs: names, folders, or patterns such as 'few-*'; without any all runs"),
-    '--out':      dict(default='report.html', help='the file to write; default report.html'),
+    '--out':      dict(default='report.html', metavar='PATH', help='the file to write; default report.html'),
     '--pictures': dict(type=int, default=1, metavar='N', help='show the best student of so many blocks; default 1; 0 needs neither images nor weights'),
-    '--data':     dict(help="where the runs' images are, if they came from a folder or an .npz"),
-    '--root':     dict(help='folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
-    '--device':   dict(help='cpu, cuda, cuda:1: for the pictures; default a GPU where there is one')}
+    '--data':     dict(metavar='PATH', help="where the runs' images are, if they came from a folder or an .npz"),
+    '--root':     dict(metavar='PATH', help='folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
+    '--device':   dict(metavar='NAME', help='cpu, cuda, cuda:1: for the pictures; default a GPU where there is one')}
 
 # %% ../nbs/75_report.ipynb #kdnb-report
 def kdnb_report(argv=None)->int: # exit code

@@ -302,8 +302,8 @@ def show_similarity(
 _colours = dict(teacher='black', alone='#E69F00', another='#CC79A7', taught='#0072B2')
 _not_losses = {'epoch', 'lr', 'loss', 'seconds', 'images_per_second'}      # 'loss' is the sum of the others
 
-def _histories(learners): # a learner, a history, or {name: either} -> {name: history}
-    if isinstance(learners, (list, tuple)) and any(not isinstance(r, dict) for r in learners): raise ValueError('several learners are given by name, as show_history(dict(alone=alone, taught=taught))')
+def _histories(learners, unnamed): # a learner, a history, or {name: either} -> {name: history}
+    if unnamed or isinstance(learners, (list, tuple)) and any(not isinstance(r, dict) for r in learners): raise ValueError('several learners have no names: give names: show_history(dict(alone=alone, taught=taught))')
     if not isinstance(learners, dict): learners = {'': learners}
     rows = {k: h if isinstance(h, list) else getattr(h, 'history', None) for k, h in learners.items()}
     if not rows or not all(rows.values()): raise ValueError(f"no history to show for {', '.join(k for k in rows if not rows[k]) or 'anything'}: fit the learner first")
@@ -312,9 +312,10 @@ def _histories(learners): # a learner, a history, or {name: either} -> {name: hi
 # %% ../nbs/60_show.ipynb #show-history
 def show_history(
     learners, # a learner or its history (a list of dicts), or several by name
+    *unnamed, # refused: a legend needs names
 ):            # a figure
     "Losses, and accuracy on train (dashed) and valid (or test, where there is no valid), epoch by epoch."
-    rows = _histories(learners)
+    rows = _histories(learners, unnamed)
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.7), dpi=72, layout='constrained')
     for i, (name, h) in enumerate(rows.items()):
         x, colour = range(1, len(h)+1), _colours.get(name, f'C{i}')
@@ -324,6 +325,7 @@ def show_history(
             if k in h[0]: right.plot(x, [r[k] for r in h], line, color=colour, label=f'{name} {k[:-4]}'.strip())
     left.set(xlabel='epoch', ylabel='loss'); left.set_ylim(bottom=0); right.set(xlabel='epoch', ylabel='accuracy, %')
     for ax in (left, right): ax.xaxis.set_major_locator(MaxNLocator(integer=True)); ax.tick_params(labelsize=8); ax.grid(alpha=.3); ax.legend(fontsize=7, ncols=1 + (len(ax.lines) > 5))
+    fig.set_figheight(max(2.7, .8 + .075*max(len(ax.lines) for ax in (left, right))))    # room for the legend
     plt.close(fig); return fig
 
 # %% ../nbs/60_show.ipynb #pick
@@ -434,6 +436,9 @@ class Comparison:
         return f"<table>{line(heads, 'th')}{''.join(line(r, 'td') for r in rows)}</table>\n{image}"
 
 # %% ../nbs/60_show.ipynb #note
+def _check_named(data, unnamed):
+    if unnamed or _student(data) is not None: raise ValueError('models without names: give names: compare(teacher=teacher, alone=alone)')
+
 def _data_of(models):
     data = next((m.data for m in models.values() if not isinstance(m, nn.Module) and hasattr(m, 'data')), None)
     if data is None: raise ValueError('compare needs images: give data=, or a learner, which has its own')
@@ -444,7 +449,7 @@ def _note(data, models, nets, y, seen_of, rule): # lines; seen_of: those about p
     return [f'{", ".join(nets)} on {data.name}, compared with {ref}',
             f'Over all {len(y)} test images: test % (right), agrees % (the same answer as {ref}), ECE (calibration error, points).',
             *seen_of, f'Images shown: {rule}.',
-            *(['Floor: alone ~ another, two untaught students. Taught moved towards the teacher only where it is nearer than alone and another are.'] if {'alone', 'another', 'taught'} <= set(nets) else []),
+            *(['Floor: alone ~ another, two untaught students. Taught moved towards the teacher where it is nearer to it than alone and another are, by more than these two differ.'] if {'alone', 'another', 'taught'} <= set(nets) else []),
             *dict.fromkeys(f'{m.reduced}' for m in models.values() if getattr(m, 'reduced', ''))]
 
 # %% ../nbs/60_show.ipynb #note-rule
@@ -471,7 +476,7 @@ def _note_missing(nets, why): # a line: who is shown without pictures
 def _label_rows(fig, side, picked, truth):
     for r, ((_, kind), name) in enumerate(zip(picked, truth)):
         y = .97 + r*(side+.05)
-        _say(fig, .1, y, kind, fontsize=7, weight='bold'); _say(fig, .1, y + .26*bool(kind), textwrap.fill(f'label: {name}'.replace('_', ' '), 16, max_lines=2), fontsize=7, color='.35')
+        _say(fig, .1, y, kind, fontsize=7, weight='bold'); _say(fig, .1, y + .26*bool(kind), textwrap.fill(f'label: {name}'.replace('_', ' '), 13, max_lines=2), fontsize=7, color='.35')
 
 # %% ../nbs/60_show.ipynb #write-words
 def _write_words(fig, left, under, below, table, note, where, reference, maps, sims): # the places in inches
@@ -502,14 +507,14 @@ def _draw_page(photos, picked, truth, maps, sims, rows, note, where):
 # %% ../nbs/60_show.ipynb #compare-fn
 def compare(
     data=None,  # a `Data`; None: the first learner's
-    *,
+    *unnamed,   # refused: a table needs names
     stage=None, # of the teacher; None: the last with 4x4 pixels or more
     n=500,      # test images for attention and CKA
     taps=None,  # {name: a place, or several from early to late}, for models without stages, or in place of their stages
     **models,   # learners, schemes or modules: teacher=, alone=, another=, taught=, or any names
 )->Comparison:  # models without stages or named places have no pictures; where nobody has any, the figure holds the photographs and the table
     "Teacher and students side by side: attention maps, similarity matrices, and the numbers beside them."
-    nets, data = _modules(models), _data_of(models) if data is None else data; _check_count('n', n)
+    _check_named(data, unnamed); nets, data = _modules(models), _data_of(models) if data is None else data; _check_count('n', n)
     (places, why), (logits, y) = _places(nets, data.examples(1)[0], taps), _ask(nets, data)
     picked, block, spread = _pick(logits, y), _by_class(y, data.classes), torch.linspace(0, len(y)-1, min(n, len(y))).long()
     images, back = _gather(data.test, dict(spread=spread.tolist(), picked=[i for i, _ in picked], block=block.tolist())), _choose_stage(places, stage)

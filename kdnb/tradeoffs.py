@@ -21,7 +21,7 @@ from .runs import *
 from .experiments import *
 from .models.zoo import _rebuild
 from .show import _student
-from .experiments import _by_seed, _setting, _teaching, _typed
+from .experiments import _by_seed, _setting, _teachers, _teaching, _typed
 from .grids import _apart
 
 # %% ../nbs/70d_tradeoffs.ipynb #costs
@@ -33,11 +33,20 @@ def _costs(model, size, bs):
 def _costs_of(call, size, bs, threads): # call: what `describe_model` wrote, as text; threads: measured again when they change
     return _costs(_rebuild(json.loads(call), 'this run'), size, bs)
 
+# %% ../nbs/70d_tradeoffs.ipynb #methods
+def _methods(results): # as in the blocks of a table: teachers that differ in their seed alone, one for each seed, count as one
+    "Lists of runs that differ in their seed alone."
+    settings, groups = {}, {}
+    for r in results: settings.setdefault(_setting(r), []).append(r)
+    for at, rows in settings.items():
+        who = _teachers(rows)
+        for r in rows: groups.setdefault((at, who.get(r['teacher']), json.dumps(_teaching(r), sort_keys=True)), []).append(r)
+    return list(groups.values())
+
 # %% ../nbs/70d_tradeoffs.ipynb #points-runs
 def _points_of_runs(results, bs): # -> points, {model: why it is not among them}
-    groups, points, why = {}, [], {}
-    for r in results: groups.setdefault((_setting(r), r['teacher'], json.dumps(_teaching(r), sort_keys=True)), []).append(r)
-    for runs in groups.values():
+    points, why = [], {}
+    for runs in _methods(results):
         r, last = runs[0], list(_by_seed(runs, 'last').values())
         try: cost = _costs_of(json.dumps(r['config']['student']), r['config']['data']['size'], bs, torch.get_num_threads())
         except (ValueError, TypeError, OSError) as e: why[r['student']] = str(e).partition(': ')[0]; continue
@@ -89,7 +98,7 @@ def _draw_labels(ax, points, against):
     "Names beside points, none over another, in their colours; to the left of a point where there is no room on its right."
     (low, high), there = ax.get_ylim(), sorted(_labelled(points), key=lambda p: p['accuracy'])
     short = _trim({_text(p) for p in there})
-    for p, y in zip(there, _apart([p['accuracy'] for p in there], (high-low)*.05, high - (high-low)*.03)):
+    for p, y in zip(there, _apart([p['accuracy'] for p in there], (high-low)*min(.05, .9/len(there)), high - (high-low)*.03)):
         x = ax.transAxes.inverted().transform(ax.transData.transform((p[against], y)))[0]
         text, moved = short[_text(p)], abs(y - p['accuracy']) > (high-low)*.02
         fits = x + .011*len(text) < 1                                # a letter is about a hundredth of the width
@@ -109,7 +118,7 @@ def show_tradeoff(
     if isinstance(who, list) and len(names := dict.fromkeys(r['data'] for r in who)) > 1: raise ValueError(f"accuracies on {' and '.join(names)} do not belong in one picture: choose the runs of one data set")
     points, why = _points_of_models(who, data, bs) if isinstance(who, dict) else _points_of_runs(who, bs)
     if not points: raise ValueError('; '.join(['there is nothing to show', *(f'{k} is left out: {v}' for k, v in why.items())]))
-    fig, ax = plt.subplots(figsize=(6.4, 3.8), dpi=72, layout='constrained')
+    fig, ax = plt.subplots(figsize=(6.4, max(3.6, .17*len(_labelled(points))) + .075*len({p['budget'] for p in points})), dpi=72, layout='constrained')    # room for labels and legend
     _draw_points(ax, points, against); _draw_labels(ax, points, against)
     ax.set_xlabel(axes[against], fontsize=9); ax.set_ylabel(f"accuracy on {who[0]['data'] if isinstance(who, list) else 'test'} (last), %", fontsize=9); ax.grid(alpha=.3); ax.tick_params(labelsize=8)
     if any(p['budget'] for p in points): fig.legend(*ax.get_legend_handles_labels(), fontsize=7, loc='outside upper left', ncols=2)

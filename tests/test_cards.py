@@ -34,6 +34,11 @@ def test_links_lead_to_the_cell_the_tutorial_and_the_test(card):
 def test_the_paper_is_the_one_that_the_notebooks_name(card):
     assert card['paper'] in text(card['cell'].split('#')[0]) + text(card['tutorial'])
 
+def test_threads_are_said_once():
+    about = dict(teacher='a', student='b', bs=8, dtype='float32', threads=4, pairs=3, date='2026-01-01')
+    assert 'CPU, 4 threads, median' in Cards(about=about | dict(device='CPU, 4 threads')).note()
+    assert 'NVIDIA H100, threads 4, median' in Cards(about=about | dict(device='NVIDIA H100')).note()
+
 def test_links_of_the_page_are_files():
     links = re.findall(r'\]\(\.\./([^)#\s]+)', CARDS.markdown('../'))
     assert len(links) == 3*len(CARDS) and [l for l in links if not (ROOT/l).is_file()] == []

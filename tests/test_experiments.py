@@ -140,6 +140,11 @@ def test_what_no_word_tells_apart_is_told_apart_by_its_settings(runs):
     (block,) = load_results().table().blocks
     assert [l['n'] for l in block['lines']] == [1, 1, 1] and all("'stage" in l['method'] for l in block['lines'][:2])
 
+def test_a_live_teacher_is_told_from_a_remembered_one_in_words(runs):
+    folder(runs/'live', 30., 0, KD); folder(runs/'kept', 31., 0, KD | dict(remembered=4))
+    (block,) = load_results().table().blocks
+    assert [l['method'] for l in block['lines']] == ['kd (remembered views 4)', 'kd (no remembered views)']
+
 def test_names_are_shown_as_names(runs):
     "A method with marks of HTML and Markdown in its name."
     folder(runs/'a', 30., 0, KD | dict(method='CE(1) + <b>|(1)', terms=dict(x=dict(name='<b>|'))))

@@ -206,6 +206,39 @@ def test_a_tradeoff_tells_what_it_leaves_out(runs):
     fig = show_tradeoff(load_results(), 'parameters')
     assert 'left out: Mine (7 parameters)' in fig.get_supxlabel() and 'REDUCED' in fig.get_supxlabel() and len(fig.axes[0].containers) == 1
 
+@pytest.mark.filterwarnings('error')
+def test_a_tradeoff_of_many_models_and_budgets_has_room_for_its_points(runs):
+    for i in range(30): folder(runs/f'b{i}', 20.+i/9, student=STUDENT | dict(depth=8 + 6*(i % 3)), epochs=i+1); (runs/f'b{i}'/'history.jsonl').write_text('{"seconds": 1}\n'*(i+1))
+    fig = show_tradeoff(load_results(), 'parameters')
+    fig.draw_without_rendering()
+    low, high = fig.axes[0].get_window_extent().intervaly
+    assert len(fig.axes[0].containers) == 30 and high - low > 2.5*fig.dpi and all(low <= t.get_window_extent().y0 and t.get_window_extent().y1 <= high for t in fig.axes[0].texts)
+
+@pytest.fixture
+def each_its_own(runs, monkeypatch):
+    "Two cells and plain KD, where each seed was taught by the teacher of that seed."
+    import kdnb.experiments
+    kinds = {f'fa{s}': (f'{s:012}', dict(taught_by=f'fa{s}', teacher_model='resnet56', teacher_seed=s, teacher_kind='k')) for s in (0, 1)}
+    monkeypatch.setattr(kdnb.experiments, '_last_of', lambda path, changed: kinds.get(path.name, (None, {})))
+    for s in (0, 1):
+        folder(runs/f'fa{s}', seed=s); (runs/f'fa{s}'/'last.pt').touch(); folder(runs/f'alone-{s}', 20.+s, s)
+        for name, w, T in ('c', .2, 2), ('d', .8, 2), ('e', .8, 4): cell(runs/f'{name}{s}', w, T, 30.+s, s); change(runs/f'{name}{s}', 'config.json', lambda c: c.update(teacher=f'{s:012}'))
+        folder(runs/f'kd-{s}', 40.+s, s, KD | dict(teacher=f'{s:012}'))
+    return runs
+
+def test_a_teacher_of_each_seed_is_part_of_the_seed_in_grids_and_tradeoffs(each_its_own):
+    some = load_results([p + '*' for p in ('alone-', 'c', 'd', 'e', 'kd-')])
+    assert len(some.table().blocks) == 1
+    fig = show_grid(some)
+    assert numbers(fig)['0.8', '4'] == '30.5' and {t.get_text() for t in fig.axes[1].texts} == {'alone 20.5', 'kd 40.5'} and 'a teacher for each seed' in note(fig)
+    assert sorted(y for c in show_tradeoff(some, 'parameters').axes[0].containers for _, y in c[0].get_xydata()) == [20.5, 30.5, 30.5, 30.5, 40.5]
+
+def test_other_teachers_stay_apart_in_grids_and_tradeoffs(each_its_own):
+    cell(each_its_own/'c9', .2, 2, 33.); change(each_its_own/'c9', 'config.json', lambda c: c.update(teacher=f'{1:012}'))        # seed 0, by the teacher of seed 1
+    some = load_results(['c*', 'd*', 'e*'])
+    with pytest.raises(ValueError, match='they differ in teacher'): show_grid(some)
+    assert sum(len(c[0].get_xydata()) for c in show_tradeoff(some, 'parameters').axes[0].containers) == 6
+
 # --- pages
 
 class Page(HTMLParser):
@@ -302,12 +335,18 @@ def test_names_on_a_page_can_be_told_apart_and_what_is_left_out_stands_once(runs
     assert page.count('left out, 1 damaged: torn') == 1 and 'kd: CE(0.1) + KD(0.9, T=4)' in page
 
 @pytest.mark.parametrize('words, said', [(['kd-7'], 'did you mean kd-0'), (['torn'], 'there is no finished run to report on; left out, 1 damaged: torn'), (['--pictures', '-1'], 'pictures must be a whole number'),
+                                         (['--device', 'cdua'], "device 'cdua' cannot be used here"), (['--device', 'cdua', '--pictures', '0'], 'cannot be used here'),
                                          (['--out', '{tmp}'], 'it is a folder'), (['--out', '{tmp}/no/r.html'], 'there is no folder'), (['kd-0', '{tmp}/other/kd-0'], "two runs are called 'kd-0'")])
 def test_a_mistake_is_one_sentence(runs, tmp_path, capsys, words, said):
     some(runs); folder(tmp_path/'other'/'kd-0', 9.)
     assert kdnb_report([w.format(tmp=tmp_path) for w in words] + (['--out', str(tmp_path/'r.html')] if '--out' not in words else [])) == 1
     out, err = capsys.readouterr()
     assert said in err and err.startswith('kdnb_report: ') and err.count('\n') == 1 and 'Traceback' not in err and not (tmp_path/'r.html').exists()
+
+def test_help_says_what_is_wanted(capsys):
+    with pytest.raises(SystemExit): kdnb_report(['--help'])
+    said = capsys.readouterr().out
+    assert all(f'{k} {v}' in said for k, v in {'--out': 'PATH', '--data': 'PATH', '--root': 'PATH', '--device': 'NAME'}.items())
 
 def test_no_runs_at_all(runs, tmp_path, capsys):
     runs.mkdir(); assert kdnb_report(['--out', str(tmp_path/'r.html')]) == 1

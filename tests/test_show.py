@@ -8,7 +8,7 @@ from kdnb.data import Data
 from kdnb.measure import accuracy, evaluating, predict
 from kdnb.models.resnet import resnet
 from kdnb.schemes import Alone, Distill
-from kdnb.show import _table, compare, show_attention, show_similarity
+from kdnb.show import _table, compare, show_attention, show_history, show_similarity
 
 def noise(size, n=60, classes='aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'.split()):
     g = torch.Generator().manual_seed(0)
@@ -118,6 +118,35 @@ def test_a_scheme_is_taken_by_its_student():
     found = compare(data, teacher=teacher, alone=Alone(resnet(8, 12)), taught=Distill(student, teacher, 'kd', size=16), bare=student)
     by_name = {r['name']: {k: v for k, v in r.items() if k != 'name'} for r in found.rows}
     assert by_name['taught'] == by_name['bare'] and by_name['alone']['parameters'] == by_name['bare']['parameters']
+
+# --- what compare says and refuses
+
+def test_moved_is_measured_from_the_untaught_and_not_from_the_floor():
+    "A teacher unlike all students: who was taught is nearer to it than the others are, and further from it than these from each other."
+    note = ' '.join(compare(noise(16), **{k: resnet(8, 12) for k in ('teacher', 'alone', 'another', 'taught')}).note.split())
+    assert 'Taught moved towards the teacher where it is nearer to it than alone and another are, by more than these two differ.' in note and ' only where' not in note
+
+def test_models_without_names_are_told_to_give_names():
+    data, net = noise(16), resnet(8, 12)
+    for call in (lambda: compare(net, net), lambda: compare(data, net, net), lambda: compare(net, alone=net), lambda: compare(Alone(net), alone=net), lambda: compare(data, dict(alone=net))):
+        with pytest.raises(ValueError, match=re.escape('give names: compare(teacher=teacher, alone=alone)')): call()
+    class Learnt: history = [dict(ce=1., train_acc=3.)]
+    for call in (lambda: show_history(Learnt, Learnt), lambda: show_history(Learnt.history, Learnt.history), lambda: show_history([Learnt, Learnt])):
+        with pytest.raises(ValueError, match=re.escape('give names: show_history(dict(alone=alone, taught=taught))')): call()
+
+@pytest.mark.parametrize('names', [('teacher', 'alone', 'another', 'taught'), ('mine', 'theirs')])
+def test_no_label_runs_into_a_photograph(names):
+    data = noise(16, classes='mushroom mountain aquarium_fish sweet_pepper willow_tree caterpillar lawn_mower chimpanzee maple_tree pickup_truck skyscraper wardrobe'.split())
+    fig = compare(data, **{k: resnet(8, 12) for k in names}).fig
+    fig.draw_without_rendering()
+    photographs = min(ax.get_window_extent().x0 for ax in fig.axes)
+    labels = [t for t in fig.texts if t.get_text().startswith('label:')]
+    assert len(labels) >= 4 and max(t.get_window_extent().x1 for t in labels) < photographs
+    assert ''.join(t.get_text() for t in labels).count('[...]') == 0                    # nobody's name was cut
+
+@pytest.mark.filterwarnings('error')
+def test_many_histories_leave_room_for_curves():
+    show_history({f'standardized-{i}': [dict(ce=1., kd=2., train_acc=3., valid_acc=4.)]*2 for i in range(60)}).draw_without_rendering()
 
 # --- what they say, class by class, stage by stage
 
