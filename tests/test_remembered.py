@@ -1,5 +1,5 @@
 "What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a full disk, a damaged file."
-import copy, errno, os, pickle, shutil, signal, subprocess, sys
+import copy, errno, os, pickle, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from torch import nn
@@ -80,7 +80,8 @@ def test_without_augmentation_one_view_is_the_live_teacher_rounded(root, teacher
     live, told = (learn(who, 1).history[0] for who in (teacher, known))
     assert abs(live['loss'] - told['loss']) < 1e-2*live['loss']
 
-def test_nothing_in_a_step_waits_for_the_device(data, root, teacher):
+def test_nothing_in_a_step_waits_for_the_device(data, root, teacher, monkeypatch):
+    monkeypatch.setattr('kdnb.losses.logit._check_labels', lambda s, y: None)                      # looks at labels, but never at those on a GPU
     assert waits(Learner(Distill(net(), remember(teacher, data, root=root), 'kd'), data)) == []
 
 def test_what_prepares_the_images_prepares_them(data, root, teacher):
@@ -265,6 +266,13 @@ def test_a_disk_without_room_is_told_first(data, root, teacher, monkeypatch):
     assert remember(teacher, data, views=2, root=root)                        # 3.9 KiB
     with pytest.raises(OSError, match='views that are missing need 5.9 KiB'): remember(teacher, data, views=5, root=root)
 
+def test_more_views_than_any_disk_holds_are_refused_before_they_are_counted(data, root, teacher, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(10**12, 10**12, 10**9))
+    remember(teacher, data, views=2, root=root)
+    start = time.perf_counter()
+    with pytest.raises(OSError, match='views that are missing need .* MiB, and .* has 953.7 MiB free'): remember(teacher, data, views=10**9, root=root)
+    assert time.perf_counter() - start < 20 and len(files(root)) == 2
+
 def test_a_disk_that_is_full_all_the_same(data, root, teacher, monkeypatch):
     real, calls = os.fsync, []
     def fsync(f):
@@ -316,7 +324,7 @@ def test_the_command_keeps_it_too(teacher, tmp_path, capsys, monkeypatch):
         assert said in capsys.readouterr().out
     config = Run('digits-resnet8-kd-remember-2-0').json('config.json')
     assert config['remembered'] == 2 and config['teacher'] == weights_hash(load_model('teacher', 'last'))
-    for more, why in ((['--method', 'at'], 'at reads places inside the teacher'), (['--method', 'jointrd'], '--remember keeps what a teacher says'), (['--remember', '0'], 'a whole number from 1 up')):
+    for more, why in ((['--method', 'at'], 'at reads places inside the teacher'), (['--method', 'jointrd'], '--remember keeps what a teacher says'), (['--remember', '0'], '--remember is a number of views from 1 up, not 0')):
         assert kdnb_distill([*asks, *more]) == 1
         assert why in capsys.readouterr().err
     assert kdnb_train([*small, '--remember', '2']) == 1 and 'add --teacher' in capsys.readouterr().err
