@@ -226,9 +226,8 @@ Learner._batches, Learner._clear, Learner._train_epoch = _batches, _clear, _trai
 # %% ../nbs/51_learner.ipynb #close-epoch
 def _close_epoch(self, trained): # seconds that its steps took
     "Check, score, remember."
-    self.scheme.eval()                                             # who looks in from here on changes no statistics
     start, tally, row = time.perf_counter(), self.tally, dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
-    table = tally.table()
+    table = tally.table(); self.scheme.eval()                      # who looks in from here on changes no statistics
     if not self.epoch and not rank(): _warn_of_heavy(table[0], tally.names, tally.start)
     _check_finite(table, tally.names, self.scheme, row)
     self.sched.step(); self.epoch += 1

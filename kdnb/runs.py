@@ -133,6 +133,8 @@ def _release(self):
     self.held = None
 
 Run.hold, Run.release = _hold, _release
+
+# %% ../nbs/50_runs.ipynb #named
 _name_methods(Run)
 
 # %% ../nbs/50_runs.ipynb #refuse-foreign
