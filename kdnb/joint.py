@@ -10,6 +10,7 @@ import inspect, math, re
 import torch
 from torch import nn
 from torch.func import functional_call
+from .places import _name_methods
 from .models.zoo import *
 from .taps import *
 from .tails import *
@@ -192,6 +193,7 @@ def _check(self, data):
     if self.trained_on: _check_seen(self.trained_on, data)
 
 JointRD.weights, JointRD.begin_epoch, JointRD.describe, JointRD.check = _weights, _begin_epoch, _describe, _check
+_name_methods(JointRD)
 
 # %% ../nbs/41a_joint.ipynb #parse-scheme
 known_schemes = {'jointrd': JointRD} # what parse_scheme knows

@@ -6,11 +6,12 @@
 __all__ = ['recipes', 'pick_recipe', 'make_optimiser', 'pick_amp', 'seeded', 'Callback', 'Diverged', 'Learner']
 
 # %% ../nbs/51_learner.ipynb #imports
-import math, operator, time
+import copy, math, operator, time
 from contextlib import contextmanager
 import torch
 from torch import nn
 from .places import *
+from .places import _name_methods
 from .data import *
 from .parallel import *
 from .ranks import *
@@ -43,7 +44,7 @@ def pick_recipe(
     "A recipe, with another learning rate or weight decay where they are given."
     if name not in recipes: raise unknown('recipe', name, recipes)
     for k, v in dict(lr=lr, wd=wd).items():
-        if v is not None and not (isinstance(v, (int, float)) and 0 <= v < math.inf): raise ValueError(f'{k} must be a number from 0 up, not {v}')
+        if v is not None and not (isinstance(v, (int, float)) and 0 <= v < math.inf): raise ValueError(f'{k} must be a number from 0 up, not {v!r}')
     return recipes[name] | ({} if lr is None else dict(lr=lr)) | ({} if wd is None else dict(wd=wd))
 
 # %% ../nbs/51_learner.ipynb #make-optimiser
@@ -130,6 +131,21 @@ def _check_data(data, recipe):
     loaded = data.describe()['recipe']
     if loaded not in (None, recipe): warn_user(f"recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are those of {loaded!r}")
 
+# %% ../nbs/51_learner.ipynb #as-seed
+def _as_seed(seed):
+    try: return operator.index(seed)
+    except TypeError: raise TypeError(f'seed is a whole number, not {seed!r}') from None
+
+def _check_cbs(cbs):
+    if cbs is not None and not (isinstance(cbs, (list, tuple)) and all(isinstance(c, Callback) for c in cbs)): raise TypeError(f'cbs= is a list of callbacks, such as [Film()], or None, not {cbs!r}')
+
+# %% ../nbs/51_learner.ipynb #check-names
+_own_columns = 'epoch', 'lr', 'loss', 'seconds', 'images_per_second'
+
+def _check_names(names): # of losses
+    if taken := [n for n in names if n in _own_columns or n.endswith('_acc')]:
+        raise ValueError(f"a loss is called {taken[0]!r}, as a column of the history is: give it another name, such as Term(..., name='mine')")
+
 # %% ../nbs/51_learner.ipynb #compiled
 def _compiled(scheme, train): # -> the same, compiled when they are first called
     graph = next(scheme.parameters()).is_cuda and world_size() == 1
@@ -151,10 +167,10 @@ class Learner:
         seed=0,       # of order, augmentation and dropout
         cbs=(),       # more callbacks; None: none at all, nothing is printed
     ):
-        self.recipe_name, self.recipe, self.seed = recipe, pick_recipe(recipe, lr, wd), operator.index(seed)
-        _check_data(data, recipe)
+        self.recipe_name, self.recipe, self.seed = recipe, pick_recipe(recipe, lr, wd), _as_seed(seed)
+        _check_data(data, recipe); _check_cbs(cbs)
         self.data, self.run, self.scheme = data, Run(run), _as_scheme(model)
-        self.scheme.to(data.device, memory_format=torch.channels_last); copy_rank_0(self.scheme.state_dict().values()); self.scheme.check(data)
+        self.scheme.to(data.device, memory_format=torch.channels_last); copy_rank_0(self.scheme.state_dict().values()); self.scheme.check(data); _check_names(self.scheme.weights(0, 1))
         self.amp, self.dtype = amp, pick_amp(amp, data.device)
         self.program, train = _compiled(self.scheme, data.train) if compile else (self.scheme, data.train)
         self.forward, self.train = self.program, train.of_part(rank(), world_size())
@@ -174,7 +190,7 @@ class _Tally:
     "What an epoch adds up on the device: the weighted losses of each step, and the hits."
     def __init__(self): self.names, self.steps, self.hits, self.seen, self.start = [], [], 0, 0, None
     def add(self, names, losses, z, y): # names of the terms, their losses in one tensor, logits, labels
-        if not self.steps: self.names, self.start = names, ce_loss(z, y)
+        if not self.steps: _check_names(names); self.names, self.start = names, ce_loss(z, y)
         self.steps.append(losses); self.hits += (z.argmax(1) == y).sum(); self.seen += len(y)
     def table(self): "(steps, terms), over all images of each batch"; return mean_over_ranks(torch.stack(self.steps))
     def train_acc(self): return round(100*(sum_over_ranks(self.hits)/(self.seen*world_size())).item(), 3)
@@ -211,7 +227,7 @@ Learner._batches, Learner._clear, Learner._train_epoch = _batches, _clear, _trai
 def _close_epoch(self, trained): # seconds that its steps took
     "Check, score, remember."
     start, tally, row = time.perf_counter(), self.tally, dict(epoch=self.epoch+1, lr=float(f'{self.sched.get_last_lr()[0]:.6g}'))
-    table = tally.table()
+    table = tally.table(); self.scheme.eval()                      # who looks in from here on changes no statistics
     if not self.epoch and not rank(): _warn_of_heavy(table[0], tally.names, tally.start)
     _check_finite(table, tally.names, self.scheme, row)
     self.sched.step(); self.epoch += 1
@@ -288,7 +304,9 @@ def _fit(self,
 ):
     "Train, or go on, or load: whatever the run still needs."
     try: return self if self._begin(epochs, fresh) == 'finished' else self._train_on()
-    finally: self.run.release()
+    finally: self._leave()
+
+def _leave(self): self.run.release(); self.scheme.eval()
 
 def _train_on(self):
     try:
@@ -299,7 +317,7 @@ def _train_on(self):
     self._call('after_fit')
     return self
 
-Learner.fit, Learner._train_on = _fit, _train_on
+Learner.fit, Learner._leave, Learner._train_on = _fit, _leave, _train_on
 
 # %% ../nbs/51_learner.ipynb #wrap
 def _call(self, event):
@@ -324,7 +342,7 @@ def _rest(scheme):
 def _weights(self):
     "A copy of what is trained."
     parts = dict(state=self.student.state_dict(), rest=_rest(self.scheme))
-    return {part: {k: v.to('cpu', copy=True) for k, v in d.items()} for part, d in parts.items()}
+    return {part: {k: v.to('cpu', copy=True) if isinstance(v, torch.Tensor) else copy.deepcopy(v) for k, v in d.items()} for part, d in parts.items()}
 
 Learner._weights = _weights
 
@@ -472,3 +490,20 @@ def _roll_back(self, why):
     self._say(f'{self.run}: interrupted; {where}. The same call goes on from there.' if isinstance(why, KeyboardInterrupt) else f'{self.run}: stopped; {where}.')
 
 Learner._roll_back = _roll_back
+
+# %% ../nbs/51_learner.ipynb #shown
+def _called(model): return model_name(model.call) if getattr(model, 'call', None) else type(model).__name__
+
+def _state(self):
+    done = self.history[-1] if self.history else {}
+    scores = self.result['last'] if self.result else done
+    acc = next((f', {k} {scores[k]:.2f}' for k in ('valid_acc', 'test_acc') if k in scores), '')
+    return f'epoch {self.epoch} of {self.epochs}{acc}' if done else 'not fitted'
+
+def _repr(self):
+    scheme, teacher = self.scheme, getattr(getattr(self.scheme, 'teacher', None), 'model', None)
+    how = f"{type(scheme).__name__}{f' from {_called(teacher)}' if teacher is not None else ''}{f', {scheme.method}' if hasattr(scheme, 'method') else ''}"
+    return f"Learner: {', '.join(map(_called, self.students))} ({how}) on {self.data.name}, {self.run}, {_state(self)}"
+
+Learner.__repr__ = _repr
+_name_methods(Learner)

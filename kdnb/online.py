@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .places import unknown
+from .places import _name_methods
 from .models.zoo import *
 from .taps import *
 from .measure import *
@@ -56,6 +57,7 @@ class Online(Scheme):
 # %% ../nbs/41b_online.ipynb #apart
 def _apart(students):
     "Refuse what cannot be several students."
+    if isinstance(students, (str, nn.Sequential)) or not hasattr(students, '__iter__'): raise TypeError(f'online distillation takes a list of students, [student, student], not {type(students).__name__}')
     students = list(students)
     if len(students) < 2: raise ValueError(f'online distillation needs two students or more, not {len(students)}: one alone is Alone(student)')
     for m in students: _check_student(m)
@@ -151,6 +153,7 @@ def _check_online(self, data):
     if self.size is None and data.size != 32: raise ValueError(f'the last features were looked for at 32 pixels and the images have {data.size}: say Online(..., size={data.size})')
 
 Online.describe, Online.check = _describe, _check_online
+_name_methods(Online)
 
 # %% ../nbs/41b_online.ipynb #parse-online
 known_schemes['online'] = Online

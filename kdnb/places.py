@@ -6,7 +6,7 @@
 __all__ = ['unknown', 'warn_user', 'data_root', 'runs_root', 'run_path', 'write_atomic', 'key', 'run_name']
 
 # %% ../nbs/000_places.ipynb #imports
-import difflib, hashlib, os, re, sys, warnings
+import difflib, hashlib, inspect, os, re, sys, warnings
 from numbers import Integral
 from pathlib import Path
 
@@ -92,3 +92,11 @@ def run_name(
     "A run's name made of what was asked for: 'cifar100-resnet20-kd-T-4-0'."
     name = re.sub(r'[^\w.]+', '-', '-'.join(map(str, parts))).strip('-')
     return name if len(name.encode()) <= 200 else f"{name.encode()[:183].decode(errors='ignore')}-{key(name):016x}"
+
+# %% ../nbs/000_places.ipynb #name-methods
+def _name_methods(*classes):
+    "Public methods that were attached answer to the names that they have there."
+    for c in classes:
+        for name, f in vars(c).items():
+            while name[0] != '_' and inspect.isfunction(f) and f.__name__[0] == '_':
+                f.__name__, f.__qualname__, f = name, f'{c.__qualname__}.{name}', getattr(f, '__wrapped__', None)

@@ -12,6 +12,7 @@ import numpy as np, torch
 from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from filelock import FileLock
 from .places import *
+from .places import _name_methods
 from .data import *
 from .models.zoo import *
 from .terms import _fingerprint
@@ -79,15 +80,16 @@ def _keep(self, view, z):
     for f in self.folder.glob(f'{view}-*.tmp'): f.unlink()                               # of a process that was killed
     write_atomic(self.folder/f'{view}-{_sum(content.getbuffer())}.npy', content.getbuffer())
 
-def _check_room(self, views):
-    "Refuse views for which the disk has no room."
-    need, free = 2*self.shape[0]*self.shape[1]*len(views), shutil.disk_usage(self.folder).free
+def _check_room(self, n):
+    "Refuse n views if the disk has no room for them."
+    need, free = 2*self.shape[0]*self.shape[1]*n, shutil.disk_usage(self.folder).free
     if need > free: raise OSError(f'the views that are missing need {_bytes(need)}, and {self.folder} has {_bytes(free)} free: make room, ask for fewer views, or give another root=')
 
 # %% ../nbs/51b_remembered.ipynb #whole
 def _whole(self):
     "The views that are there; a damaged one is an error."
-    there = {v: f for v in range(self.views) if (f := self.file(v))}
+    kept = {int(f.name.partition('-')[0]): f for f in self.folder.glob('*-*.npy')}
+    there = {v: kept[v] for v in sorted(kept) if v < self.views}
     for f in there.values():
         if f.stem.partition('-')[2] != _sum(f.read_bytes()): raise OSError(f'{f} is damaged (its content is not what its name says): delete it, and remember again')
     return there
@@ -126,6 +128,7 @@ def _check(self, data):
     if differ: raise ValueError(f"what was remembered does not fit: {'; '.join(differ)}. Call remember with this teacher and this data")
 
 Remembered.fits, Remembered.check = _fits, _check
+_name_methods(Remembered)
 
 # %% ../nbs/51b_remembered.ipynb #remember-fn
 def _as_frozen(teacher, data):
@@ -142,7 +145,7 @@ def _as_frozen(teacher, data):
 def _fill(self, data, there):
     "Ask the teacher for what is missing; one process at a time."
     self.folder.mkdir(parents=True, exist_ok=True)
-    _check_room(self, [v for v in range(self.views) if v not in there])
+    _check_room(self, self.views - len(there))
     with FileLock(self.folder/'lock'):
         for v in range(self.views):
             if not self.file(v): _keep(self, v, _say(self, data, v))                   # another process may have been here meanwhile

@@ -6,7 +6,7 @@
 __all__ = ['repeat_options']
 
 # %% ../nbs/70e_repeat.ipynb #imports
-import json, re
+import json, re, shlex
 from fractions import Fraction
 from pathlib import Path
 import torch
@@ -24,7 +24,7 @@ from .models.zoo import _read
 
 # %% ../nbs/70e_repeat.ipynb #read
 _needed = 'student', 'scheme', 'data', 'recipe', 'optimiser', 'epochs', 'seed', 'amp', 'about'
-_known = {*_needed, *'students made method terms teacher prepare gate weight pairs connectors detach T ce joint init'.split()}
+_known = {*_needed, *'students made method terms teacher prepare gate weight pairs connectors detach T ce joint init remembered'.split()}
 
 def _read_config(path):
     "The content of a config.json, or what is wrong with it."
@@ -35,7 +35,7 @@ def _read_config(path):
     if not isinstance(config, dict) or 'about' not in config: raise ValueError(f'{path} is not of a kdnb run: give the config.json of one')
     if odd := [k for k in config if k not in _known]: raise unknown(f'key in {path}', odd[0], sorted(_known))
     if none := [k for k in _needed if k not in config]: raise OSError(f'{path} has no {none[0]!r}: copy it anew from its run')
-    if any(type(config[k]) is not int for k in ('epochs', 'seed')): raise OSError(f'{path} is damaged (epochs and seed are whole numbers): copy it anew from its run')
+    if bad := [k for k in ('epochs', 'seed', 'remembered') if k in config and type(config[k]) is not int]: raise OSError(f'{path} is damaged ({bad[0]} is a whole number): copy it anew from its run')
     return config
 
 # %% ../nbs/70e_repeat.ipynb #name
@@ -73,15 +73,21 @@ def _method(c):
     "What was handed over, in words; None: the labels alone."
     if c.get('prepare'): raise ValueError('its teacher sees the images through a function of a notebook (prepare=): repeat it there')
     words = dict(Alone=lambda: _exact(c['method']), Distill=lambda: _exact(c['method']), JointRD=lambda: _joint(c), Online=lambda: _online(c))
+    if c['scheme'] == 'Alone' and 'method' not in c: raise ValueError('an early kdnb wrote it, which did not say that the loss is that of the labels: add --method ce')
     if c['scheme'] not in words: raise ValueError(f"its scheme {c['scheme']} is a notebook's own: repeat it there")
     return None if c['method' if 'method' in c else 'scheme'] == 'CE(1)' else _own_words(words[c['scheme']]())
 
 # %% ../nbs/70e_repeat.ipynb #beside
+def _words(command):
+    "A command that was recorded, word by word; early ones are without quotes."
+    try: return shlex.split(str(command))
+    except ValueError: return str(command).split()
+
 def _beside(path, config):
     "The finished runs among which a teacher may be, likely ones first."
     folders = {f.resolve(): f for d in (Path(path).resolve().parent.parent, runs_root()) if d.is_dir() for f in sorted(d.iterdir()) if (f/'result.json').is_file()}
     folders.pop(Path(path).resolve().parent, None)
-    words = str(config['about'].get('command')).split()
+    words = _words(config['about'].get('command'))
     return sorted(folders.values(), key=lambda f: f.name not in words)
 
 def _as_word(file): # a run's name or folder for its last.pt, else the file
@@ -139,7 +145,8 @@ def _own_teacher(run):
 def _place(name, command):
     "Where data of this name are."
     if name in _named: return name
-    said = re.findall(r'--data[ =](\S+)', str(command))
+    words = _words(command)
+    said = [w.removeprefix('--data=') for before, w in zip(['', *words], words) if before == '--data' or w.startswith('--data=')]
     found = [str(p) for p in map(Path, (*said, name, f'{name}.npz')) for p in (p.expanduser(), data_root()/p) if p.exists() and p.stem == Path(name).stem]
     if not found: raise ValueError(f'it learnt from {name!r}, a folder or an .npz that is not here: add --data PATH')
     return found[0]
@@ -166,6 +173,6 @@ def repeat_options(
 )->dict:      # {option of kdnb_train: value}
     "The options that do a run again, from its configuration; refused where a shell has no words for it."
     c, given = _read_config(path), {*given}
-    try: found = _data(c, given) | _begin(path, c, given) | _teacher(path, c, given) | ({} if '--method' in given else {'--method': _method(c)}) | _training(c)
+    try: found = _data(c, given) | _begin(path, c, given) | _teacher(path, c, given) | ({} if '--method' in given else {'--method': _method(c)}) | {'--remember': c.get('remembered')} | _training(c)
     except (KeyError, TypeError, AttributeError, IndexError) as e: raise OSError(f'{path} is damaged ({type(e).__name__}: {e}): copy it anew from its run') from e
     return {k: v for k, v in found.items() if v is not None and v is not False and k not in given}

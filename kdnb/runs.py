@@ -7,10 +7,11 @@ __all__ = ['differences', 'Files', 'Run', 'save_state', 'load_state', 'write_his
            'about', 'stamp']
 
 # %% ../nbs/50_runs.ipynb #imports
-import datetime, io, json, os, platform, sys, zipfile
+import datetime, io, json, os, platform, shlex, sys, zipfile
 from pathlib import Path
 import torch, torchvision
 from .places import *
+from .places import _name_methods
 from .parallel import *
 from .ranks import *
 
@@ -31,7 +32,12 @@ def differences(
 )->list:      # of sentences
     "Where two configurations differ, a sentence for each setting; what stands under 'about' does not count."
     a, b = ({k: v for k, v in _flat(json.loads(json.dumps(c))).items() if not k.startswith('about.')} for c in (old, new))
-    return [f"{k} is {a.get(k, 'absent')} there, {b.get(k, 'absent')} here" for k in {**a, **b} if a.get(k, 'absent') != b.get(k, 'absent')]
+    differ = [k for k in {**a, **b} if a.get(k, 'absent') != b.get(k, 'absent')]
+    return ['{} is {} there, {} here'.format(k, *_in_short(a.get(k, 'absent'), b.get(k, 'absent'))) for k in differ if not ('data.size' in differ and k in ('data.mean', 'data.std'))]    # which follow the size
+
+def _in_short(*values): # numbers in lists to four places, where they differ there
+    short = [[round(n, 4) if isinstance(n, float) else n for n in v] if isinstance(v, list) else v for v in values]
+    return values if short[0] == short[1] else short
 
 # %% ../nbs/50_runs.ipynb #files
 class Files:
@@ -142,6 +148,9 @@ def _wait(run, ours, wait):
     try: fcntl.flock(run.held, fcntl.LOCK_EX)
     except BaseException: run.release(); raise
 
+# %% ../nbs/50_runs.ipynb #named
+_name_methods(Run)
+
 # %% ../nbs/50_runs.ipynb #refuse-foreign
 def _check_folder(run):
     "A folder that holds something else is not a run: never write into it."
@@ -194,7 +203,7 @@ def about(
     "Date, device, versions and command of this process."
     from kdnb import __version__
     return dict(date=datetime.date.today().isoformat(), device=device_name(device), kdnb=__version__, torch=str(torch.__version__), torchvision=str(torchvision.__version__),
-                python=platform.python_version(), command=' '.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if 'ipykernel' not in sys.modules else 'notebook',
+                python=platform.python_version(), command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if 'ipykernel' not in sys.modules else 'notebook',
                 **({'processes': world_size()} if world_size() > 1 else {}))
 
 # %% ../nbs/50_runs.ipynb #stamp

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from .places import *
+from .places import _name_methods
 from .parallel import *
 from .models.zoo import *
 from .taps import *
@@ -129,7 +130,8 @@ def _unique(names):
 # %% ../nbs/41_schemes.ipynb #check-student
 def _check_student(student):
     "Refuse what is no plain module whose parameters are there."
-    if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({student!r}, num_classes), not {type(student).__name__}')
+    name, own = student if isinstance(student, str) else 'resnet20', ': give its .student' if hasattr(student, 'student') else ''
+    if not isinstance(student, nn.Module): raise TypeError(f'the student is a module, such as create_model({name!r}, num_classes), not {type(student).__name__}{own}')
     if hasattr(student, '_orig_mod'): raise ValueError('this student is compiled: give the model itself, and Learner(..., compile=True)')
     if any(map(nn.parameter.is_lazy, student.parameters())): raise ValueError(f'{type(student).__name__} has lazy layers, whose parameters are not there yet: run it once, on a batch of zeros of the size of the images')
     return student
@@ -391,6 +393,9 @@ def _check_distill(self, data):
 
 Distill.check = _check_distill
 
+# %% ../nbs/41_schemes.ipynb #named
+_name_methods(Scheme, Alone, Distill)
+
 # %% ../nbs/41_schemes.ipynb #flat-gradient
 def _gradient(loss, params):
     "The gradient of a loss with respect to all parameters, as one vector."
@@ -410,6 +415,7 @@ def weigh(
     batch,          # (images, labels)
 )->Pulls:           # dicts: term, loss, weight, weighted, gradient (its norm at the student), cosine with the labels' gradient
     "How hard each term of a method pulls at the student, and whether it pulls with the labels."
+    if not isinstance(scheme, (Alone, Distill)): raise TypeError(f"weigh looks at the terms of a Distill, such as Distill(student, teacher, 'kd') or learner.scheme, not at {type(scheme).__name__}")
     before, mode, (x, y) = {k: v.clone() for k, v in scheme.state_dict().items()}, scheme.training, batch
     losses, params = scheme.train()(x, y)[0], [p for p in scheme.student.parameters() if p.requires_grad]
     grads = {k: _gradient(v, params) for k, v in losses.items()}

@@ -15,7 +15,7 @@ from .ranks import *
 from .frozen import *
 from .schemes import *
 from .learner import *
-from .learner import _since
+from .learner import _check_cbs, _since
 
 # %% ../nbs/51a_together.ipynb #own-random
 def _states(device): # of the generators
@@ -181,7 +181,8 @@ def fit_together(
     cbs=(),           # callbacks that watch the group; None: none, and nothing is printed
 )->list:              # the learners
     "Train, go on with, or load several learners on one stream of batches; each becomes the run that `fit` would make of it."
-    _check_group(learners := list(learners))
+    if not hasattr(learners, '__iter__'): raise TypeError(f'fit_together takes a list of learners, not {type(learners).__name__}')
+    _check_group(learners := list(learners)); _check_cbs(cbs)
     group, own = _Group(learners, epochs, cbs), {l: l.cbs for l in learners}
     for l in learners: l.about, l.cbs = dict(together=len(learners)), l.cbs and [c for c in l.cbs if type(c) not in Learner.callbacks]
     try:
@@ -189,6 +190,6 @@ def fit_together(
             with group.excuse(l, alike=True): l._begin(epochs, fresh)
         if group.live(): group.run()
     finally:
-        for l in learners: l.cbs = own[l]; l.run.release()
+        for l in learners: l.cbs = own[l]; l._leave()
     if group.failed: raise SomeFailed(group.failed, group.names) from next(iter(group.failed.values()))
     return learners

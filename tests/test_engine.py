@@ -10,7 +10,7 @@ from kdnb.models.plain import plainnet
 from kdnb.models.resnet import resnet
 from kdnb.online import Online
 from kdnb.runs import Run
-from kdnb.schemes import Alone, Distill
+from kdnb.schemes import Alone, Distill, weigh
 from kdnb.terms import KD, Term
 from kdnb.together import SomeFailed, fit_together
 
@@ -174,6 +174,24 @@ def test_ctrl_c_in_the_middle_leaves_whole_epochs(step, data, teacher, tmp_path,
     assert [l.epoch for l in some] == [(step-1)//4]*2
     again = fit_together([learner('kd', data, teacher, run=tmp_path/'a'), learner('at', data, teacher, run=tmp_path/'b')], 3, cbs=None)
     for l, k in zip(again, ('kd', 'at')): assert same(l, learner(k, data, teacher).fit(3))
+
+def test_together_too_nobody_is_left_in_train_mode(data, teacher, quiet):
+    class Stop(Callback):
+        def after_batch(self, learn): raise KeyboardInterrupt
+    some = [learner('kd', data, teacher), learner('online', data, teacher), learner('joint', data, teacher, cbs=[Stop()])]
+    with pytest.raises(KeyboardInterrupt): fit_together(some, 1, cbs=None)
+    assert not any(m.training for l in some for m in l.scheme.modules())
+    some[2].cbs = None; fit_together(some, 1, cbs=None)
+    assert not any(m.training for l in some for m in l.scheme.modules())
+
+def test_what_is_no_list_is_a_sentence(data, teacher):
+    with pytest.raises(TypeError, match='fit_together takes a list of learners, not Learner'): fit_together(learner('kd', data, teacher), 1)
+    with pytest.raises(TypeError, match='cbs= is a list of callbacks'): fit_together([learner('kd', data, teacher)], 1, cbs=Callback)
+    with pytest.raises(TypeError, match='online distillation takes a list of students, .* not ResNet'): Online(resnet(8))
+    with pytest.raises(TypeError, match='weigh looks at the terms of a Distill'): weigh(resnet(8), data.examples(4))
+    for build in (lambda s: Distill(s, teacher), lambda s: JointRD(s, teacher), Alone):
+        with pytest.raises(TypeError, match=r"such as create_model\('resnet20', num_classes\), not Learner: give its .student"): build(learner('alone', data, teacher))
+        with pytest.raises(TypeError, match=r"such as create_model\('resnet20', num_classes\), not function"): build(lambda x: x)
 
 def blows_up(s, t): return (s - t).sum() * float('nan')
 def broken(s, t): raise RuntimeError('a loss of the user that fails')

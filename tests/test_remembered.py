@@ -1,5 +1,5 @@
 "What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a full disk, a damaged file."
-import copy, errno, os, pickle, shutil, signal, subprocess, sys
+import copy, errno, os, pickle, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from torch import nn
@@ -265,6 +265,13 @@ def test_a_disk_without_room_is_told_first(data, root, teacher, monkeypatch):
     assert sentence(e) and files(root) == []
     assert remember(teacher, data, views=2, root=root)                        # 3.9 KiB
     with pytest.raises(OSError, match='views that are missing need 5.9 KiB'): remember(teacher, data, views=5, root=root)
+
+def test_more_views_than_any_disk_holds_are_refused_before_they_are_counted(data, root, teacher, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(10**12, 10**12, 10**9))
+    remember(teacher, data, views=2, root=root)
+    start = time.perf_counter()
+    with pytest.raises(OSError, match='views that are missing need .* MiB, and .* has 953.7 MiB free'): remember(teacher, data, views=10**9, root=root)
+    assert time.perf_counter() - start < 20 and len(files(root)) == 2
 
 def test_a_disk_that_is_full_all_the_same(data, root, teacher, monkeypatch):
     real, calls = os.fsync, []

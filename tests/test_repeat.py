@@ -75,6 +75,26 @@ def test_a_run_of_a_notebook_is_repeated_in_the_shell(here, capsys):
     learn = Learner(Distill(student, 'teacher', 'kd+at', size=8), data, run='notebook', seed=5, amp='off').fit(1)
     assert kdnb_train(['--config', config('notebook'), '--device', 'cpu', '--run', 'shell']) == 0 and last('shell') == weights_hash(learn.student)
 
+def test_a_student_of_remembered_words_is_repeated(here, capsys):
+    assert kdnb_train([*SMALL, *TAUGHT, 'kd(T=2)', '--remember', '2', '--run', 'told']) == 0
+    assert repeat_options(config('told'))['--remember'] == 2
+    assert kdnb_train(['--config', config('told'), '--device', 'cpu', '--run', 'told-copy']) == 0 and (last('told-copy'), asked('told-copy')) == (last('told'), asked('told'))
+    assert kdnb_train(['--config', config('told'), '--device', 'cpu', '--remember', '1', '--run', 'told-less']) == 0 and asked('told-less')['remembered'] == 1
+
+def test_a_run_of_the_first_kind(here, capsys, tmp_path):
+    "Who learnt alone did not say by which method; commands were recorded without quotes."
+    first = json.loads((here/'runs'/'teacher'/'config.json').read_text()); del first['method']
+    (tmp_path/'config.json').write_text(json.dumps(first))
+    assert 'an early kdnb wrote it, which did not say that the loss is that of the labels: add --method ce' in refused(capsys, ['--config', str(tmp_path/'config.json')])
+    assert kdnb_train(['--config', str(tmp_path/'config.json'), '--method', 'ce', '--device', 'cpu', '--run', 'first']) == 0 and last('first') == last('teacher')
+
+def test_commands_of_all_times_are_read(here, tmp_path):
+    os.makedirs(tmp_path/'my photos', exist_ok=True); place = tmp_path/'my photos'/'mine.npz'; place.write_bytes(Path('mine.npz').read_bytes())
+    first = json.loads((here/'runs'/'teacher'/'config.json').read_text()); first['data']['name'] = 'mine'
+    for command, found in ((f"kdnb_train --data '{place}' --student resnet8", place), (f"kdnb_train '--data={place}'", place), ('kdnb_train --data ./mine.npz --method kd(T=2)+at', 'mine.npz'), ("kdnb_train --data=mine.npz --run it's", 'mine.npz')):
+        first['about']['command'] = command; (tmp_path/'config.json').write_text(json.dumps(first))
+        assert Path(repeat_options(tmp_path/'config.json')['--data']) == Path(found), command
+
 def test_options_beside_it_win(here, capsys):
     assert kdnb_train([*SMALL, *TAUGHT, 'kd(T=2)', '--run', 'base']) == 0
     for words, differ in ((['--seed', '1'], {'seed'}), (['--epochs', '2'], {'epochs'}), (['--method', 'at'], {'method', 'terms'}), (['--student', 'resnet14'], {'student'})):
@@ -122,7 +142,7 @@ def test_files_that_are_no_config(here, capsys, tmp_path):
             (good | {'epoch': 3}, "unknown key in .* 'epoch': did you mean epochs"), ({k: v for k, v in good.items() if k != 'seed'}, "has no 'seed'"), (good | {'data': [1]}, 'is damaged'), (good | {'student': 'resnet8'}, 'is damaged'),
             (good | {'recipe': 'crb'}, "unknown recipe 'crb': did you mean crd"), (good | {'scheme': 'Mine'}, "its scheme Mine is a notebook's own"), (good | {'epochs': 'ten'}, 'epochs'), (good | {'epochs': -1}, 'epochs must be'),
             (good | {'data': good['data'] | {'name': 'pets'}}, "it learnt from 'pets', a folder or an .npz that is not here: add --data PATH"), (good | {'data': good['data'] | {'split': 'x'}}, 'data.split is x there'),
-            (good | {'seed': None}, 'seed'), (good | {'amp': 'fp8'}, 'unknown amp'), (good | {'method': 7}, 'is damaged|7'), (good | {'about': None}, 'damaged')]):
+            (good | {'seed': None}, 'seed'), (good | {'amp': 'fp8'}, 'unknown amp'), (good | {'method': 7}, 'is damaged|7'), (good | {'about': None}, 'damaged'), (good | {'remembered': 'all'}, 'remembered is a whole number')]):
         (tmp_path/f'{i}.json').write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         assert re.search(why, refused(capsys, ['--config', str(tmp_path/f'{i}.json')])), (i, why)
     for path, why in ((str(tmp_path), "is a folder: give the file in it"), ('nobody.json', 'there is no file nobody.json'), ('mine.npz', 'is damaged')): assert why in refused(capsys, ['--config', path])

@@ -1,5 +1,5 @@
 "Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as if it had not, or says in one sentence why not."
-import errno, io, json, os, pickle, random, signal, subprocess, sys, threading, time
+import errno, inspect, io, json, os, pickle, random, re, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from torch import nn
@@ -9,8 +9,11 @@ from kdnb.learner import Callback, Diverged, Learner, _has_bf16, make_optimiser,
 from kdnb.measure import predict
 from kdnb.models.resnet import resnet
 from kdnb.models.zoo import load_model, weights_hash
-from kdnb.runs import Run, load_state, open_run, read_history
-from kdnb.schemes import Distill
+from kdnb.joint import JointRD
+from kdnb.models.plain import plainnet
+from kdnb.online import Online
+from kdnb.runs import Run, about, load_state, open_run, read_history
+from kdnb.schemes import Alone, Distill, Scheme
 from kdnb.terms import CE, KD, Term
 
 OWN = ['best.pt', 'config.json', 'history.jsonl', 'last.pt', 'result.json']
@@ -494,6 +497,99 @@ def test_random_numbers_of_every_gpu_go_on_where_they_were(monkeypatch):
     monkeypatch.setattr(torch.random, 'fork_rng', lambda devices: forked.extend(devices) or nullcontext()); monkeypatch.setattr(torch, 'manual_seed', lambda seed: None)
     with seeded(0): pass
     assert forked == [0, 1]
+
+# --- after it
+
+def looked_at(learn):
+    "Scores before and after somebody looks at the student."
+    with torch.no_grad(): before = learn.validate('test'), [learn.student(torch.zeros(64, 3, 8, 8)) for _ in range(5)]
+    return before[0], learn.validate('test')
+
+@pytest.mark.parametrize('end', ['trained', 'loaded', 'Ctrl-C', 'an error', 'no number', 'refused'])
+def test_who_looks_at_the_student_afterwards_spoils_nothing(data, tmp_path, end):
+    if end == 'loaded': learner(data, tmp_path/'run').fit(2)
+    stop = {'Ctrl-C': KeyboardInterrupt, 'an error': Stop}.get(end)
+    learn = learner(data, tmp_path/'run', cbs=[At(8, throw(stop))] if stop else (), lr=1e18 if end == 'no number' else None)
+    if end in ('trained', 'loaded'): learn.fit(2)
+    else:
+        with pytest.raises((KeyboardInterrupt, Stop, Diverged, ValueError)): learn.fit(0 if end == 'refused' else 2)
+    assert not any(m.training for m in learn.scheme.modules())
+    before, after = looked_at(learn)
+    assert before == after
+
+def test_a_callback_that_looks_at_the_student_spoils_nothing(data):
+    class Look(Callback):
+        def after_epoch(self, learn): learn.student(torch.zeros(64, 3, 8, 8))
+    assert whole(learner(data, cbs=[Look()]).fit(2)) == whole(learner(data).fit(2))
+
+class Remembers(nn.Module):
+    "A model with a state beside its tensors."
+    def __init__(self):
+        super().__init__()
+        with seeded(0): self.net = resnet(8)
+        self.notes = {'seen': [0]}
+    def forward(self, x):
+        if self.training: self.notes['seen'][0] += len(x)
+        return self.net(x)
+    def get_extra_state(self): return self.notes
+    def set_extra_state(self, state): self.notes = state
+
+def test_a_state_that_is_no_tensor_is_kept(data, tmp_path):
+    never = Learner(Remembers(), data, run=tmp_path/'never').fit(3)
+    with pytest.raises(Stop): Learner(Remembers(), data, run=tmp_path/'run', cbs=[At(8, throw(Stop))]).fit(3)
+    again = Learner(Remembers(), data, run=tmp_path/'run').fit(3)
+    assert again.student.notes == never.student.notes == {'seen': [300]} and whole(again) == whole(never)
+    again.fit(3, fresh=True); assert whole(again) == whole(never)
+
+# --- what is said
+
+def loss(zs, zt): return (zs - zt).square().mean()
+
+@pytest.mark.parametrize('name', ['loss', 'lr', 'epoch', 'seconds', 'images_per_second', 'train_acc', 'valid_acc'])
+def test_a_loss_that_is_called_like_a_column_is_refused_at_once(data, tmp_path, name):
+    with pytest.raises(ValueError, match=f"a loss is called '{name}'.*give it another name"):
+        Learner(Distill(student(), resnet(14), Term(loss, taps=None, name=name)), data, run=tmp_path/'run')
+    assert not (tmp_path/'run').exists()
+
+def test_so_is_one_of_a_scheme_of_ones_own(data):
+    class Own(Scheme):
+        def __init__(self): super().__init__(); self.student = student()
+        def forward(self, x, y): return {'loss': nn.functional.cross_entropy(z := self.student(x), y)}, {'student': z}
+    with pytest.raises(ValueError, match="a loss is called 'loss'"): Learner(Own(), data).fit(1)
+
+def test_methods_are_called_by_their_public_names():
+    from kdnb.remembered import Remembered
+    odd = [f'{c.__name__}.{n}: {f.__qualname__}' for c in (Learner, Run, Scheme, Alone, Distill, JointRD, Online, Remembered) for n, f in vars(c).items()
+           if n[0] != '_' and inspect.isfunction(f) and (f.__name__ != n or '._' in f'.{inspect.unwrap(f).__qualname__}')]
+    assert odd == []
+    with pytest.raises(TypeError, match=r'^Learner\.fit\(\) got an unexpected keyword argument'): Learner.fit(None, 3, fesh=True)
+
+@pytest.mark.parametrize('options,says', [(dict(lr='0.1'), "lr must be a number from 0 up, not '0.1'"), (dict(seed='0'), "seed is a whole number, not '0'"), (dict(seed=1.5), 'seed is a whole number, not 1.5'),
+                                          *((dict(cbs=c), 'cbs= is a list of callbacks') for c in (3, 'x', Callback, [Callback], Callback()))])
+def test_what_is_given_by_mistake(data, options, says):
+    with pytest.raises((ValueError, TypeError), match=says): learner(data, **options)
+
+def test_a_learner_says_what_it_is(data, tmp_path, teacher, monkeypatch):
+    learn = Learner(Distill(student(), teacher, 'kd'), data, run=tmp_path/'kd')
+    assert repr(learn) == "Learner: resnet8 (Distill from resnet8w2, CE(0.1) + KD(0.9, T=4)) on digits, run 'kd', not fitted"
+    learn.fit(1); monkeypatch.setattr(nn.Module, '__call__', throw(AssertionError('it computes')))
+    assert re.fullmatch(r"Learner: .* on digits, run 'kd', epoch 1 of 1, test_acc [\d.]+", repr(learn))
+
+def test_so_does_one_of_another_scheme(data):
+    with seeded(0): several = Online([resnet(8), resnet(8)])
+    for scheme, says in ((Alone(Remembers()), 'Remembers (Alone, CE(1))'), (JointRD(plainnet(8), resnet(8)), 'plainnet8 (JointRD from resnet8, jointrd('), (several, 'resnet8, resnet8 (Online)')):
+        blank = Learner.__new__(Learner); blank.__dict__.update(scheme=scheme, data=data, run=Run(), history=[], result=None)
+        assert says in repr(blank) and '\n' not in repr(blank)
+
+def test_a_command_that_was_recorded_can_be_pasted(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'ipykernel', raising=False)
+    monkeypatch.setattr(sys, 'argv', ['/bin/kdnb_distill', '--method', 'kd(T=2)+at', '--data', 'my photos'])
+    assert about()['command'] == "kdnb_distill --method 'kd(T=2)+at' --data 'my photos'"
+
+def test_another_size_is_said_without_the_statistics_that_follow_it(data, tmp_path):
+    learner(data, tmp_path/'run').fit(1)
+    with pytest.raises(ValueError, match='data.size is 8 there, 16 here') as e: learner(load_data('digits', size=16, n_train=100, bs=20, device='cpu'), tmp_path/'run').fit(1)
+    assert 'data.mean' not in str(e.value) and len(str(e.value)) < 200
 
 def test_callbacks_are_called_in_order(data):
     said = []

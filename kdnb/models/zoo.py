@@ -159,6 +159,7 @@ def weights_hash(
     state = model.state_dict() if isinstance(model, nn.Module) else model
     h = hashlib.sha256()
     for k, v in sorted(state.items()):
+        if not isinstance(v, torch.Tensor): h.update(repr((k, v)).encode()); continue         # what get_extra_state of some module keeps
         h.update(repr((k, str(v.dtype), tuple(v.shape))).encode())
         h.update(v.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:12]
@@ -184,7 +185,7 @@ def describe_model(
 )->dict:             # for a run's configuration
     "The call that builds a model, else its kind and a hash of its structure."
     if call := built_by(model): return call
-    shapes = [(k, tuple(v.shape)) for k, v in _a_module(model).state_dict().items()]
+    shapes = [(k, tuple(getattr(v, 'shape', ()))) for k, v in _a_module(model).state_dict().items()]
     return dict(kind=type(model).__name__, params=num_params(model), structure=f'{key(repr(model), shapes):016x}')
 
 # %% ../../nbs/13_models.zoo.ipynb #model-record
