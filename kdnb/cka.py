@@ -7,7 +7,7 @@ __all__ = ['minibatch_cka', 'show_cka']
 
 # %% ../nbs/60d_cka.ipynb #imports
 import math
-import torch, matplotlib.pyplot as plt
+import numpy as np, torch, matplotlib.pyplot as plt
 from torch import Tensor
 from .data import Data
 from .measure import evaluating
@@ -65,7 +65,7 @@ def _pairs(names): # the reference first -> [(row, column)]
 def _draw_cka(ax, m, row, column): # m: (s, t)
     "A matrix with its numbers, stage 1 in the upper left corner."
     image = ax.imshow(m.numpy(), cmap=_levels('viridis'), vmin=0, vmax=1, aspect='auto')
-    for (i, j), v in ((at, m[at].item()) for at in torch.cartesian_prod(*map(torch.arange, m.shape)).tolist() for at in [tuple(at)]):
+    for (i, j), v in np.ndenumerate(m.numpy()):
         ax.text(j, i, _number('.2f', v), ha='center', va='center', fontsize=7, color='black' if v > .6 else 'white')
     for axis, n, name in ((ax.xaxis, m.shape[1], column), (ax.yaxis, m.shape[0], row)):
         axis.set_ticks(range(n), range(1, n+1), fontsize=7); axis.set_label_text(name, fontsize=8)

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 import torch
 from .places import *
+from .places import _sentence
 from .parallel import *
 from .ranks import *
 from .frozen import *
@@ -154,7 +155,7 @@ _Group.remember = _remember
 class SomeFailed(RuntimeError):
     "Some of several learners failed; `.failed` is {learner: why}. The others are done."
     def __init__(self, failed, names):
-        super().__init__('; '.join(f'{names[l]}: {" ".join(str(e).split()) or type(e).__name__}' for l, e in failed.items()) + ' (the others are done)'*(len(failed) < len(names)))
+        super().__init__('; '.join(f'{names[l]}: {_sentence(e)}' for l, e in failed.items()) + ' (the others are done)'*(len(failed) < len(names)))
         self.failed = failed
 
 # %% ../nbs/51a_together.ipynb #run-group
