@@ -1,16 +1,22 @@
 "What several files of tests stand on."
-import pytest, torch
+
+import pytest
+import torch
+
 from kdnb.data import load_data
-from kdnb.learner import Learner
+from kdnb.train import Learner
+
 
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
     "No bars, runs in a folder of the test's own, and one thread: many threads on a busy machine wait for each other."
     monkeypatch.setattr(Learner, 'callbacks', [])
-    monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
-    n = torch.get_num_threads(); torch.set_num_threads(1)
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path / 'runs'))
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(n)
 
+
 @pytest.fixture(scope='session')
-def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')      # five steps an epoch
+def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')  # five steps an epoch

@@ -1,37 +1,56 @@
 "What `pip install .` gives: built offline from a copy, put into an empty folder, used from another one."
-import os, shutil, subprocess, sys, tarfile, zipfile
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
 from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CFG = ConfigParser(delimiters=['='], interpolation=None)
-CFG.read(ROOT/'settings.ini', encoding='utf-8')
+CFG.read(ROOT / 'settings.ini', encoding='utf-8')
 CFG = CFG['DEFAULT']
 
+
 def python(*args, cwd, **env):
-    res = subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+    res = subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300)
     assert res.returncode == 0, res.stdout + res.stderr
     return res.stdout
+
 
 def copy(to):
     "The checkout without what is not part of the source."
     skip = shutil.ignore_patterns('.*', 'runs', 'data', 'build', 'dist', '*.egg-info', '__pycache__')
     return Path(shutil.copytree(ROOT, to, ignore=skip))
 
+
 def wheel(source, to):
     python('-m', 'pip', 'wheel', '.', '--no-deps', '--no-index', '--no-build-isolation', '-w', to, cwd=source)
     return next(to.glob('*.whl'))
+
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     "The source distribution, and the wheel that is made from nothing but it."
     tmp = tmp_path_factory.mktemp('install')
-    python('setup.py', '-q', 'sdist', '-d', tmp/'sdist', cwd=copy(tmp/'source'))
-    sdist = next((tmp/'sdist').glob('*.tar.gz'))
-    with tarfile.open(sdist) as t: t.extractall(tmp/'unpacked')
-    return sdist, wheel(next((tmp/'unpacked').iterdir()), tmp/'wheel')
+    python('setup.py', '-q', 'sdist', '-d', tmp / 'sdist', cwd=copy(tmp / 'source'))
+    sdist = next((tmp / 'sdist').glob('*.tar.gz'))
+    with tarfile.open(sdist) as t:
+        t.extractall(tmp / 'unpacked')
+    return sdist, wheel(next((tmp / 'unpacked').iterdir()), tmp / 'wheel')
+
 
 @pytest.fixture(scope='module')
 def installed(built, tmp_path_factory):
@@ -39,25 +58,36 @@ def installed(built, tmp_path_factory):
     python('-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', to, built[1], cwd=to)
     return to
 
+
 def metadata(whl, file):
-    with zipfile.ZipFile(whl) as z: return z.read(next(n for n in z.namelist() if n.endswith(f'.dist-info/{file}'))).decode()
+    with zipfile.ZipFile(whl) as z:
+        return z.read(next(n for n in z.namelist() if n.endswith(f'.dist-info/{file}'))).decode()
+
 
 def test_wheel_holds_the_package_and_nothing_else(built):
-    with zipfile.ZipFile(built[1]) as z: got = {n for n in z.namelist() if '.dist-info/' not in n}
-    assert got == {p.relative_to(ROOT).as_posix() for p in (ROOT/'kdnb').rglob('*.py')}
+    with zipfile.ZipFile(built[1]) as z:
+        got = {n for n in z.namelist() if '.dist-info/' not in n}
+    assert got == {p.relative_to(ROOT).as_posix() for p in (ROOT / 'kdnb').rglob('*.py')}
+
 
 def test_wheel_says_what_settings_say(built):
     m = Parser().parsestr(metadata(built[1], 'METADATA'))
-    assert (m['Name'], m['Version'], m['Requires-Python']) == (CFG['lib_name'], CFG['version'], f">={CFG['min_python']}")
+    assert (m['Name'], m['Version'], m['Requires-Python']) == (
+        CFG['lib_name'],
+        CFG['version'],
+        f">={CFG['min_python']}")
     runtime = [r for r in m.get_all('Requires-Dist') if 'extra' not in r]
-    assert len(runtime) == len(CFG['requirements'].split()) and not any(w in r for r in runtime for w in ('nbdev', 'jupyter', 'fastcore'))
+    assert len(runtime) == len(CFG['requirements'].split()) and not any(
+        w in r for r in runtime for w in ('nbdev', 'jupyter', 'fastcore'))
     assert set(m.get_all('Provides-Extra')) == {'dev', 'lab', 'tensorboard', 'timm'}
     assert '](README_files' not in m.get_payload() and '# kdnb' in m.get_payload()  # PyPI sees no files beside the page
+
 
 def test_commands_are_installed(built):
     lines = metadata(built[1], 'entry_points.txt').replace(' ', '').splitlines()
     wanted = [l.strip() for l in CFG['console_scripts'].splitlines() if l.strip()]
     assert wanted and set(wanted) <= set(lines)
+
 
 def test_works_without_the_tools(installed, tmp_path):
     program = '''if 1:
@@ -74,10 +104,12 @@ def test_works_without_the_tools(installed, tmp_path):
     said = python('-c', program, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines()
     assert Path(said[0]).is_relative_to(installed) and said[1].startswith('ResNet') and said[-1] == 'True'
 
+
 def test_every_command_starts():
     for line in CFG['console_scripts'].split():
         name, where = line.split('=')
         module, function = where.split(':')
         assert name == function
-        out = python('-c', f"import sys; from {module} import {function}; sys.argv = ['{name}', '-h']; {function}()", cwd=ROOT)
+        out = python(
+            '-c', f"import sys; from {module} import {function}; sys.argv = ['{name}', '-h']; {function}()", cwd=ROOT)
         assert f'usage: {name}' in out

@@ -1,80 +1,138 @@
 "What the notebook of pictures cannot show: other people's models, and that looking leaves no trace."
-import ast, re
-import matplotlib, pytest, torch, torchvision
+
+import ast
+import re
+
+import matplotlib
+import pytest
+import torch
+import torchvision
+
 matplotlib.use('agg')
 import matplotlib.pyplot as plt
 from torch import nn
+
 from kdnb.data import Data
 from kdnb.measure import accuracy, evaluating, predict
-from kdnb.models.resnet import resnet
+from kdnb.models import resnet
 from kdnb.schemes import Alone, Distill
-from kdnb.show import _table, compare, show_attention, show_history, show_similarity
+from kdnb.show import compare, show_attention, show_history, show_similarity
+from kdnb.show.canvas import _table
 
-def noise(size, n=60, classes='aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'.split()):
+
+def noise(
+    size, n=60, classes='aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'.split()
+):
     g = torch.Generator().manual_seed(0)
     x, y = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=g), torch.arange(n) % len(classes)
     return Data((x, y), None, (x, y), classes, bs=16, device='cpu', name='noise')
 
+
 def texts(fig): return '\n'.join(t.get_text() for t in fig.findobj(matplotlib.text.Text))
+
 
 def test_torchvision_at_64_pixels():
     data = noise(64)
-    found = compare(data, teacher=torchvision.models.resnet18(num_classes=12), alone=torchvision.models.mobilenet_v2(num_classes=12), n=20)
+    found = compare(
+        data,
+        teacher=torchvision.models.resnet18(num_classes=12),
+        alone=torchvision.models.mobilenet_v2(num_classes=12),
+        n=20)
     assert [r['name'] for r in found.rows] == ['teacher', 'alone']
-    assert 'stage 3 of 4 (4x4)' in found.note and 'baby, boy, girl, man, woman, bicycle, bus, motorcycle, pickup_truck, train' in found.note
+    assert (
+        'stage 3 of 4 (4x4)' in found.note
+        and 'baby, boy, girl, man, woman, bicycle, bus, motorcycle, pickup_truck, train' in found.note)
+
 
 def test_looking_leaves_no_trace():
     data, model = noise(16), resnet(8, 12)
-    model.stages[0].eval()                                   # somebody froze a stage
-    modes, state, seen = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    compare(data, solo=model); show_attention({'solo': model}, data.test.normalise(data.test.x[:4])); show_similarity({'solo': model}, *data.examples(24))
+    model.stages[0].eval()  # somebody froze a stage
+    modes, state, seen = (
+        [m.training for m in model.modules()],
+        {k: v.clone() for k, v in model.state_dict().items()},
+        torch.get_rng_state())
+    compare(data, solo=model)
+    show_attention({'solo': model}, data.test.normalise(data.test.x[:4]))
+    show_similarity({'solo': model}, *data.examples(24))
     assert modes == [m.training for m in model.modules()] and torch.equal(seen, torch.get_rng_state())
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(
+        p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules()) and plt.get_fignums() == []
+
 
 def test_modes_come_back_after_an_error():
     model = resnet(8, 12).train()
-    with pytest.raises(RuntimeError): predict(model, [(torch.zeros(1, 5, 16, 16), torch.zeros(1))])
+    with pytest.raises(RuntimeError):
+        predict(model, [(torch.zeros(1, 5, 16, 16), torch.zeros(1))])
     assert model.training and torch.is_grad_enabled()
     with pytest.raises(KeyError):
-        with evaluating(model): raise KeyError
+        with evaluating(model):
+            raise KeyError
     assert model.training
+
 
 def test_footnote_says_reduced_and_which_kind_is_missing():
     data, model = noise(16), resnet(8, 12)
-    class Learnt: student, history, reduced = model, [], 'REDUCED: 1 of 240 epochs'
+
+    class Learnt:
+        student, history, reduced = model, [], 'REDUCED: 1 of 240 epochs'
+
     Learnt.data = data
-    found = compare(teacher=resnet(8, 12), alone=Learnt, taught=model)        # alone and taught agree: nobody is rescued or broken
-    assert 'no image is rescued or broken' in found.note and found.note.count('REDUCED') == 1 and 'REDUCED: 1 of 240 epochs' in texts(found.fig)
+    found = compare(
+        teacher=resnet(8, 12), alone=Learnt, taught=model
+    )  # alone and taught agree: nobody is rescued or broken
+    assert (
+        'no image is rescued or broken' in found.note
+        and found.note.count('REDUCED') == 1
+        and 'REDUCED: 1 of 240 epochs' in texts(found.fig))
+
 
 # --- models without stages
 
-def vit(): return torchvision.models.VisionTransformer(image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=12).eval()
+
+def vit():
+    return torchvision.models.VisionTransformer(
+        image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=12
+    ).eval()
+
 
 class Odd(nn.Module):
     "Asks about its numbers, so it cannot be traced."
+
     def __init__(self, width=8):
         super().__init__()
-        self.body, self.head = nn.Sequential(nn.Conv2d(3, width, 3, stride=4, padding=1), nn.ReLU()), nn.Linear(width, 12)
+        self.body, self.head = (
+            nn.Sequential(nn.Conv2d(3, width, 3, stride=4, padding=1), nn.ReLU()),
+            nn.Linear(width, 12))
+
     def forward(self, x):
         f = self.body(x)
         return self.head(f.amax((2, 3)) if f.mean() > 0 else f.mean((2, 3)))
+
 
 def cells(found, heading):
     head, *lines = _table(found.rows)
     return [line[head.index(heading)] for line in lines]
 
+
 def remedy(found): return ast.literal_eval(re.search(r'taps=(\{.*?\})', found.note)[1])
+
 
 @pytest.mark.parametrize('make', [vit, Odd])
 def test_without_stages_the_numbers_are_there_and_the_pictures_say_why_not(make, tmp_path):
     data, other = noise(16), make()
     found = compare(data, teacher=resnet(8, 12), alone=resnet(8, 12), other=other)
-    assert [cells(found, h)[2] for h in ('CKA', 'blocks', 'att. 3')] == ['–']*3 and '–' not in cells(found, 'test %') + cells(found, 'agrees %') + cells(found, 'ECE')
-    assert type(other).__name__ in found.note and 'Without pictures' in found.note and 'Without pictures' in texts(found.fig)
+    assert [cells(found, h)[2] for h in ('CKA', 'blocks', 'att. 3')] == ['–'] * 3 and '–' not in cells(
+        found, 'test %'
+    ) + cells(found, 'agrees %') + cells(found, 'ECE')
+    assert (
+        type(other).__name__ in found.note
+        and 'Without pictures' in found.note
+        and 'Without pictures' in texts(found.fig))
     assert not any(t.get_text().startswith('other') for ax in found.fig.axes for t in [ax.title])
     assert accuracy(*predict(other, data.test)) == found.rows[2]['accuracy']
-    found.savefig(tmp_path/'it.png')
+    found.savefig(tmp_path / 'it.png')
+
 
 @pytest.mark.filterwarnings('ignore:Odd cannot be traced')
 @pytest.mark.parametrize('make, attention', [(vit, False), (Odd, True)])
@@ -82,119 +140,208 @@ def test_the_remedy_that_the_note_names_works(make, attention):
     data, nets = noise(16), dict(teacher=resnet(8, 12), other=make())
     taps = remedy(compare(data, **nets))
     found = compare(data, **nets, taps=taps)
-    assert list(taps) == ['other'] and 'Without pictures' not in found.note and '–' not in cells(found, 'CKA') + cells(found, 'blocks')
-    assert (cells(found, 'att. 3')[1] != '–') == attention and ('tokens or channels-last' in found.note) != attention and taps['other'] in found.note
+    assert (
+        list(taps) == ['other']
+        and 'Without pictures' not in found.note
+        and '–' not in cells(found, 'CKA') + cells(found, 'blocks'))
+    assert (
+        (cells(found, 'att. 3')[1] != '–') == attention
+        and ('tokens or channels-last' in found.note) != attention
+        and taps['other'] in found.note)
     x, y = data.examples(24)
     assert ('no maps: other' in texts(show_attention(nets, x, taps=taps))) != attention
     assert [ax.get_title() for ax in show_similarity(nets, x, y, taps=taps).axes][:2] == ['teacher', 'other']
 
+
 def test_the_teacher_has_no_stages():
     found = compare(noise(16), teacher=vit(), alone=resnet(8, 12), another=resnet(8, 12), taught=resnet(8, 12))
-    assert cells(found, 'CKA')[:4] == ['–']*4 and cells(found, 'CKA')[4] != '–'          # the floor needs no teacher
-    assert cells(found, 'blocks')[0] == '–' and 'minus teacher' not in texts(found.fig) and 'stage 3 of 3 (4x4)' in texts(found.fig)
+    assert cells(found, 'CKA')[:4] == ['–'] * 4 and cells(found, 'CKA')[4] != '–'  # the floor needs no teacher
+    assert (
+        cells(found, 'blocks')[0] == '–'
+        and 'minus teacher' not in texts(found.fig)
+        and 'stage 3 of 3 (4x4)' in texts(found.fig))
+
 
 def test_nobody_has_stages(tmp_path):
     found = compare(noise(16), teacher=vit(), odd=Odd())
     assert _table(found.rows)[0] == ['', 'parameters', 'test %', 'agrees %', 'ECE'] and 'Maps' not in found.note
-    assert len(found.fig.axes) == 8 and "taps={'teacher': 'encoder.layers.encoder_layer_1', 'odd': 'body.1'}" in ' '.join(texts(found.fig).split())
-    found.savefig(tmp_path/'it.png')
-    with pytest.raises(ValueError, match='no attention to show'): show_attention(dict(odd=Odd()), noise(16).examples(4)[0])
+    assert len(
+        found.fig.axes
+    ) == 8 and "taps={'teacher': 'encoder.layers.encoder_layer_1', 'odd': 'body.1'}" in ' '.join(
+        texts(found.fig).split())
+    found.savefig(tmp_path / 'it.png')
+    with pytest.raises(ValueError, match='no attention to show'):
+        show_attention(dict(odd=Odd()), noise(16).examples(4)[0])
+
 
 def test_several_places_are_paired_from_the_last():
     data, model = noise(16), resnet(8, 12)
-    named = compare(data, teacher=model, alone=resnet(8, 12), taps={'teacher': ['stages.1', 'stages.2'], 'alone': ['stages.1', 'stages.2']})
+    named = compare(
+        data,
+        teacher=model,
+        alone=resnet(8, 12),
+        taps={'teacher': ['stages.1', 'stages.2'], 'alone': ['stages.1', 'stages.2']})
     assert list(named.rows[0]['attention_by_stage']) == [1, 2] and 'stages.2 (4x4)' in named.note
-    plain, by_hand = compare(data, teacher=model, alone=model), compare(data, teacher=model, alone=model, taps={'alone': 'stages.2'})
-    assert by_hand.rows[1]['cka'] == pytest.approx(plain.rows[1]['cka']) and cells(by_hand, 'att. 2')[1] == '–' and cells(by_hand, 'att. 3') == cells(plain, 'att. 3')
+    plain, by_hand = (
+        compare(data, teacher=model, alone=model),
+        compare(data, teacher=model, alone=model, taps={'alone': 'stages.2'}))
+    assert (
+        by_hand.rows[1]['cka'] == pytest.approx(plain.rows[1]['cka'])
+        and cells(by_hand, 'att. 2')[1] == '–'
+        and cells(by_hand, 'att. 3') == cells(plain, 'att. 3'))
+
 
 def test_places_that_cannot_be_read_are_refused():
     data, nets = noise(16), dict(teacher=resnet(8, 12), other=vit())
-    for taps, said in [({'othre': 'conv_proj'}, 'did you mean other'), ({'other': 'no.such'}, 'unknown tap'), ({'other': 'class_token'}, 'does not give features')]:
-        with pytest.raises(ValueError, match=said): compare(data, **nets, taps=taps)
-    with pytest.raises(TypeError, match='give the name of a place'): compare(data, **nets, taps={'other': []})
+    for taps, said in [
+        ({'othre': 'conv_proj'}, 'did you mean other'),
+        ({'other': 'no.such'}, 'unknown tap'),
+        ({'other': 'class_token'}, 'does not give features')]:
+        with pytest.raises(ValueError, match=said):
+            compare(data, **nets, taps=taps)
+    with pytest.raises(TypeError, match='give the name of a place'):
+        compare(data, **nets, taps={'other': []})
+
 
 def test_a_scheme_is_taken_by_its_student():
     data, teacher, student = noise(16), resnet(8, 12).eval(), resnet(8, 12)
-    found = compare(data, teacher=teacher, alone=Alone(resnet(8, 12)), taught=Distill(student, teacher, 'kd', size=16), bare=student)
+    found = compare(
+        data, teacher=teacher, alone=Alone(resnet(8, 12)), taught=Distill(student, teacher, 'kd', size=16), bare=student
+    )
     by_name = {r['name']: {k: v for k, v in r.items() if k != 'name'} for r in found.rows}
     assert by_name['taught'] == by_name['bare'] and by_name['alone']['parameters'] == by_name['bare']['parameters']
 
+
 # --- what compare says and refuses
 
+
 def test_moved_is_measured_from_the_untaught_and_not_from_the_floor():
-    "A teacher unlike all students: who was taught is nearer to it than the others are, and further from it than these from each other."
-    note = ' '.join(compare(noise(16), **{k: resnet(8, 12) for k in ('teacher', 'alone', 'another', 'taught')}).note.split())
-    assert 'Taught moved towards the teacher where it is nearer to it than alone and another are, by more than these two differ.' in note and ' only where' not in note
+    "A teacher unlike all students: who was taught is nearer to it than the others are, and further from it than these "
+    "from each other."
+    note = ' '.join(
+        compare(noise(16), **{k: resnet(8, 12) for k in ('teacher', 'alone', 'another', 'taught')}).note.split())
+    assert (
+        'Taught moved towards the teacher where it is nearer to it than alone and another are, by more than these two '
+        'differ.'
+        in note
+        and ' only where' not in note)
+
 
 def test_models_without_names_are_told_to_give_names():
     data, net = noise(16), resnet(8, 12)
-    for call in (lambda: compare(net, net), lambda: compare(data, net, net), lambda: compare(net, alone=net), lambda: compare(Alone(net), alone=net), lambda: compare(data, dict(alone=net))):
-        with pytest.raises(ValueError, match=re.escape('give names: compare(teacher=teacher, alone=alone)')): call()
-    class Learnt: history = [dict(ce=1., train_acc=3.)]
-    for call in (lambda: show_history(Learnt, Learnt), lambda: show_history(Learnt.history, Learnt.history), lambda: show_history([Learnt, Learnt])):
-        with pytest.raises(ValueError, match=re.escape('give names: show_history(dict(alone=alone, taught=taught))')): call()
+    for call in (
+        lambda: compare(net, net),
+        lambda: compare(data, net, net),
+        lambda: compare(net, alone=net),
+        lambda: compare(Alone(net), alone=net),
+        lambda: compare(data, dict(alone=net))):
+        with pytest.raises(ValueError, match=re.escape('give names: compare(teacher=teacher, alone=alone)')):
+            call()
+
+    class Learnt:
+        history = [dict(ce=1.0, train_acc=3.0)]
+
+    for call in (
+        lambda: show_history(Learnt, Learnt),
+        lambda: show_history(Learnt.history, Learnt.history),
+        lambda: show_history([Learnt, Learnt])):
+        with pytest.raises(ValueError, match=re.escape('give names: show_history(dict(alone=alone, taught=taught))')):
+            call()
+
 
 @pytest.mark.parametrize('names', [('teacher', 'alone', 'another', 'taught'), ('mine', 'theirs')])
 def test_no_label_runs_into_a_photograph(names):
-    data = noise(16, classes='mushroom mountain aquarium_fish sweet_pepper willow_tree caterpillar lawn_mower chimpanzee maple_tree pickup_truck skyscraper wardrobe'.split())
+    data = noise(
+        16,
+        classes='mushroom mountain aquarium_fish sweet_pepper willow_tree caterpillar lawn_mower chimpanzee maple_tree pickup_truck skyscraper wardrobe'.split(),
+    )
     fig = compare(data, **{k: resnet(8, 12) for k in names}).fig
     fig.draw_without_rendering()
     photographs = min(ax.get_window_extent().x0 for ax in fig.axes)
     labels = [t for t in fig.texts if t.get_text().startswith('label:')]
     assert len(labels) >= 4 and max(t.get_window_extent().x1 for t in labels) < photographs
-    assert ''.join(t.get_text() for t in labels).count('[...]') == 0                    # nobody's name was cut
+    assert ''.join(t.get_text() for t in labels).count('[...]') == 0  # nobody's name was cut
+
 
 @pytest.mark.filterwarnings('error')
 def test_many_histories_leave_room_for_curves():
-    show_history({f'standardized-{i}': [dict(ce=1., kd=2., train_acc=3., valid_acc=4.)]*2 for i in range(60)}).draw_without_rendering()
+    show_history(
+        {f'standardized-{i}': [dict(ce=1.0, kd=2.0, train_acc=3.0, valid_acc=4.0)] * 2 for i in range(60)}
+    ).draw_without_rendering()
+
 
 # --- what they say, class by class, stage by stage
 
-from kdnb.cka import minibatch_cka, show_cka
-from kdnb.dark import show_dark_knowledge
-from kdnb.logits import show_logits
 from kdnb.measure import linear_cka
+from kdnb.show import minibatch_cka, show_cka, show_dark_knowledge, show_logits
 
 SHOWN = show_logits, show_dark_knowledge, show_cka
+
 
 @pytest.mark.parametrize('show', SHOWN)
 def test_asking_leaves_no_trace(show):
     data, model = noise(16), resnet(8, 12)
     model.stages[0].eval()
-    modes, state, seen = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    modes, state, seen = (
+        [m.training for m in model.modules()],
+        {k: v.clone() for k, v in model.state_dict().items()},
+        torch.get_rng_state())
     show({'solo': model}, data)
     assert modes == [m.training for m in model.modules()] and torch.equal(seen, torch.get_rng_state())
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(
+        p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules()) and plt.get_fignums() == []
+
 
 @pytest.mark.parametrize('show', SHOWN)
 def test_learners_schemes_and_reduced_runs_are_shown(show):
     data, teacher, student = noise(16), resnet(8, 12).eval(), resnet(8, 12)
-    class Learnt: reduced = 'REDUCED: 1 of 240 epochs'
+
+    class Learnt:
+        reduced = 'REDUCED: 1 of 240 epochs'
+
     Learnt.student = student
     fig = show(dict(alone=Learnt, teacher=teacher, taught=Distill(resnet(8, 12), teacher, 'kd', size=16)), data)
-    assert texts(fig).count('REDUCED: 1 of 240 epochs') == 1 and 'teacher' in texts(fig).split('REDUCED')[0] and 'taught' in texts(fig)
+    assert (
+        texts(fig).count('REDUCED: 1 of 240 epochs') == 1
+        and 'teacher' in texts(fig).split('REDUCED')[0]
+        and 'taught' in texts(fig))
+
 
 @pytest.mark.parametrize('show', SHOWN)
-@pytest.mark.parametrize('wrong, error, said', [('digits', TypeError, 'images are str'), (torch.zeros(4, 3, 16, 16, dtype=torch.uint8), TypeError, r'images are torch.uint8 of shape \(4, 3, 16, 16\)'),
-                                                (torch.zeros(0, 3, 16, 16), TypeError, 'give a Data'), (torch.zeros(3, 16, 16), TypeError, 'give a Data')])
+@pytest.mark.parametrize(
+    'wrong, error, said',
+    [
+        ('digits', TypeError, 'images are str'),
+        (torch.zeros(4, 3, 16, 16, dtype=torch.uint8), TypeError, r'images are torch.uint8 of shape \(4, 3, 16, 16\)'),
+        (torch.zeros(0, 3, 16, 16), TypeError, 'give a Data'),
+        (torch.zeros(3, 16, 16), TypeError, 'give a Data')])
 def test_what_is_no_image_is_refused(show, wrong, error, said):
-    with pytest.raises(error, match=said): show(dict(teacher=resnet(8, 12)), wrong, *[torch.zeros(4)]*(show is not show_cka))
+    with pytest.raises(error, match=said):
+        show(dict(teacher=resnet(8, 12)), wrong, *[torch.zeros(4)] * (show is not show_cka))
+
 
 def test_a_set_sorted_by_class_is_shown_evenly():
     g = torch.Generator().manual_seed(0)
     x, y = torch.randint(0, 256, (1200, 3, 8, 8), dtype=torch.uint8, generator=g), torch.arange(1200) // 100
     data = Data((x, y), None, (x, y), [f'c{i}' for i in range(12)], bs=16, device='cpu', name='sorted')
-    from kdnb.logits import _spread
-    images, labels = _spread(data)
-    assert labels.bincount().tolist() == pytest.approx([500/12]*12, abs=1) and torch.equal(images[-1], data.test.normalise(x[-1:])[0])
+    from kdnb.show import spread_images
+
+    images, labels = spread_images(data)
+    assert labels.bincount().tolist() == pytest.approx([500 / 12] * 12, abs=1) and torch.equal(
+        images[-1], data.test.normalise(x[-1:])[0])
+
 
 def test_logits_of_a_batch_and_of_its_data_are_the_same():
     data, nets = noise(16), dict(teacher=resnet(8, 12), alone=resnet(8, 12))
     by_data, by_batch = show_logits(nets, data), show_logits(nets, *data.examples(60), data)
-    assert texts(by_data) == texts(by_batch) and 'label: aquarium fish' in texts(by_data) and 'the other 2: ' in texts(by_data)
+    assert (
+        texts(by_data) == texts(by_batch)
+        and 'label: aquarium fish' in texts(by_data)
+        and 'the other 2: ' in texts(by_data))
     unnamed = texts(show_logits(nets, *data.examples(60), n=1, T=2, classes=3))
     assert 'label: class 0' in unnamed and 'T = 2' in unnamed and 'the other 9: ' in unnamed
+
 
 def test_one_scale_a_temperature_and_one_a_page_of_matrices():
     data, nets = noise(16), dict(teacher=resnet(8, 12), alone=resnet(8, 12))
@@ -203,25 +350,39 @@ def test_one_scale_a_temperature_and_one_a_page_of_matrices():
     maps = [ax.images[0].get_clim() for ax in show_dark_knowledge(nets, data).axes if ax.images and not ax.collections]
     assert len(maps) == 2 and len(set(maps)) == 1
 
+
 def test_people_and_vehicles_are_the_ten_classes():
     data = noise(16)
     fig = show_dark_knowledge(dict(teacher=resnet(8, 12)), data)
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == 'baby,boy,girl,man,woman,bicycle,bus,motorcycle,pickup truck,train'.split(',')
-    with pytest.raises(ValueError, match='two classes or more'): show_dark_knowledge(dict(teacher=resnet(8, 12)), data.examples(1)[0], torch.zeros(1, dtype=torch.long))
+    assert [
+        t.get_text() for t in fig.axes[0].get_yticklabels()
+    ] == 'baby,boy,girl,man,woman,bicycle,bus,motorcycle,pickup truck,train'.split(',')
+    with pytest.raises(ValueError, match='two classes or more'):
+        show_dark_knowledge(dict(teacher=resnet(8, 12)), data.examples(1)[0], torch.zeros(1, dtype=torch.long))
+
 
 def test_cka_in_batches_is_that_of_all_images_and_blind_to_rotation_scale_and_shift():
     g = torch.Generator().manual_seed(0)
-    a = torch.randn(1000, 5, generator=g); b = a @ torch.randn(5, 7, generator=g) + torch.randn(1000, 7, generator=g)
+    a = torch.randn(1000, 5, generator=g)
+    b = a @ torch.randn(5, 7, generator=g) + torch.randn(1000, 7, generator=g)
     turn = torch.linalg.qr(torch.randn(7, 7, generator=g))[0]
-    assert minibatch_cka(a, b) == pytest.approx(minibatch_cka(a, b, bs=1000), abs=.01) == pytest.approx(linear_cka(a, b), abs=.02)
-    assert minibatch_cka(a, b) == pytest.approx(minibatch_cka(a, 3*b @ turn - 2), abs=1e-6)
-    assert abs(minibatch_cka(torch.randn(200, 5000, generator=g), torch.randn(200, 5000, generator=g))) < .03
+    assert (
+        minibatch_cka(a, b)
+        == pytest.approx(minibatch_cka(a, b, bs=1000), abs=0.01)
+        == pytest.approx(linear_cka(a, b), abs=0.02))
+    assert minibatch_cka(a, b) == pytest.approx(minibatch_cka(a, 3 * b @ turn - 2), abs=1e-6)
+    assert abs(minibatch_cka(torch.randn(200, 5000, generator=g), torch.randn(200, 5000, generator=g))) < 0.03
+
 
 def test_a_dead_stage_is_a_dash():
     data, dead = noise(16), resnet(8, 12)
     with torch.no_grad():
-        for p in dead.stages[2].parameters(): p.zero_()
-        for p in dead.stages[2].parameters(): p.requires_grad_(False)
+        for p in dead.stages[2].parameters():
+            p.zero_()
+        for p in dead.stages[2].parameters():
+            p.requires_grad_(False)
     dead.stages[2].register_forward_hook(lambda m, i, o: torch.zeros_like(o))
     fig = show_cka(dict(teacher=resnet(8, 12), alone=dead), data)
-    assert [t.get_text() for t in fig.axes[1].texts][2::3] == ['–']*3 and '–' not in [t.get_text() for t in fig.axes[1].texts][:2]
+    assert [t.get_text() for t in fig.axes[1].texts][2::3] == ['–'] * 3 and '–' not in [
+        t.get_text() for t in fig.axes[1].texts
+    ][:2]

@@ -1,0 +1,3 @@
+from .film import *
+from .progress import *
+from .tensorboard import *

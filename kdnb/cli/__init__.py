@@ -1,0 +1,4 @@
+from .demo import *
+from .options import *
+from .report import *
+from .sweep import *

@@ -1,0 +1,4 @@
+from .downloads import *
+from .images import *
+from .sources import *
+from .stream import *

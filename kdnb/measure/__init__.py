@@ -1,0 +1,2 @@
+from .cost import *
+from .scores import *

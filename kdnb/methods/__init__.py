@@ -1,0 +1,2 @@
+from .families import *
+from .term import *

@@ -1,0 +1,3 @@
+from .gathering import *
+from .launch import *
+from .ranks import *

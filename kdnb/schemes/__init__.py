@@ -1,0 +1,4 @@
+from .frozen import *
+from .joint import *
+from .online import *
+from .scheme import *

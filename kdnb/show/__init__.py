@@ -1,0 +1,4 @@
+from .canvas import *
+from .cka import *
+from .dark import *
+from .logits import *

@@ -1,0 +1,4 @@
+from .folding import *
+from .graph import *
+from .tails import *
+from .tapped import *
