@@ -14,7 +14,7 @@ from kdnb.experiments import Results
 from kdnb.losses import block_contrast, joint_gate
 from kdnb.measure import Profile, attention_correlation, linear_cka, rescued_broken
 from kdnb.methods import Method
-from kdnb.models import ResNet, StagedNet, regressor, reestimate_bn
+from kdnb.models import ResNet, StagedNet, reestimate_bn, regressor
 from kdnb.schemes import Pulls
 from kdnb.show import Comparison, show_dark_knowledge
 from kdnb.taps import Tail, Taps
