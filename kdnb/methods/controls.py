@@ -76,7 +76,7 @@ class KDShuffled(KD):
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor: return self.loss(s, shuffle_rest(t, y))
 
-# %% ../../nbs/08_methods/06_controls.ipynb #self-control
+# %% ../../nbs/08_methods/06_controls.ipynb #self-term
 @method('self')
 class Self(KD):
     """
