@@ -265,9 +265,9 @@ def test_importing_everything_is_light():
     assert seconds <= .5, f'{seconds:.2f} s of processor time beyond torch and torchvision'
 
 def test_importing_a_module_has_no_effect():
-    "No call as a statement, and no assignment to an attribute or an item, where a module is imported."
+    "No call as a statement, no assignment to an attribute or an item; a package may import and hand on its modules."
     wrong = []
-    for m in MODULES:
+    for m in [m for m, p in MODULES.items() if p.name != '__init__.py']:
         for s in house.statements(TREES[m]):
             if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call): wrong.append((m, s.lineno))
             targets = s.targets if isinstance(s, (ast.Assign, ast.Delete)) else [getattr(s, 'target', None)]

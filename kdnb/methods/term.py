@@ -35,7 +35,7 @@ def tap_pairs(taps: TapSpelling) -> list[tuple[_TapName, _TapName]]:
 _Adapt = Callable[[Tensor, Tensor], nn.Module]
 FeatureList = Sequence[Tensor]
 
-def _build_adapters(adapt: _Adapt, fs: FeatureList, ft: FeatureList) -> nn.ModuleList:
+def _make_adapters(adapt: _Adapt, fs: FeatureList, ft: FeatureList) -> nn.ModuleList:
     "Make an adapter for each pair of features."
     return nn.ModuleList([adapt(s, t) for s, t in zip(fs, ft)])
 
@@ -193,7 +193,7 @@ class Term:
         nn.Module or None
             Here an adapter for each pair; None where the term needs none.
         """
-        return _build_adapters(self.adapt, fs, ft) if self.adapt else None
+        return _make_adapters(self.adapt, fs, ft) if self.adapt else None
 
     def through(self, adapters: nn.Module, fs: FeatureList, ft: FeatureList) -> FeatureList:
         """
@@ -418,5 +418,6 @@ def parse_method(method: str | Term | Iterable[Term], weights: str | None = None
         if weights is None: return _with_labels(as_terms(method))
         raise WrongValue(f'weights={weights!r} is for methods in words, such as at; terms have their own weights')
     calls: _Calls = [*parse_calls(method, known_methods)]
-    if weights is not None: calls = _as_in_system(calls, weights)
+    if weights is not None:
+        calls = _as_in_system(calls, weights)
     return _with_labels([make(**options) for make, options in calls])
