@@ -32,7 +32,8 @@ from ..models import create_model, load_model, num_params, shrink
 from ..parallel import first_rank_0, first_to_speak, joined
 from ..schemes import Alone, Distill, Frozen, Online, bare_model, check_teacher_data, parse_scheme, training_data_of
 from ..seeds import seeded
-from ..train import Learner, Run, device_name, differences, pick_recipe, recipes, remember
+from ..systems import recipes
+from ..train import Learner, Run, device_name, differences, pick_recipe, remember, run_config
 
 # %% ../../nbs/15_cli/00_options.ipynb #number
 def _share(text):
@@ -229,7 +230,9 @@ def run_command(do, parser, argv):
     try:
         with joined():
             return _done(do, parser, argv)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        if str(e):
+            print(e)  # how to go on
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -279,7 +282,7 @@ def _check_repeat(a, learn, epochs):
     "Refuse a repetition that would be another run."
     if not a.config or a.given - _same - {'--data'}: return
     was = json.loads(Path(a.config).read_text(encoding='utf-8'))
-    now = json.loads(json.dumps(learn._config() | dict(epochs=epochs)))
+    now = json.loads(json.dumps(run_config(learn) | dict(epochs=epochs)))
     if '--data' in a.given and was['data']['name'] != now['data']['name']:
         return  # other data, not another place of the same
     differ = differences(was, now)
@@ -467,7 +470,7 @@ def _train(a):
     settle_options(a)
     if getattr(a, 'taught', False) and not a.teacher and not parse_scheme(a.method):
         raise ValueError(f'the student of {a.config} learnt alone: add --teacher RUN, or say kdnb_train')
-    epochs = pick_recipe(a.recipe)['epochs'] if a.epochs is None else a.epochs
+    epochs = pick_recipe(a.recipe).epochs if a.epochs is None else a.epochs
     if epochs < 1: raise ValueError(f'epochs must be a whole number from 1 up, not {epochs}')
     _check_repeat(a, learn := build_learner(a), epochs)
     _report(learn.fit(epochs, fresh=a.fresh))

@@ -36,7 +36,8 @@ from kdnb.experiments import (
 from ..data import check_loading
 from ..errors import MISTAKES
 from ..schemes import parse_scheme
-from ..train import Run, recipes
+from ..systems import recipes
+from ..train import Run
 
 # %% ../../nbs/15_cli/01_sweep.ipynb #job-data
 _of_data = (
@@ -82,7 +83,7 @@ def _jobs(commands, kept):
             settle_options(a)
             return build_learner(a, (lambda text: None) if is_finished(a.run) else print)
 
-        epochs = a.epochs or recipes[a.recipe]['epochs']
+        epochs = a.epochs or recipes[a.recipe].epochs
         return Job(
             a.run,
             epochs,

@@ -325,7 +325,7 @@ class _Sweep:
         self.recipe = recipe
         self.learner = learner
         self.modules = {}
-        usual = pick_recipe(recipe, learner['lr'], learner['wd'])['epochs']
+        usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
         pick_amp(learner['amp'], data.device)
         self.epochs = usual if epochs is None else epochs
         if type(self.epochs) is not int or self.epochs < 1:

@@ -218,7 +218,7 @@ def _data(c, given):
 # %% ../../nbs/13_experiments/05_repeat.ipynb #training
 def _training(c):
     "The options of how it is trained."
-    usual, own = pick_recipe(c['recipe']), {k: c['optimiser'][k] for k in ('lr', 'wd')}
+    usual, own = pick_recipe(c['recipe']).config(), {k: c['optimiser'][k] for k in ('lr', 'wd')}
     return {'--recipe': c['recipe'], '--epochs': c['epochs'], '--seed': c['seed'], '--amp': c['amp']} | {
         f'--{k}': v for k, v in own.items() if v != usual[k]}
 
