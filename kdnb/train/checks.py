@@ -92,7 +92,7 @@ def check_finite(table: Tensor, names: list[str], scheme: Scheme, row: dict) -> 
 def warn_of_heavy(first: Tensor, names: list[str], ce: float) -> None:
     "Warn of terms that start above 100 times the labels' loss."
     for name, v in zip(names, first.tolist(), strict=True):
-        if v <= 100*ce: continue
+        if not v > 100*ce: continue                     # so that no number is silent here
         times = f'{v:.4g}, {v/ce:.0f} times the cross-entropy ({ce:.3g})'
         warn_user(f'{name} starts at {times}: if you want its weight so, all is well; weigh(scheme, batch) shows how '
                   'hard each term pulls')
