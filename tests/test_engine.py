@@ -2,6 +2,7 @@
 "without noticing."
 
 import functools
+import sys
 import warnings
 
 import pytest
@@ -139,10 +140,9 @@ def waits(learn):
 
 @pytest.mark.parametrize('kind', ['alone', 'jointrd', 'joint', 'online', *METHODS])
 def test_nothing_in_a_step_waits(kind, data, teacher, monkeypatch):
-    for family in ('logit', 'modern'):
-        monkeypatch.setattr(
-            f'kdnb.losses.{family}._check_labels', lambda s, y: None
-        )  # looks at labels, but never at those on a GPU
+    for name, module in list(sys.modules.items()):  # it looks at labels, but never at those on a GPU
+        if name.startswith('kdnb.losses.') and hasattr(module, 'check_labels'):
+            monkeypatch.setattr(module, 'check_labels', lambda s, y: None)
     for amp in ('off', 'bf16'):
         assert waits(learner(kind, data, teacher, amp=amp)) == []
 

@@ -425,7 +425,7 @@ def test_more_views_than_any_disk_holds_are_refused_before_they_are_counted(data
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(10**12, 10**12, 10**9))
     remember(teacher, data, views=2, root=root)
     start = time.perf_counter()
-    with pytest.raises(OSError, match='views that are missing need .* MiB, and .* has 953.7 MiB free'):
+    with pytest.raises(OSError, match='views that are missing need .* GiB, and .* has 953.7 MiB free'):
         remember(teacher, data, views=10**9, root=root)
     assert time.perf_counter() - start < 20 and len(files(root)) == 2
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import nn
@@ -173,7 +173,8 @@ def train_step(learn: 'Learner', *batch) -> None:
 def _compile_parts(scheme: Scheme, train):
     "The scheme and the training images, compiled when they are first called."
     graph = next(scheme.parameters()).is_cuda and world_size() == 1
-    return torch.compile(scheme, dynamic=False, mode='reduce-overhead' if graph else None), train.compiled()
+    program = torch.compile(scheme, dynamic=False, mode='reduce-overhead' if graph else None)
+    return cast(nn.Module, program), train.compiled()
 
 # %% ../../nbs/10_train/06_loop.ipynb #train-epoch
 def open_epoch(learn: 'Learner') -> None:
@@ -206,7 +207,7 @@ def score_split(learn: 'Learner', split: str) -> dict[str, float]:
 def _save_progress(learn: 'Learner', row: dict, score: str) -> None:
     "Write best.pt when this epoch is the best on valid, then the history, then last.pt."
     model = model_record(learn.student)
-    if learn.best is None or row[score] > learn.best[score]:
+    if not learn.best or row[score] > learn.best[score]:
         learn.best = {k: row[k] for k in ('epoch', score)} | student_name(learn.scheme)
         if learn.data.valid:
             save_state(learn.run, 'best.pt', model)        # weights that test picked are not kept
@@ -223,7 +224,7 @@ def _training_columns(learn: 'Learner') -> dict[str, float]:
     tally, table = learn.tally, learn.tally.table()
     row = dict(epoch=learn.epoch + 1, lr=float(f'{learn.sched.get_last_lr()[0]:.6g}'))
     if learn.epoch == 0 and rank() == 0:
-        warn_of_heavy(table[0], tally.names, float(tally.start))
+        warn_of_heavy(table[0], tally.names, tally.start.item())
     check_finite(table, tally.names, learn.scheme, row)
     means = dict(zip(tally.names, table.mean(0).tolist(), strict=True))
     return row | dict(loss=table.sum(1).mean().item(), **means, train_acc=tally.train_acc())
@@ -268,7 +269,7 @@ def one_epoch(learn: 'Learner') -> None:
 def _start_over(learn: 'Learner') -> None:
     "Back to the initial weights."
     set_weights(learn.scheme, learn.init)
-    learn.epoch, learn.best, learn.history, learn.result = 0, None, [], None
+    learn.epoch, learn.best, learn.history, learn.result = 0, {}, [], None
 
 def _load_progress(learn: 'Learner') -> None:
     "Put back what last.pt holds."
@@ -402,7 +403,7 @@ def finish_fit(learn: 'Learner') -> None:
     "Score last and best on test, and write result.json: the run is finished."
     learn.forward = unspread(learn.program)
     last = score_columns(learn.scheme, 'test', score_split(learn, 'test'))
-    result = dict(last=dict(epoch=learn.epochs, **last, **student_name(learn.scheme)))
+    result: dict[str, dict] = dict(last=dict(epoch=learn.epochs, **last, **student_name(learn.scheme)))
     if learn.data.valid is None:
         result['best_on_test'] = learn.best
     else:
@@ -531,7 +532,7 @@ class Learner:
     epochs: int = 0
     epoch: int
     history: list[dict]
-    best: dict | None
+    best: dict
     result: dict | None
     opt: torch.optim.Optimizer
     sched: LRScheduler

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from ..methods import fingerprint
 from ..models import weights_hash
 from ..schemes import Frozen, ask_model, check_teacher_data
 from ..text import count_of, format_bytes
+from .checks import move_module
 from .recipe import pick_amp
 from .runs import differences
 
@@ -54,7 +56,7 @@ def _with_bar(batches: Iterable, n: int) -> Iterable:
     "Batches behind a progress bar, if you would have to wait for them."
     from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
     shown = n > 100 and (IN_NOTEBOOK or sys.stdout.isatty())
-    return progress_bar(batches, total=n, leave=False) if shown else batches
+    return cast(Iterable, progress_bar(batches, total=n, leave=False)) if shown else batches
 
 def _ask_view(teacher: Frozen, data: Data, dtype: torch.dtype | None, view: int) -> np.ndarray:
     "The teacher's logits for a view, (N, C)."
@@ -268,7 +270,7 @@ def _as_frozen(teacher, data: Data) -> Frozen:
     given = teacher if isinstance(teacher, Frozen) else Frozen(teacher)
     if given.trained_on:
         check_teacher_data(given.trained_on, data)
-    own = Frozen(given.model, prepare=given.prepare).to(data.device, memory_format=torch.channels_last)
+    own = move_module(Frozen(given.model, prepare=given.prepare), data.device)
     own.trained_on = given.trained_on
     n = ask_model('the teacher', own, data.examples(1, 'train')[0])[0].shape[1]
     if n == data.num_classes: return own

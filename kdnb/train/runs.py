@@ -67,7 +67,7 @@ def _write_value(value: object) -> str:
 # %% ../../nbs/10_train/00_runs.ipynb #difference-words
 def _is_hash(value: object) -> bool: return isinstance(value, str) and bool(re.fullmatch('[0-9a-f]{12,16}', value))
 
-def _tell_difference(key: str, was: object, now: object) -> str:
+def _tell_difference(key: str, was, now) -> str:
     "One setting that differs, as a sentence."
     if key == 'epochs': return f'it was trained for {count_of(was, "epoch")}, you ask for {now}'
     name = _name_setting(key)

@@ -25,7 +25,7 @@ class Tally:
         self.steps: list[Tensor] = []
         self.hits: int | Tensor = 0
         self.seen = 0
-        self.start: Tensor | None = None
+        self.start = torch.zeros(())
 
     def add(self, names: list[str], losses: Tensor, z: Tensor, y: Tensor) -> None:
         "Take the losses (terms,) of a step, its logits and labels."
