@@ -10,7 +10,7 @@ from ..errors import unknown_name
 from ..files import run_name, run_path
 from ..methods import parse_method, presets
 from ..schemes import Online, parse_scheme
-from ..show import align_columns
+from ..text import align_columns
 from ..train import recipes
 
 # %% ../../nbs/13_experiments/01_sweeps.ipynb #presets-start

@@ -1,3 +1,4 @@
+"""Pictures: functions of models and images that return a figure with its numbers."""
 from .canvas import *
 from .places import *
 from .attention import *

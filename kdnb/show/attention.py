@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Data
 from ..errors import WrongValue
 from ..measure import attention_correlation
 from .canvas import as_photos, check_count, new_figure, shades_of, square_axes, write_text
-from .places import (
-    NamedModels, PlaceNames, check_images, choose_stage, find_places, named_models, read_places, suggest_taps)
+from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number, short_label
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ def map_likeness(fa: Tensor | None, fb: Tensor | None) -> float:
     return matched - mismatched
 
 # %% ../../nbs/11_show/02_attention.ipynb #draw-attention
-def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tensor], likeness: Mapping[str, float]) -> None:
+def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tensor],
+                   likeness: Mapping[str, float]) -> None:
     "Photographs (rows, H, W, 3) and maps {name: (rows, 1, h, w)} into axes (rows, 1 + models); numbers stand above."
     energy = {name: m.pow(2) for name, m in maps.items()}
     shares = {name: e/e.mean((1, 2, 3), keepdim=True).clamp(min=1e-12) for name, e in energy.items()}    # the mean is 1
@@ -44,19 +44,6 @@ def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tens
         top = max((m[r].max().item() for m in shares.values()), default=1)
         for ax, m in zip(axes[r, 1:], shares.values()):
             ax.imshow(m[r, 0].numpy(), cmap=shades_of('inferno'), vmin=0, vmax=top, interpolation='nearest')
-
-# %% ../../nbs/11_show/02_attention.ipynb #maps-at
-def _maps_at(nets: Mapping[str, nn.Module], images: Tensor, stage: int | None,
-             taps: PlaceNames | None) -> tuple[dict[str, Tensor], str]:
-    "{name: features of one channel} at a stage, and what the stage is called."
-    places, _ = find_places(nets, images[:1], taps)
-    back = choose_stage(places, stage)
-    with_maps = {name: p for name, p in places.items() if p[back].size}
-    if not with_maps:
-        raise WrongValue(f'no attention to show: none of {", ".join(nets)} has maps (B, C, H, W) there: name places '
-                         f'that have, as in {suggest_taps(nets)}')
-    maps = {name: read_places(nets[name], images, p, back).maps[back] for name, p in with_maps.items()}
-    return maps, short_label(next(iter(with_maps.values()))[back].label)
 
 # %% ../../nbs/11_show/02_attention.ipynb #show-attention
 def show_attention(models: NamedModels, images: Tensor, data: Data | None = None, n: int = 8, stage: int | None = None,
@@ -103,16 +90,19 @@ def show_attention(models: NamedModels, images: Tensor, data: Data | None = None
     >>> len(fig.axes)
     6
     """
-    nets = named_models(models)
-    maps, label = _maps_at(nets, check_images(images), stage, taps)
-    reference = next(iter(nets))
-    missing = [name for name in nets if name not in maps]
+    cast = find_cast(models, check_images(images)[:1], stage, taps)
     rows = min(check_count('n', n), len(images))
+    maps = {name: look.maps[cast.back] for name, look in cast.read(images).items() if cast.back in look.maps}
+    missing = [name for name in cast.nets if name not in maps]
+    if not maps:
+        raise WrongValue(f'no attention to show: none of {", ".join(missing)} has maps (B, C, H, W) there: name places '
+                         f'that have, as in {cast.remedy(missing)}')
     fig = new_figure(max(len(maps)*.85 + .95, 4.4), rows*.85 + .95)
     axes = square_axes(fig, .1, .85, rows, 1 + len(maps), .8)
-    likeness = {name: map_likeness(m, maps.get(reference)) for name, m in maps.items()}
+    likeness = {name: map_likeness(m, maps.get(cast.reference)) for name, m in maps.items()}
     draw_attention(axes, as_photos(images[:rows], data), {name: m[:rows] for name, m in maps.items()}, likeness)
     without = f'; no maps: {", ".join(missing)}' if missing else ''
-    write_text(fig, .1, .08, f'Attention at {label}{without}.\nAbove each column: correlation with {reference}, same '
-                             f'image\nminus other images, over {len(images)} images')
+    label = short_label(cast.shown[next(iter(maps))].label)
+    write_text(fig, .1, .08, f'Attention at {label}{without}.\nAbove each column: correlation with {cast.reference}, '
+                             f'same image\nminus other images, over {len(images)} images')
     return fig

@@ -18,8 +18,7 @@ from ..data import Data
 from ..errors import WrongValue
 from ..measure import evaluating
 from .canvas import check_count, draw_colour_bar, new_figure, reduced_note, shades_of, square_axes, write_text
-from .places import (
-    NamedModels, PlaceNames, device_of, find_places, images_or_test, named_models, suggest_taps)
+from .places import NamedModels, PlaceNames, device_of, find_cast, images_or_test
 from ..taps import Tapped
 from ..text import format_number
 
@@ -184,17 +183,17 @@ def show_cka(models: NamedModels, images: Tensor | Data, taps: PlaceNames | None
     >>> [ax.get_xlabel() for ax in fig.axes[:2]]
     ['teacher', 'alone']
     """
-    nets = named_models(models)
     images = images_or_test(images)
-    places, reasons = find_places(nets, images[:1], taps)
-    if not places:
-        raise WrongValue(f'no CKA to show: none of {", ".join(nets)} has stages: name places, as in {suggest_taps(nets)}')
-    grams = {name: _grams_of(nets[name], images, [p.name for p in found]) for name, found in places.items()}
+    cast = find_cast(models, images[:1], taps=taps)
+    if not cast.places:
+        raise WrongValue(f'no CKA to show: none of {", ".join(cast.nets)} has stages: name places, as in '
+                         f'{cast.remedy(cast.nets)}')
+    grams = {name: _grams_of(cast.nets[name], images, [p.name for p in found]) for name, found in cast.places.items()}
     matrices = {(a, b): _cka_of(zip(grams[a], grams[b])) for a, b in _pairs(list(grams))}
     fig = _cka_figure(matrices)
-    without = f'; no stages: {", ".join(reasons)}' if reasons else ''
+    without = f'; no stages: {", ".join(cast.reasons)}' if cast.reasons else ''
     seed_noise = ';\nthe last matrix: two baselines (seed noise)' if ('alone', 'another') in matrices else ''
-    write_text(fig, .1, .08, f'CKA of each stage (row) with each (column), over {len(images)} images{without}.\n1: the same '
-                             f'up to rotation and scale, as {next(iter(grams))} with itself{seed_noise}')
+    write_text(fig, .1, .08, f'CKA of each stage (row) with each (column), over {len(images)} images{without}.\n1: the '
+                             f'same up to rotation and scale, as {next(iter(grams))} with itself{seed_noise}')
     reduced_note(fig, models)
     return fig

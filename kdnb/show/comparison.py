@@ -14,19 +14,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data import Data
 from ..errors import WrongValue
-from ..measure import accuracy, agreement, block_contrast, calibration_error, predict, rescued_broken, similarity_matrix
+from kdnb.measure import (
+    accuracy,
+    agreement,
+    block_contrast,
+    calibration_error,
+    predict,
+    rescued_broken,
+    similarity_matrix,
+)
 from .attention import draw_attention, map_likeness
-from .canvas import as_photos, check_count, new_figure, square_axes, whole_pixels, write_text
-from .places import (
-    HasStudent, Look, NamedModels, Place, PlaceNames, bare_student, choose_stage, device_of, find_places,
-    named_models, pick_by_class, read_places, suggest_taps)
+from .canvas import as_photos, check_count, new_figure, pixel_side, square_axes, write_text
+from kdnb.show.places import (
+    Cast,
+    Look,
+    NamedModels,
+    PlaceNames,
+    Showable,
+    bare_student,
+    device_of,
+    find_cast,
+    pick_by_class,
+)
 from .similarity import draw_similarity, feature_likeness, similarity_caption
-from ..text import Column, Table, format_time, short_label
+from ..text import Column, Table, format_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,51 +86,31 @@ def _gather(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
 # %% ../../nbs/11_show/05_comparison.ipynb #study
 @dataclass(frozen=True)
 class _Study:
-    "What was read of the models, the reference first."
-    nets: dict[str, nn.Module]
+    "What was read of the models: everything that the page and the table are made of."
+    cast: Cast
     data: Data
-    places: dict[str, list[Place]]
-    reasons: dict[str, str]             # why there are no places
-    back: int                           # the stage that is shown, counted from the last
     logits: dict[str, Tensor]
     y: Tensor
     picked: dict[int, str]              # {index: what stands beside its row}
-    block: Tensor                       # indices of the images of the matrices
-    images: dict[str, Tensor]           # {'spread', 'picked', 'block'}
-    looks: dict[str, dict[str, Look]]   # {name: {'spread', 'picked', 'block'}}, of models with places
+    block: Tensor                       # labels of the images of the matrices
+    spread: dict[str, Look]             # of the models with places: what attention and CKA are measured on
+    photos: np.ndarray                  # the picked images
+    maps: dict[str, Tensor]             # of the picked images, for the models with maps
+    sims: dict[str, Tensor]             # similarity matrices
 
-    @property
-    def reference(self) -> str: return next(iter(self.nets))
-    @property
-    def maps(self) -> dict[str, Tensor]:
-        "Of the picked images, where the place has maps."
-        maps = {name: look['picked'].maps for name, look in self.looks.items()}
-        return {name: m[self.back] for name, m in maps.items() if self.back in m}
-    @property
-    def sims(self) -> dict[str, Tensor]:
-        return {name: similarity_matrix(look['block'].features) for name, look in self.looks.items()}
-    @property
-    def stages(self) -> dict[int, int]:
-        "{1: -3, 2: -2, 3: -1}: the places of the first model that has any."
-        n = len(next(iter(self.places.values()), []))
-        return {i: i - n - 1 for i in range(1, n + 1)}
-    @property
-    def where(self) -> str:
-        "What the stage is called."
-        return next((short_label(p[self.back].label) for p in self.places.values()), '')
-
-# %% ../../nbs/11_show/05_comparison.ipynb #read-all
-def _read_all(nets: dict[str, nn.Module], data: Data, stage: int | None, n: int, taps: PlaceNames | None) -> _Study:
+# %% ../../nbs/11_show/05_comparison.ipynb #study-all
+def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     "Ask every model about every test image, and read the places of those that have some."
-    places, reasons = find_places(nets, data.examples(1)[0], taps)
-    back = choose_stage(places, stage)
-    logits, y = _answers(nets, data)
+    logits, y = _answers(cast.nets, data)
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
     spread = torch.linspace(0, len(y) - 1, min(n, len(y))).long()
     images = _gather(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
-    looks = {name: {k: read_places(nets[name], x, p, back) for k, x in images.items()} for name, p in places.items()}
-    return _Study(nets, data, places, reasons, back, logits, y, picked, block, images, looks)
+    maps = {name: look.maps for name, look in cast.read(images['picked']).items()}
+    sims = {name: similarity_matrix(look.features) for name, look in cast.read(images['block']).items()}
+    return _Study(
+        cast, data, logits, y, picked, y[block], cast.read(images['spread']), as_photos(images['picked'], data),
+        {name: m[cast.back] for name, m in maps.items() if cast.back in m}, sims)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #pair
 class ComparisonRow(TypedDict):
@@ -131,33 +128,33 @@ class ComparisonRow(TypedDict):
 
 def _compare_pair(study: _Study, name: str, a: str, b: str) -> ComparisonRow:
     "How alike two models are."
-    maps = [study.looks[k]['spread'].maps if k in study.looks else {} for k in (a, b)]
-    features = [study.looks[k]['spread'].features if k in study.looks else None for k in (a, b)]
-    by_stage = {stage: map_likeness(*(m.get(back) for m in maps)) for stage, back in study.stages.items()}
-    attention = map_likeness(*(m.get(study.back) for m in maps))
+    looks = [study.spread.get(model) for model in (a, b)]
+    maps = [look.maps if look else {} for look in looks]
+    features = [look.features if look else None for look in looks]
+    stages = len(next(iter(study.cast.places.values()), []))            # of the first model that has places
+    by_stage = {i: map_likeness(*(m.get(i - stages - 1) for m in maps)) for i in range(1, stages + 1)}
     return ComparisonRow(
         name=name, parameters=None, accuracy=None, agreement=agreement(study.logits[a], study.logits[b]),
-        attention=attention, attention_by_stage=by_stage, cka=feature_likeness(*features), contrast=None,
-        calibration=None, seconds=None)
+        attention=map_likeness(*(m.get(study.cast.back) for m in maps)), attention_by_stage=by_stage,
+        cka=feature_likeness(*features), contrast=None, calibration=None, seconds=None)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #rows
 def _row_of(study: _Study, name: str, model: object) -> ComparisonRow:
     "The numbers of a model."
-    row = _compare_pair(study, name, name, study.reference)
-    row['parameters'] = sum(p.numel() for p in study.nets[name].parameters())
+    row = _compare_pair(study, name, name, study.cast.reference)
+    row['parameters'] = sum(p.numel() for p in study.cast.nets[name].parameters())
     row['accuracy'] = accuracy(study.logits[name], study.y)
     row['calibration'] = calibration_error(study.logits[name], study.y)
-    if name in study.sims:
-        row['contrast'] = block_contrast(study.sims[name], study.y[study.block])
+    row['contrast'] = block_contrast(study.sims[name], study.block) if name in study.sims else None
     history = None if isinstance(model, nn.Module) else getattr(model, 'history', None)
     row['seconds'] = sum(r['seconds'] for r in history) if history else None
     return row
 
 def _rows_of(study: _Study, models: NamedModels) -> list[ComparisonRow]:
     "A row a model, and one for the two baselines."
-    rows = [_row_of(study, name, models[name]) for name in study.nets]
-    if not {'alone', 'another'} <= set(study.nets): return rows
-    return [*rows, _compare_pair(study, 'alone ~ another', 'alone', 'another')]
+    rows = [_row_of(study, name, models[name]) for name in study.cast.nets]
+    two_baselines = {'alone', 'another'} <= set(models)
+    return [*rows, _compare_pair(study, 'alone ~ another', 'alone', 'another')] if two_baselines else rows
 
 # %% ../../nbs/11_show/05_comparison.ipynb #table
 def _as_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -183,27 +180,28 @@ def _rule_of(picked: Mapping[int, str]) -> str:
 # %% ../../nbs/11_show/05_comparison.ipynb #note-places
 def _note_places(study: _Study) -> list[str]:
     "Lines: where maps, matrices and their numbers come from."
-    if not study.places: return []
-    labels = {name: p[study.back].label for name, p in study.places.items()}
-    first, *others = labels
-    elsewhere = [f', {name} {labels[name]}' for name in others if labels[name] != labels[first]]
-    flat = [name for name, p in study.places.items() if not all(place.size for place in p)]
-    classes = dict.fromkeys(study.data.classes[c] for c in study.y[study.block])
-    spread = len(study.images['spread'])
+    cast = study.cast
+    if not cast.places: return []
+    n = len(next(iter(study.spread.values())).features)
+    labels = {name: place.label for name, place in cast.shown.items()}
+    first = next(iter(labels.values()))
+    elsewhere = [f', {name} {label}' for name, label in labels.items() if label != first]
+    flat = [name for name, p in cast.places.items() if not all(place.size for place in p)]
+    classes = dict.fromkeys(study.data.classes[c] for c in study.block)
     without = [f'No attention of {" and ".join(flat)}: tokens or channels-last features are no maps (B, C, H, W).']
     return [
-        f'Over {spread} of them, spread evenly: att. 1, 2, ... (attention at each stage: correlation with '
-        f'{study.reference}, same image minus other images), CKA.',
-        f'Maps, matrices, CKA, blocks: {labels[first]}{"".join(elsewhere)}.',
+        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage: correlation with {cast.reference}, '
+        'same image minus other images), CKA.',
+        f'Maps, matrices, CKA, blocks: {first}{"".join(elsewhere)}.',
         *(without if flat else []),
-        f'Matrices: {len(study.block)} images of the classes {", ".join(classes)}; blocks: within minus between classes.']
+        f'Matrices: {len(study.block)} images of classes {", ".join(classes)}; blocks: within minus between classes.']
 
-def _note_missing(study: _Study) -> list[str]:
+def _note_missing(cast: Cast) -> list[str]:
     "A line: which models have no pictures, and what to write."
-    if not study.reasons: return []
-    reasons = ', '.join(f'{name} ({reason})' for name, reason in study.reasons.items())
-    taps = suggest_taps({name: study.nets[name] for name in study.reasons})
-    return [f'Without pictures, attention, CKA and blocks: {reasons}; name a place in each, as in compare(..., {taps}).']
+    if not cast.reasons: return []
+    reasons = ', '.join(f'{name} ({reason})' for name, reason in cast.reasons.items())
+    return [f'Without pictures, attention, CKA and blocks: {reasons}; name a place in each, as in compare(..., '
+            f'{cast.remedy(cast.reasons)}).']
 
 # %% ../../nbs/11_show/05_comparison.ipynb #note
 _seed_noise = ('Seed noise: alone and another had no teacher and differ by their seed only. A gain counts if taught is '
@@ -211,14 +209,15 @@ _seed_noise = ('Seed noise: alone and another had no teacher and differ by their
 
 def _note_of(study: _Study, models: NamedModels) -> list[str]:
     "Lines; the first is the title of the page."
-    ref = study.reference
-    reduced = dict.fromkeys(str(m.reduced) for m in models.values() if getattr(m, 'reduced', ''))
+    reference = study.cast.reference
+    with_seed_noise = {'alone', 'another', 'taught'} <= set(models)
+    reduced = dict.fromkeys(str(getattr(m, 'reduced', '')) for m in models.values())
     return [
-        f'{", ".join(study.nets)} on {study.data.name}, compared with {ref}',
-        f'Over all {len(study.y)} test images: test % (right), agrees % (the same answer as {ref}), ECE (calibration '
-        'error, points).',
-        *_note_places(study), *_note_missing(study), f'Images shown: {_rule_of(study.picked)}.',
-        *([_seed_noise] if {'alone', 'another', 'taught'} <= set(study.nets) else []), *reduced]
+        f'{", ".join(study.cast.nets)} on {study.data.name}, compared with {reference}',
+        f'Over all {len(study.y)} test images: test % (right), agrees % (the same answer as {reference}), ECE '
+        '(calibration error, points).',
+        *_note_places(study), *_note_missing(study.cast), f'Images shown: {_rule_of(study.picked)}.',
+        *([_seed_noise] if with_seed_noise else []), *filter(None, reduced)]
 
 # %% ../../nbs/11_show/05_comparison.ipynb #layout
 class _Layout(NamedTuple):
@@ -228,57 +227,54 @@ class _Layout(NamedTuple):
     slot: float     # width of a matrix with its gap
     wide: float     # of a matrix
     under: float    # where the table begins
-    below: float    # where the note begins
-    high: float     # of the page
 
-def _lay_out(study: _Study, rows: int, note: str) -> _Layout:
-    "Places of the parts, for a table of so many rows and a note."
-    cols, matrices = 1 + len(study.maps), len(study.looks)
+def _lay_out(study: _Study) -> _Layout:
+    "Places of the parts."
+    cols, matrices = 1 + len(study.maps), len(study.sims)
     side = min(.62, 3.4/cols - .05)
     left = max(1.2 + cols*(side + .05), 3.6 if study.maps else 0)
     slot = min(1.6, (9.95 - left)/max(matrices, 1))
-    wide = whole_pixels(slot - .12, len(study.block), 90)
-    in_pairs = study.reference in study.looks and matrices > 1
-    under = .9 + (0 if not matrices else wide*2 + 1 if in_pairs else wide + 1.25)
-    below = under + .16*(rows + 1) + .15
-    high = max(1.05 + len(study.picked)*(side + .05), below + .135*(note.count('\n') + 1) + .1)
-    return _Layout(side, left, slot, wide, under, below, high)
+    wide = pixel_side(slot - .12, len(study.block), 90)
+    in_pairs = study.cast.reference in study.sims and matrices > 1
+    return _Layout(side, left, slot, wide, .9 + (0 if not matrices else wide*2 + 1 if in_pairs else wide + 1.25))
 
-# %% ../../nbs/11_show/05_comparison.ipynb #draw-maps
-def _draw_maps(fig: 'Figure', study: _Study, at: _Layout, likeness: Mapping[str, float]) -> None:
+# %% ../../nbs/11_show/05_comparison.ipynb #draw-halves
+def _draw_maps(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[ComparisonRow]) -> None:
     "The left half: labels, photographs and maps."
+    if study.maps:
+        write_text(fig, .1, .3, f'Where they look, at {study.cast.where}.\nAbove: likeness to {study.cast.reference}, '
+                                'att. in the table.')
     axes = square_axes(fig, .95, .95, len(study.picked), 1 + len(study.maps), at.side)
-    draw_attention(axes, as_photos(study.images['picked'], study.data), study.maps, likeness)
+    draw_attention(axes, study.photos, study.maps, {r['name']: r['attention'] for r in rows})
     for r, (i, kind) in enumerate(study.picked.items()):
         y = .97 + r*(at.side + .05)
         label = f'label: {study.data.classes[study.y[i]]}'.replace('_', ' ')
         write_text(fig, .1, y, kind, fontsize=7, weight='bold')
         write_text(fig, .1, y + (.26 if kind else 0), textwrap.fill(label, 13, max_lines=2), fontsize=7, color='.35')
 
-# %% ../../nbs/11_show/05_comparison.ipynb #write-words
-def _write_words(fig: 'Figure', study: _Study, at: _Layout, title: str, table: str, note: str) -> None:
-    "The title, what the two halves show, the table and the note."
-    write_text(fig, .1, .08, title, fontsize=9, weight='bold')
-    if study.maps:
-        write_text(fig, .1, .3, f'Where they look, at {study.where}.\nAbove: likeness to {study.reference}, att. in the table.')
-    if study.looks:
-        write_text(fig, at.left, .3, f'What they find alike, at {study.where}:\nimages sorted by class, the diagonal left out')
-    size = min(8, (9.95 - at.left)*72/.605/table.index('\n'))
-    write_text(fig, at.left, at.under, table, family='monospace', fontsize=size, linespacing=1.3)
-    write_text(fig, at.left, at.below, note, fontsize=7, linespacing=1.25)
+def _draw_sims(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[ComparisonRow]) -> None:
+    "The right half: matrices."
+    if not study.sims: return
+    write_text(fig, at.left, .3, f'What they find alike, at {study.cast.where}:\nimages sorted by class, the diagonal '
+                                 'left out')
+    captions = {r['name']: similarity_caption(r['cka'], r['contrast']) for r in rows}
+    draw_similarity(fig, at.left, .95, at.wide, at.slot - at.wide, study.sims, captions, study.cast.reference)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #draw-page
 def _draw_page(study: _Study, rows: Sequence[ComparisonRow], note: Sequence[str]) -> 'Figure':
     "The whole page."
-    wrap = _lay_out(study, 0, '')
-    text = '\n'.join(textwrap.fill(line, int((9.95 - wrap.left)*18.5)) for line in note[1:])
-    at = _lay_out(study, len(rows), text)
-    fig = new_figure(10, at.high, dpi=90)
-    _draw_maps(fig, study, at, {r['name']: r['attention'] for r in rows})
-    if study.looks:
-        captions = {r['name']: similarity_caption(r['cka'], r['contrast']) for r in rows}
-        draw_similarity(fig, at.left, .95, at.wide, at.slot - at.wide, study.sims, captions, study.reference)
-    _write_words(fig, study, at, note[0], _as_table(rows).text(), text)
+    at = _lay_out(study)
+    table = _as_table(rows).text()
+    text = '\n'.join(textwrap.fill(line, int((9.95 - at.left)*18.5)) for line in note[1:])
+    below = at.under + .16*(len(rows) + 1) + .15
+    high = max(1.05 + len(study.picked)*(at.side + .05), below + .135*(text.count('\n') + 1) + .1)
+    fig = new_figure(10, high, dpi=90)
+    write_text(fig, .1, .08, note[0], fontsize=9, weight='bold')
+    _draw_maps(fig, study, at, rows)
+    _draw_sims(fig, study, at, rows)
+    size = min(8, (9.95 - at.left)*72/.605/table.index('\n'))
+    write_text(fig, at.left, at.under, table, family='monospace', fontsize=size, linespacing=1.3)
+    write_text(fig, at.left, below, text, fontsize=7, linespacing=1.25)
     return fig
 
 # %% ../../nbs/11_show/05_comparison.ipynb #small-png
@@ -340,17 +336,17 @@ class Comparison:
         return f'{self.table().html()}\n<img alt="comparison" src="data:image/png;base64,{image}">'
 
 # %% ../../nbs/11_show/05_comparison.ipynb #compare-fn
-def _data_for(data: object, unnamed: Sequence[object], models: NamedModels) -> Data:
+def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels) -> Data:
     "The data that was given, or that of the first learner."
     if unnamed or bare_student(data) is not None:
         raise WrongValue('models without names: give names: compare(teacher=teacher, alone=alone)')
-    learners = [m for m in models.values() if not isinstance(m, nn.Module)]
-    found = data if data is not None else next((m.data for m in learners if hasattr(m, 'data')), None)
+    own = [getattr(m, 'data', None) for m in models.values() if not isinstance(m, nn.Module)]
+    found = next((d for d in [data, *own] if d is not None), None)
     if found is None: raise WrongValue('compare needs images: give data=, or a learner, which has its own')
     return found
 
 def compare(data: Data | None = None, *unnamed: object, stage: int | None = None, n: int = 500,
-            taps: PlaceNames | None = None, **models: nn.Module | HasStudent) -> Comparison:
+            taps: PlaceNames | None = None, **models: Showable) -> Comparison:
     """
     Compare teacher and students on one page: attention maps, similarity matrices, and the numbers beside them.
 
@@ -392,7 +388,7 @@ def compare(data: Data | None = None, *unnamed: object, stage: int | None = None
     """
     count = check_count('n', n)
     data = _data_for(data, unnamed, models)
-    study = _read_all(named_models(models), data, stage, count, taps)
+    study = _study_all(find_cast(models, data.examples(1)[0], stage, taps), data, count)
     rows = _rows_of(study, models)
     note = _note_of(study, models)
     return Comparison(rows, _draw_page(study, rows, note), '\n'.join(note))

@@ -27,15 +27,16 @@ class HasHistory(Protocol):
 
 Histories = HasHistory | History | Mapping[str, HasHistory | History]
 
-def _is_history(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(row, Mapping) for row in value)
+def _history_of(value: HasHistory | History) -> History:
+    return value if isinstance(value, Sequence) else getattr(value, 'history', [])
 
 def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str, History]:
     "{name: the rows of its epochs}; one without a name is named ''."
-    if unnamed or isinstance(learners, (list, tuple)) and not _is_history(learners):
+    is_list = isinstance(learners, (list, tuple))
+    if unnamed or is_list and not all(isinstance(row, Mapping) for row in learners):
         raise WrongValue('several learners have no names: give names: show_history(dict(alone=alone, taught=taught))')
     given = learners if isinstance(learners, Mapping) else {'': learners}
-    rows = {name: h if _is_history(h) else getattr(h, 'history', None) for name, h in given.items()}
+    rows = {name: _history_of(h) for name, h in given.items()}
     empty = [name for name, h in rows.items() if not h]
     if empty or not rows:
         raise WrongValue(f"no history to show for {', '.join(empty) or 'anything'}: fit the learner first")

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from ..errors import WrongValue
 from ..measure import block_contrast, linear_cka, similarity_matrix
-from .canvas import draw_colour_bar, draw_matrix, new_figure, square_axes, whole_pixels, write_text
-from .places import (
-    NamedModels, PlaceNames, check_images, choose_stage, find_places, named_models, read_places, suggest_taps)
-from ..text import format_number, short_label
+from .canvas import draw_colour_bar, draw_matrix, new_figure, pixel_side, square_axes, write_text
+from .places import NamedModels, PlaceNames, check_images, find_cast
+from ..text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,7 +85,7 @@ def _similarity_figure(features: Mapping[str, Tensor], reference: str, y: Tensor
     first = features.get(reference)
     captions = {name: similarity_caption(feature_likeness(f, first), block_contrast(sims[name], y))
                 for name, f in features.items()}
-    side = whole_pixels(min(2.2, 9.8/len(sims) - .3), len(y), 80)
+    side = pixel_side(min(2.2, 9.8/len(sims) - .3), len(y), 80)
     fig = new_figure(max(.2 + len(sims)*(side + .3), 4.6), .65 + (side + .5)*2)
     draw_similarity(fig, .15, .65, side, .3, sims, captions, reference)
     return fig
@@ -135,16 +134,14 @@ def show_similarity(models: NamedModels, images: Tensor, y: Tensor, stage: int |
     >>> [ax.get_title() for ax in fig.axes[:2]]
     ['teacher', 'alone']
     """
-    nets = named_models(models)
     images, y = _sorted_by_class(images, y)
-    places, reasons = find_places(nets, images[:1], taps)
-    if not places:
-        raise WrongValue(f'no similarity to show: none of {", ".join(nets)} has stages: name places, as in '
-                         f'{suggest_taps(nets)}')
-    back = choose_stage(places, stage)
-    features = {name: read_places(nets[name], images, p, back).features for name, p in places.items()}
-    fig = _similarity_figure(features, next(iter(nets)), y)
-    without = f'; no stages: {", ".join(reasons)}' if reasons else ''
-    label = short_label(next(iter(places.values()))[back].label)
-    write_text(fig, .15, .08, f'Similarity at {label}{without}:\n{len(y)} images of {len(y.unique())} classes, sorted by class')
+    cast = find_cast(models, images[:1], stage, taps)
+    if not cast.places:
+        raise WrongValue(f'no similarity to show: none of {", ".join(cast.nets)} has stages: name places, as in '
+                         f'{cast.remedy(cast.nets)}')
+    features = {name: look.features for name, look in cast.read(images).items()}
+    fig = _similarity_figure(features, cast.reference, y)
+    without = f'; no stages: {", ".join(cast.reasons)}' if cast.reasons else ''
+    write_text(fig, .15, .08, f'Similarity at {cast.where}{without}:\n{len(y)} images of {len(y.unique())} classes, '
+                              'sorted by class')
     return fig
