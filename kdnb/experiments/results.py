@@ -23,7 +23,7 @@ from ..files import run_path, runs_root, write_atomic
 from ..methods import parse_method
 from ..models import model_name, weights_hash
 from ..seeds import seed_from
-from ..show import align_columns
+from ..text import align_columns
 from ..train import Run, flatten_dict, load_state, read_history
 
 # %% ../../nbs/13_experiments/00_results.ipynb #student-name

@@ -10,8 +10,8 @@ from ..errors import unknown_name
 from ..files import run_name, run_path
 from ..methods import parse_method, presets
 from ..schemes import Online, parse_scheme
-from ..show import align_columns
-from ..systems import recipes
+from ..text import align_columns
+from ..train import recipes
 
 # %% ../../nbs/13_experiments/01_sweeps.ipynb #presets-start
 sweep_presets = {}
@@ -309,7 +309,7 @@ def sweep_commands(
     if seeds > 1000: raise ValueError(f'{seeds:,} seeds are more than a table takes: up to 1,000')
     setting, twice = (
         _setting(p, dict(epochs=e, n_train=n_train, valid=valid, size=size, augment=augment))
-        for e in (epochs, 2 * (epochs or recipes[p['recipe']].epochs)))
+        for e in (epochs, 2 * (epochs or recipes[p['recipe']]['epochs'])))
     commands = [
         _words(p, setting, t, seed)
         for seed in range(seeds if p.get('cut') else 1)

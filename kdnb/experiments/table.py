@@ -13,7 +13,7 @@ import re
 
 from ..methods import parse_method
 from ..schemes import parse_scheme
-from ..show import align_columns
+from ..text import align_columns
 from .results import Table, block_cells
 from .sweeps import sweep_presets
 
