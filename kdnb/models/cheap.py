@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..errors import unknown_name
+from ..errors import WrongValue, unknown_name
 from .checks import check_module
 from .registry import model
 from .resnets import Add, ResNet, depth_layout, make_head, make_shortcut, make_stages, make_stem, name_layers
@@ -46,13 +46,13 @@ _cheap_kinds = 'shift', 'dw', 'group'
 
 def _check_kind(kind: str, groups: int) -> None:
     if kind not in _cheap_kinds: raise unknown_name('kind', kind, _cheap_kinds)
-    if type(groups) is not int or groups < 1: raise ValueError(f'groups is {groups!r}: it is a whole number, 1 or more')
+    if type(groups) is not int or groups < 1: raise WrongValue(f'groups is {groups!r}: it is a whole number, 1 or more')
 
 def _spatial(kind: str, n: int, groups: int, **like) -> nn.Module:
     "Return the layer of n channels that looks at the neighbours; `like` is the padding and dilation of a convolution."
     if kind == 'shift': return Shift(n)
     groups = n if kind == 'dw' else groups
-    if n % groups: raise ValueError(f'{n} channels do not fall into {groups} groups: take groups= that divides {n}')
+    if n % groups: raise WrongValue(f'{n} channels do not fall into {groups} groups: take groups= that divides {n}')
     return nn.Conv2d(n, n, 3, groups=groups, bias=False, **{'padding': 1, **like})
 
 # %% ../../nbs/04_models/08_cheap.ipynb #replacement
@@ -66,7 +66,7 @@ def _cheap_pair(conv: nn.Conv2d, kind: str, groups: int) -> nn.Module:
     "Return what replaces a 3x3 convolution: the same shapes in and out."
     same = conv.dilation == (1, 1) and conv.padding in ((1, 1), 'same') and conv.padding_mode == 'zeros'
     if kind == 'shift' and not same:
-        raise ValueError(f"a shift moves by one pixel among zeros, which {conv} does not: take 'dw' or 'group'")
+        raise WrongValue(f"a shift moves by one pixel among zeros, which {conv} does not: take 'dw' or 'group'")
     like = {k: getattr(conv, k) for k in ('padding', 'dilation', 'padding_mode')}
     spatial = _spatial(kind, conv.in_channels, groups, **like)
     h, w = conv.stride
@@ -117,7 +117,7 @@ def cheapen(model: nn.Module, kind: str, groups: int = 8) -> nn.Module:
     places = [c for c in within if is_plain_3x3(c) and c.groups == 1]
     if not places:
         reason = 'it has no 3x3 convolution, or only such that work in groups or read the image'
-        raise ValueError(f'nothing to cheapen in this {type(model).__name__}: {reason}')
+        raise WrongValue(f'nothing to cheapen in this {type(model).__name__}: {reason}')
     swap_modules(made, {c: _cheap_pair(c, kind, groups) for c in places})
     vars(made).pop('call', None)  # it builds the model that was given
     return made
@@ -190,7 +190,7 @@ def cheapnet(depth: int, kind: str = 'shift', groups: int = 8, num_classes: int 
     _, counts, nf = depth_layout(depth)
     if len(counts) != 3:
         instead = f'cheapen(resnet({depth}), {kind!r})'
-        raise ValueError(f'cheapnet has depths 6n+2, such as 20 or 56; for the ImageNet ResNet say {instead}')
+        raise WrongValue(f'cheapnet has depths 6n+2, such as 20 or 56; for the ImageNet ResNet say {instead}')
 
     def cheap_block(ni: int, nf: int, stride: int = 1): return CheapBlock(ni, nf, stride, kind, groups)
 

@@ -8,19 +8,24 @@ __all__ = ['check_module', 'eval_mode']
 # %% ../../nbs/04_models/00_checks.ipynb #imports
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import nn
+
+from ..errors import WrongType
 
 # %% ../../nbs/04_models/00_checks.ipynb #a-module
 def check_module(model: object) -> nn.Module:
     "Return the model, or raise an error that says how to get one."
     if isinstance(model, nn.Module): return model
-    raise TypeError(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model, '
+    raise WrongType(f'a model is an nn.Module, not a {type(model).__name__}: a name is made into one by create_model, '
                     'and a learner has one, its .student')
 
 # %% ../../nbs/04_models/00_checks.ipynb #at-rest
+_AnyModel = TypeVar('_AnyModel', bound=nn.Module)
+
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(model: _AnyModel) -> Iterator[_AnyModel]:
     "Put a model in eval mode inside the `with`; afterwards each part is in the mode that it was in."
     modes = [(m, m.training) for m in check_module(model).modules()]
     try:

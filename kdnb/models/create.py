@@ -18,9 +18,9 @@ import torch
 import torchvision.models as tvm
 from torch import Tensor, nn
 
-from ..errors import unknown_name
+from ..errors import FileTrouble, WrongType, WrongValue, say, unknown_name
 from .registry import known_models, parse_model_name
-from .weights import find_model_file, num_params, read_weights, take_weights
+from .weights import model_file, num_params, read_weights, take_weights
 
 # %% ../../nbs/04_models/10_create.ipynb #torchvision
 def _with_call(model: nn.Module, builder: str, name: str, num_classes: int) -> nn.Module:
@@ -42,7 +42,7 @@ def _import_timm(name: str) -> ModuleType:
         try:
             return importlib.import_module('timm')
         except ImportError:
-            raise ValueError(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
+            raise WrongValue(f"the model 'timm/{name}' needs timm: pip install 'kdnb[timm]'") from None
 
 def _timm_model(name: str, num_classes: int) -> nn.Module:
     timm = _import_timm(name)
@@ -55,16 +55,16 @@ def _imported_model(name: str, num_classes: int) -> nn.Module:
     try:
         build = getattr(importlib.import_module(module), function)
     except ImportError as e:
-        raise ValueError(f'cannot import {module!r} ({e}): install it, or put its folder on PYTHONPATH') from e
+        raise WrongValue(f'cannot import {module!r} ({e}): install it, or put its folder on PYTHONPATH') from e
     except AttributeError as e:
-        raise ValueError(f'{module!r} has no function {function!r}: {name!r} means package.module:function') from e
+        raise WrongValue(f'{module!r} has no function {function!r}: {name!r} means package.module:function') from e
     try:
         model = build(num_classes=num_classes)
     except Exception as e:
         why = f'{type(e).__name__}: {e}'
-        raise ValueError(f'{name!r} failed to build a model for num_classes={num_classes} ({why})') from e
+        raise WrongValue(f'{name!r} failed to build a model for num_classes={num_classes} ({why})') from e
     if isinstance(model, nn.Module): return _with_call(model, 'import', name, num_classes)
-    raise TypeError(f'{name!r} returned a {type(model).__name__}: it must return a torch.nn.Module')
+    raise WrongType(f'{name!r} returned a {type(model).__name__}: it must return a torch.nn.Module')
 
 # %% ../../nbs/04_models/10_create.ipynb #known-builders
 def known_builders() -> dict[str, Callable[..., nn.Module]]:
@@ -106,13 +106,13 @@ def _named_model(name: str, build: Callable[..., nn.Module], args: dict, num_cla
     for k, largest in _LARGEST.items():
         if args.get(k, 1) > largest:
             limit = f'a name takes one up to {largest:,}'
-            raise ValueError(f'{name!r} has {k} {args[k]:,}: {limit}; look for a digit too many')
+            raise WrongValue(f'{name!r} has {k} {args[k]:,}: {limit}; look for a digit too many')
     if args.get('depth', 0) > 110 or args.get('width', 1) > 4 or args.get('expansion', 1) > 4:
         with torch.device('meta'):
             n = num_params(build(num_classes=num_classes, **args))
         if n > 10**9:
             limit = 'a name takes up to 1,000,000,000'
-            raise ValueError(f'{name!r} has {n:,} parameters: {limit}; look for a digit too many')
+            raise WrongValue(f'{name!r} has {n:,} parameters: {limit}; look for a digit too many')
     return build(num_classes=num_classes, **args)
 
 # %% ../../nbs/04_models/10_create.ipynb #torchvision-weights
@@ -122,11 +122,11 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.is_file():
-            print(f'downloading {url}')
+            say(f'downloading {url}')
             torch.hub.download_url_to_file(url, str(file), re.findall(r'-([0-9a-f]{8,})\.', file.name)[-1])
     except Exception as e:
         advice = f'fetch {url} where there is a network and put it there as {file} ($TORCH_HOME/hub/checkpoints)'
-        raise OSError(f'the weights of torchvision/{name} could not be fetched ({e}): {advice}') from e
+        raise FileTrouble(f'the weights of torchvision/{name} could not be fetched ({e}): {advice}') from e
     read_weights(file)
     state = tvm.get_model(name, weights='DEFAULT').state_dict()
     return {k: v for k, v in state.items() if not k.startswith('AuxLogits.')}  # inception_v3's second head
@@ -135,14 +135,14 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
 def _timm_weights(name: str) -> dict[str, Tensor]:
     timm = _import_timm(name)
     if not timm.is_model_pretrained(name):
-        raise ValueError(f'timm has no weights for {name!r}: timm.list_models(pretrained=True) has those that it has')
+        raise WrongValue(f'timm has no weights for {name!r}: timm.list_models(pretrained=True) has those that it has')
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except OSError as e:
         told = str(e).split('\n')[0].rstrip('.')
         saving = f'torch.save(timm.create_model({name!r}, pretrained=True).state_dict(), FILE)'
         advice = f'where there is a network, {saving}, and say weights=FILE here'
-        raise OSError(f'the weights of timm/{name} could not be fetched ({told}): {advice}') from e
+        raise FileTrouble(f'the weights of timm/{name} could not be fetched ({told}): {advice}') from e
 
 # %% ../../nbs/04_models/10_create.ipynb #weights-for
 _trained_by = {'torchvision': _torchvision_weights, 'timm': _timm_weights}
@@ -152,9 +152,9 @@ def _weights_for(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], 
     if weights in ('torchvision', 'timm'):
         if not name.startswith(f'{weights}/'):
             advice = f'name a model of {weights}, or give a run or a file'
-            raise ValueError(f"weights={weights!r} go with a name '{weights}/...', not with {name!r}: {advice}")
+            raise WrongValue(f"weights={weights!r} go with a name '{weights}/...', not with {name!r}: {advice}")
         return _trained_by[str(weights)](name.partition('/')[2]), f"{weights}'s weights"
-    file = find_model_file(weights)
+    file = model_file(weights)
     source = file.name if file.name == Path(weights).name else f'{file.parent.name}/{file.name}'
     return read_weights(file)['state'], source
 
@@ -198,8 +198,8 @@ def create_model(name: str, num_classes: int = 10, weights: str | Path | None = 
     >>> create_model('wrn-28-4', num_classes=100).call
     {'builder': 'wrn', 'depth': 28, 'width': 4, 'num_classes': 100, 'preact': True}
     """
-    if not isinstance(name, str): raise TypeError(f"a model's name is a word, such as 'resnet20', not {name!r}")
-    if len(name) > 200: raise ValueError(f"a model's name is a word, such as 'resnet20', not {len(name):,} letters")
+    if not isinstance(name, str): raise WrongType(f"a model's name is a word, such as 'resnet20', not {name!r}")
+    if len(name) > 200: raise WrongValue(f"a model's name is a word, such as 'resnet20', not {len(name):,} letters")
     model = _fresh_model(name, num_classes)
     if weights is not None: take_weights(model, *_weights_for(name, weights))
     return model

@@ -9,10 +9,12 @@ __all__ = ['known_models', 'KnownModel', 'model', 'parse_model_name', 'model_nam
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, ParamSpec, TypeVar, overload
 
 from torch import nn
+
+from ..errors import WrongValue
 
 # %% ../../nbs/04_models/01_registry.ipynb #spelling
 def _spelling(name: str) -> str:
@@ -20,12 +22,14 @@ def _spelling(name: str) -> str:
     return re.sub(r'(?<=[a-z])_(?=[{\d])', '', re.sub(r'[ _-]+', '_', name.strip().lower()))
 
 # %% ../../nbs/04_models/01_registry.ipynb #known-model
+_NameCheck = Callable[[str, dict], None]
+
 class KnownModel(NamedTuple):
     "A registered builder and the names of what it builds."
     build: Callable[..., nn.Module]
-    names: dict[str, dict[str, object]]  # template: the arguments that it implies
+    names: Mapping[str, Mapping[str, object]]  # template: the arguments that it implies
     listed: list[str]  # what list_models shows
-    check: Callable[[str, dict], None] | None = None  # refuses a name that fits a template but means nothing
+    check: _NameCheck | None = None  # refuses a name that fits a template but means nothing
 
     def number_type(self, argument: str) -> type:
         "Return float if the argument's default has a point, else int."
@@ -43,7 +47,7 @@ class KnownModel(NamedTuple):
         for template, implied in self.names.items():
             found = re.fullmatch(self.pattern(template), _spelling(name))
             if not found: continue
-            args = implied | {k: self.number_type(k)(v) for k, v in found.groupdict().items()}
+            args = {**implied} | {k: self.number_type(k)(v) for k, v in found.groupdict().items()}
             if self.check: self.check(name, args)
             return args
         return None
@@ -54,7 +58,7 @@ class KnownModel(NamedTuple):
         defaults = {k: p.default for k, p in inspect.signature(self.build).parameters.items() if k != 'num_classes'}
         for template, implied in self.names.items():
             numbers = {k: self.number_type(k)(args[k]) for k in re.findall(r'{(\w+)}', template)}
-            if defaults | implied | numbers == args: return template.format(**numbers)
+            if {**defaults, **implied, **numbers} == args: return template.format(**numbers)
         return None
 
 # %% ../../nbs/04_models/01_registry.ipynb #model
@@ -78,9 +82,9 @@ def _remember_call(build: Callable[_BuilderArgs, _BuiltModel]) -> Callable[_Buil
 @overload
 def model(names: Callable[_BuilderArgs, _BuiltModel]) -> Callable[_BuilderArgs, _BuiltModel]: ...
 @overload
-def model(names: dict[str, dict[str, object]] | None = None, listed: str = '',
-          check: Callable[[str, dict], None] | None = None) -> Callable: ...
-def model(names=None, listed='', check=None):
+def model(names: Mapping[str, Mapping[str, object]] | None = None, listed: str = '', check: _NameCheck | None = None
+          ) -> Callable[[Callable[_BuilderArgs, _BuiltModel]], Callable[_BuilderArgs, _BuiltModel]]: ...
+def model(names=None, listed: str = '', check: _NameCheck | None = None) -> Callable:
     """
     Register a builder of models: decorate it with `@model`, or with `@model(names, listed=...)`.
 
@@ -108,21 +112,20 @@ def model(names=None, listed='', check=None):
     >>> create_model('flat', 3).call
     {'builder': 'flat', 'num_classes': 3}
     """
-    if callable(names): return model()(names)
-
     def register(build):
         arguments, home = inspect.signature(build).parameters, build.__module__
-        if 'num_classes' not in arguments: raise ValueError(f'{build.__name__} builds no model: it has no num_classes')
+        if 'num_classes' not in arguments: raise WrongValue(f'{build.__name__} builds no model: it has no num_classes')
         known = known_models.get(build.__name__)
         if known and home not in ('__main__', known.build.__module__):
-            raise ValueError(f'{known.build.__module__} has a model {build.__name__!r} already: choose another name')
+            raise WrongValue(f'{known.build.__module__} has a model {build.__name__!r} already: choose another name')
         needed = [k for k, p in arguments.items() if p.default is p.empty and k != 'num_classes']
         plain = build.__name__ + '_'.join(f'{{{k}}}' for k in needed)
         shown = listed.split() or ([] if needed else [plain])
-        known_models[build.__name__] = KnownModel(_remember_call(build), names or {plain: {}}, shown, check)
+        known_models[build.__name__] = KnownModel(_remember_call(build), templates or {plain: {}}, shown, check)
         return known_models[build.__name__].build
 
-    return register
+    templates, bare = (None, names) if callable(names) else (names, None)
+    return register(bare) if bare else register
 
 # %% ../../nbs/04_models/01_registry.ipynb #parse-name
 def parse_model_name(name: str) -> tuple[Callable[..., nn.Module], dict] | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ..errors import unknown_name
+from ..errors import WrongType, WrongValue, unknown_name
 from .registry import model
 
 # %% ../../nbs/04_models/02_resnets.ipynb #add
@@ -100,7 +100,7 @@ def make_stages(block: Callable[..., nn.Module], counts: Sequence[int], widths: 
 def make_head(nf: int, num_classes: int, **layers: nn.Module) -> nn.Sequential:
     "Return the further layers, an average over the positions, and a linear classifier."
     if type(num_classes) is not int or num_classes < 1:
-        raise ValueError(f'num_classes is {num_classes!r}: a classifier needs at least 1 class, and a whole number of it')
+        raise WrongValue(f'num_classes is {num_classes!r}: a classifier has a whole number of them, at least 1 class')
     return name_layers(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(nf, num_classes))
 
 # %% ../../nbs/04_models/02_resnets.ipynb #resnet-class
@@ -126,25 +126,25 @@ _imagenet_layouts = {18: (BasicBlock, [2, 2, 2, 2]), 34: (BasicBlock, [3, 4, 6, 
 
 def depth_layout(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], list[int], int]:
     "Return the block, the blocks per stage and the channels of the first stage."
-    if not isinstance(depth, int): raise TypeError(f'depth is a whole number such as 20, not {depth!r}')
+    if not isinstance(depth, int): raise WrongType(f'depth is a whole number such as 20, not {depth!r}')
     if depth in _imagenet_layouts: return *_imagenet_layouts[depth], 64
     if depth >= 8 and depth % 6 == 2: return BasicBlock, [depth // 6] * 3, 16
     n = max(1, depth // 6)
     depths = {*_imagenet_layouts, 6 * n - 4, 6 * n + 2, 6 * n + 8} - {2}
     near = ', '.join(map(str, sorted(sorted(depths, key=lambda d: (abs(d - depth), d))[:3])))
-    raise ValueError(f'no ResNet has depth {depth}: the nearest are {near} (6n+2, or 18, 34, 50)')
+    raise WrongValue(f'no ResNet has depth {depth}: the nearest are {near} (6n+2, or 18, 34, 50)')
 
 # %% ../../nbs/04_models/02_resnets.ipynb #channels
 def scaled_width(nf: int, width: float) -> int:
     "Return `nf` times a width, if that is a whole number of channels."
     if isinstance(width, (int, float)) and not isinstance(width, bool) and width > 0 and nf * width % 1 == 0:
         return int(nf * width)
-    raise ValueError(f'width is {width!r}: a number above 0 that times {nf} gives a whole number of channels')
+    raise WrongValue(f'width is {width!r}: a number above 0 that times {nf} gives a whole number of channels')
 
 def _check_x(name: str, args: dict) -> None:
     "Refuse the x of RepDistiller's names for a depth that it does not have."
     if 'stem_width' not in args or args['depth'] not in _imagenet_layouts: return
-    raise ValueError(f"{name!r}: the x is RepDistiller's, of depths 6n+2; say resnet{args['depth']}w{args['width']}")
+    raise WrongValue(f"{name!r}: the x is RepDistiller's, of depths 6n+2; say resnet{args['depth']}w{args['width']}")
 
 # %% ../../nbs/04_models/02_resnets.ipynb #resnet
 _names_of_resnet = {

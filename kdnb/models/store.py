@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import unknown_name
+from ..errors import WrongValue, unknown_name
 from ..files import write_atomic
 from .checks import check_module
 from .create import known_builders
 from .registry import model_name
-from .weights import check_weights, find_model_file, num_params, read_weights
+from .weights import check_weights, model_file, num_params, read_weights
 from ..seeds import seed_from
 
 # %% ../../nbs/04_models/11_store.ipynb #built-by
@@ -84,12 +84,12 @@ def rebuild_model(call: dict | None, file: object, changed: str | None = None) -
     if call is None:
         own = 'build it yourself'
         if changed: own = f'it was changed after {changed!r} was built, so make the same change to another one'
-        raise ValueError(f'{file} does not say how its model is built: {own} and say load_model(..., model=it)')
+        raise WrongValue(f'{file} does not say how its model is built: {own} and say load_model(..., model=it)')
     args = dict(call)
     builder = args.pop('builder', None)
     if builder == 'import':
         own = f"load_model(..., model=create_model({args['name']!r}, {args['num_classes']}))"
-        raise ValueError(f"{file} names code of yours, {args['name']!r}, and a file must not run code: say {own}")
+        raise WrongValue(f"{file} names code of yours, {args['name']!r}, and a file must not run code: say {own}")
     if builder not in known_builders(): raise unknown_name('builder', builder, known_builders())
     return known_builders()[builder](**args)
 
@@ -129,7 +129,7 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     >>> load_model('./seven.pt').call['num_classes']
     7
     """
-    file = find_model_file(path, which)
+    file = model_file(path, which)
     saved = read_weights(file)
     model = rebuild_model(saved.get('call'), file, saved.get('changed')) if model is None else check_module(model)
     check_weights(model, saved['state'], file)

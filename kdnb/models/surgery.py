@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import unknown_name
+from ..errors import WrongValue, unknown_name
 from .checks import check_module, eval_mode
 from .registry import known_models, model
 from .resnets import Add, name_layers, resnet
@@ -89,7 +89,7 @@ def _bn_behind(conv: nn.Conv2d, block: nn.Module) -> nn.BatchNorm2d:
     parts = [m for m in block.modules() if not isinstance(m, _rows)]
     bn = dict(zip(parts, parts[1:])).get(conv)
     if isinstance(bn, nn.BatchNorm2d) and bn.num_features == conv.out_channels: return bn
-    raise ValueError(f"no batch norm comes after {conv}: form='readme' has none to move; take form='shared'")
+    raise WrongValue(f"no batch norm comes after {conv}: form='readme' has none to move, take form='shared'")
 
 # %% ../../nbs/04_models/07_surgery.ipynb #two-branches
 def _two_branches(conv: nn.Conv2d, block: nn.Module, expansion: int, form: str) -> dict[nn.Module, nn.Module]:
@@ -105,9 +105,9 @@ def _two_branches(conv: nn.Conv2d, block: nn.Module, expansion: int, form: str) 
 def _check_growth(model: nn.Module, expansion: int, form: str) -> None:
     if form not in ('shared', 'readme'): raise unknown_name('form', form, ['shared', 'readme'])
     if not (isinstance(expansion, int) and expansion >= 1):
-        raise ValueError(f'expansion is {expansion!r}: it is a whole number, 1 or more')
+        raise WrongValue(f'expansion is {expansion!r}: it is a whole number, 1 or more')
     if any(isinstance(m, TwoBranch) for m in check_module(model).modules()):
-        raise ValueError('this model has its branches already: shrink it before you grow it again')
+        raise WrongValue('this model has its branches already: shrink it before you grow it again')
 
 def grow(model: nn.Module, expansion: int = 1, form: str = 'shared') -> nn.Module:
     """
@@ -122,8 +122,8 @@ def grow(model: nn.Module, expansion: int = 1, form: str = 'shared') -> nn.Modul
     expansion : int, default 1
         Width of a branch inside, as a multiple of the channels that the convolution puts out.
     form : {'shared', 'readme'}
-        'shared': the branches share the batch norm and ReLU after the sum, as in ReduceNet's code. 'readme': each branch
-        has its own.
+        'shared': the branches share the batch norm and ReLU after the sum, as in ReduceNet's code. 'readme': each has
+        its own.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def grow(model: nn.Module, expansion: int = 1, form: str = 'shared') -> nn.Modul
     places = _places_to_grow(grown)
     if not places:
         reason = 'it has no 3x3 convolution, or only the one that reads the image'
-        raise ValueError(f'nothing to grow in this {type(model).__name__}: {reason}')
+        raise WrongValue(f'nothing to grow in this {type(model).__name__}: {reason}')
     modes = {m: m.training for m in grown.modules()}
     for conv, block in places.items():
         swap_modules(grown, _two_branches(conv, block, expansion, form))
@@ -162,7 +162,7 @@ def _reset_layer(m: nn.Module) -> None:
     if reset: reset()
     elif list(m.parameters(recurse=False)):
         advice = 'build a new model instead of inherit=False'
-        raise ValueError(f'{type(m).__name__} has parameters and no reset_parameters to draw them anew: {advice}')
+        raise WrongValue(f'{type(m).__name__} has parameters and no reset_parameters to draw them anew: {advice}')
 
 def _draw_anew(model: nn.Module) -> None:
     "Draw all weights again: by the call that built the model, else layer by layer."
@@ -214,10 +214,10 @@ def shrink(model: nn.Module, inherit: bool = True, refit: Iterable | None = None
     'resnet'
     """
     if refit is not None and not inherit:
-        raise ValueError('refit= mends what was inherited: leave out inherit=False, or refit=')
+        raise WrongValue('refit= mends what was inherited: leave out inherit=False, or refit=')
     student, cut = _without_branches(check_module(model))
     if not cut:
-        raise ValueError(f'this {type(model).__name__} has no branch to take away: only what grow made can shrink')
+        raise WrongValue(f'this {type(model).__name__} has no branch to take away: only what grow made can shrink')
     if refit is not None:
         branches = [m for m in model.modules() if isinstance(m, TwoBranch)]
         _refit_all(student, model, {b: c.kept for b, c in zip(branches, cut)}, refit)
@@ -268,7 +268,7 @@ def _images_of(model: nn.Module, batches: Iterable) -> list[Tensor]:
     xs = [b[0] if isinstance(b, (list, tuple)) else b for b in given or []]
     if not xs or not all(isinstance(x, Tensor) and x.ndim == 4 for x in xs):
         none = '; there is none' if given == [] else ''
-        raise ValueError(f'these are no batches of images (B, C, H, W): give some, such as list(data.train)[:10]{none}')
+        raise WrongValue(f'these are no batches of images (B, C, H, W): give some, such as list(data.train)[:10]{none}')
     return [x.to(p.device, p.dtype) for x in xs]
 
 # %% ../../nbs/04_models/07_surgery.ipynb #reestimate
@@ -379,7 +379,7 @@ def _refit_all(student: nn.Module, teacher: nn.Module, kept: dict[nn.Module, nn.
     "Fit each convolution of the student; `kept` is {the teacher's two branches: the student's convolution}."
     convs = {branches: conv for branches, conv in kept.items() if isinstance(conv, nn.Conv2d)}
     if len(convs) < len(kept):
-        raise ValueError("refit= fits a convolution to a bare sum, and form='readme' has none: try reestimate_bn instead")
+        raise WrongValue("refit= fits a convolution to a bare sum, and form='readme' has none: try reestimate_bn")
     xs = _images_of(student, batches)
     with eval_mode(student), eval_mode(teacher):
         for branches in _in_call_order(teacher, convs, xs[0][:1]):

@@ -8,7 +8,8 @@ __all__ = ['vgg']
 # %% ../../nbs/04_models/06_vggs.ipynb #imports
 from torch import nn
 
-from .mobile import conv_block, init_weights
+from ..errors import WrongValue
+from .mobile import conv_block, init_as_repdistiller
 from .registry import model
 from .resnets import StagedNet, make_head, name_layers
 
@@ -57,6 +58,6 @@ def vgg(depth: int, num_classes: int = 10) -> StagedNet:
     5
     """
     if not isinstance(depth, int) or depth not in _vgg_convs:
-        raise ValueError(f'no VGG has depth {depth!r}: there is {", ".join(map(str, _vgg_convs))}')
+        raise WrongValue(f'no VGG has depth {depth!r}: there is {", ".join(map(str, _vgg_convs))}')
     stages = nn.Sequential(*[_vgg_stage(i, n) for i, n in enumerate(_vgg_convs[depth])])
-    return init_weights(StagedNet(nn.Identity(), stages, make_head(512, num_classes)))
+    return init_as_repdistiller(StagedNet(nn.Identity(), stages, make_head(512, num_classes)))

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from ..errors import WrongType, WrongValue
 from .registry import model
 from .resnets import Add, BasicBlock, ResNet, make_head, make_stages, make_stem, padded_conv, scaled_width
 
@@ -35,12 +36,12 @@ class PreActBlock(nn.Module):
 # %% ../../nbs/04_models/03_wide.ipynb #blocks
 def wrn_blocks(depth: int) -> int:
     "Return the number of blocks in each stage of a WRN."
-    if not isinstance(depth, int): raise TypeError(f'depth is a whole number such as 16, not {depth!r}')
+    if not isinstance(depth, int): raise WrongType(f'depth is a whole number such as 16, not {depth!r}')
     n, rest = divmod(depth - 4, 6)
     if n > 0 and rest == 0: return n
     near = sorted({max(10, 6 * n + 4), max(10, 6 * n + 10)})
     nearest = 'nearest is' if len(near) == 1 else 'nearest are'
-    raise ValueError(f'no WRN has depth {depth}: the {nearest} {" and ".join(map(str, near))} (6n+4)')
+    raise WrongValue(f'no WRN has depth {depth}: the {nearest} {" and ".join(map(str, near))} (6n+4)')
 
 # %% ../../nbs/04_models/03_wide.ipynb #preact-net
 def _preact_net(n: int, widths: list[int], num_classes: int) -> ResNet:
