@@ -27,7 +27,8 @@ from ..errors import MISTAKES, one_sentence
 from ..experiments import count_students, repeat_options
 from ..files import run_name, run_path
 from ..measure import accuracy, calibration_error, predict
-from ..methods import CE, parse_method, presets
+from ..methods import CE, parse_method
+from ..systems import method_weights
 from ..models import create_model, load_model, num_params, shrink
 from ..parallel import first_rank_0, first_to_speak, joined
 from ..schemes import Alone, Distill, Frozen, Online, bare_model, check_teacher_data, parse_scheme, training_data_of
@@ -94,11 +95,11 @@ _who = {
     '--method': dict(
         metavar='WORDS',
         help=(
-            f"what is handed over: {', '.join(presets['crd'])}; with options and in sums, such as 'kd(T=16)+sp' or "
+            f"what is handed over: {', '.join(method_weights['crd'])}; with options and in sums, such as 'kd(T=16)+sp' or "
             "'ce(.5)+kd(.5)'; or a scheme: 'jointrd(fade_to=.5)', or 'online(students=4)', which needs no teacher; "
             "default kd")),
     '--weights': dict(
-        metavar='SYSTEM', help=f"the system whose weights and variants are meant: {', '.join(presets)}; default crd"),
+        metavar='SYSTEM', help=f"the system whose weights and variants are meant: {', '.join(method_weights)}; default crd"),
     '--teacher-model': dict(
         metavar='MODEL', help='how the teacher is built, if its run does not say (package.module:function)'),
     '--init': dict(

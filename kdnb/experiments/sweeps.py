@@ -8,7 +8,8 @@ __all__ = ['sweep_presets', 'published_table', 'sweep_commands']
 # %% ../../nbs/13_experiments/01_sweeps.ipynb #imports
 from ..errors import unknown_name
 from ..files import run_name, run_path
-from ..methods import parse_method, presets
+from ..methods import parse_method
+from ..systems import method_weights
 from ..schemes import Online, parse_scheme
 from ..text import align_columns
 from ..train import recipes
@@ -22,7 +23,7 @@ sweep_presets['crd'] = dict(
     data='cifar100',
     recipe='crd',
     weights='crd',
-    methods={m: m for m in presets['crd']},
+    methods={m: m for m in method_weights['crd']},
     pairs=[
         ('wrn_40_2', 'wrn_16_2'),
         ('wrn_40_2', 'wrn_40_1'),
