@@ -7,7 +7,7 @@ QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))
 SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \) -exec cksum {} + | sort -k 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench lab test sync export readme clean
+.PHONY: help setup run bench lab check test lint types sync quick notebooks slow fix export readme clean
 
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -31,11 +31,34 @@ bench: setup ## kdnb beside the plain way: speed, levers, students together, mem
 lab: setup ## JupyterLab, opened on the tutorials.
 	$(BIN)/jupyter lab nbs/tutorials
 
-test: export KDNB_RUNS = $(CURDIR)/.venv/test-runs
-test: sync ## All checks: notebooks and code agree, every notebook runs, and what no notebook can show (tests/).
-	@rm -rf .venv/test-runs
-	$(QUIET) $(BIN)/nbdev_test --timing --n_workers $(WORKERS)
-	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) tests
+check test quick notebooks slow: export KDNB_RUNS = $(CURDIR)/.runs-of-tests
+check: lint types sync quick ## What to try before each commit: ruff, pyright, notebooks and code agree, the quick tests; under 3 minutes on 2 cores.
+
+test: check notebooks slow ## All checks: `make check`, every notebook, and the tests that start processes; under 20 minutes on 2 cores.
+
+lint: setup ## ruff, see ruff.toml: lines, imports, names, common mistakes.
+	$(BIN)/ruff check $(wildcard kdnb tests bench docs)
+	$(BIN)/ruff check --select I nbs
+
+types: setup ## pyright, see pyrightconfig.json: the package, and what people type (tests/user_script.py).
+	$(BIN)/pyright
+
+quick: setup ## tests/ but for tests/slow.
+	@rm -rf $(KDNB_RUNS)
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests --ignore tests/slow
+
+notebooks: setup ## Every notebook, each in a process of its own; one: make notebooks ARGS=nbs/05_taps/00_graph.ipynb
+	@rm -rf $(KDNB_RUNS)
+	$(QUIET) $(BIN)/python tests/run_notebooks.py -n $(WORKERS) $(ARGS)
+
+slow: setup ## tests/slow: what starts processes, ranks, commands, installations.
+	@rm -rf $(KDNB_RUNS)
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/slow
+
+fix: setup ## Let ruff mend what it can, in the notebooks and in scripts; then export.
+	$(BIN)/ruff check --fix --select I,UP nbs
+	$(BIN)/ruff check --fix $(wildcard tests bench docs)
+	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
 
 sync: setup ## Clean and export the notebooks; fails if that changed anything.
 	@$(SUMS) > .venv/before
@@ -50,5 +73,5 @@ readme: setup ## Write README.md and its figures from nbs/index.ipynb, whose out
 	$(BIN)/jupyter nbconvert --config nbs/_readme.py --output-dir . nbs/index.ipynb
 
 clean:    ## Remove what tests and builds leave; .venv and runs/ stay.
-	rm -rf build dist _proc _docs .pytest_cache
+	rm -rf build dist _proc _docs .pytest_cache .ruff_cache .runs-of-tests .times.json
 	find . -name .venv -prune -o -name runs -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print | xargs rm -rf

@@ -440,7 +440,7 @@ def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     monkeypatch.syspath_prepend(str(ROOT / 'tests'))
     code, out, err = command('kdnb_distill', *TAUGHT, '--fresh', MORTAL=who)
     assert code == 1 and said(err) == [
-        'kdnb_distill: one of the processes that train together was ended, and the others cannot go on without it: the '
+        'kdnb_distill: one of the processes that train together has ended, and the others cannot go on without it: '
         'same command goes on from the last whole epoch']
     assert (
         out.count('epoch 1/3') == 1

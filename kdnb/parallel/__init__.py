@@ -1,3 +1,5 @@
+"""Several processes that train together."""
 from .gathering import *
-from .launch import *
 from .ranks import *
+from .launch import *
+from .spreading import *

@@ -1,0 +1,17 @@
+"""Source systems and published protocols: one module each, read into one registry."""
+from importlib import import_module
+from pkgutil import iter_modules
+
+from . import cheapconv, crd, distillation, imagenet, jointrd, kdpytorch, paper, reducenet
+from .system import *
+from .system import list_first, method_weights, recipes, sweep_presets, systems
+
+# one more notebook, one more system
+for found in iter_modules(__path__): import_module(f'{__name__}.{found.name}')
+
+# what help texts list first; a further system stands behind
+list_first(systems, 'crd paper reducenet kdpytorch distillation jointrd cheapconv imagenet')
+list_first(recipes, 'crd reducenet kdpytorch distillation jointrd cheapconv cinic10 imagenet jointrd_imagenet')
+list_first(method_weights, 'crd paper kdpytorch distillation reducenet')
+list_first(sweep_presets, 'crd cifar100-wrn cinic10-shufflenet kd-grid '
+                          'jointrd jointrd-imagenet imagenet reducenet cheapconv')
