@@ -29,7 +29,8 @@ from kdnb.methods import parse_method
 from kdnb.models import load_model, resnet, save_model, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.train import Learner, Run, read_history, recipes
+from kdnb.systems import recipes
+from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
@@ -306,7 +307,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--run', 'teacher', '--lr', '.2', '--seed', '3'],
-            'optimiser.lr is 0.05 there, 0.2 here; seed is 0 there, 3 here. Choose another --run, or .*--fresh'),
+            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, or .*--fresh'),
         ('kdnb_test', ['nobody'], 'nobody is not a run.*give the name or the folder'),
         ('kdnb_test', ['thesis'], 'thesis is not a run'),
         ('kdnb_test', ['bert'], 'bert is not a run'),
@@ -454,7 +455,7 @@ def test_the_same_command_loads_and_fresh_trains_again(here, capsys):
     first, before, told = weights_hash(load_model('twice', 'last')), content(folder), printed(capsys.readouterr().out)
     assert kdnb_train(words) == 0
     out = capsys.readouterr().out
-    assert "run 'twice': finished, loaded (1 epochs)" in out and printed(out) == told and content(folder) == before
+    assert "run 'twice': finished, loaded (1 epoch)" in out and printed(out) == told and content(folder) == before
     assert kdnb_train([*words, '--fresh']) == 0
     assert (
         'loaded' not in capsys.readouterr().out
@@ -725,7 +726,7 @@ def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
         and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out)
     assert (
         kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1
-        and 'made is refitted there, shrunk here' in capsys.readouterr().err)
+        and 'the student's kind is refitted, you ask for shrunk' in capsys.readouterr().err)
     assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
 
 
@@ -833,7 +834,7 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     assert child.returncode == 130 and err == '' and 'Traceback' not in out
     done = int(
         re.search(
-            r"run 'stopped': interrupted; the last whole epoch is (\d) of 5. The same call goes on from there.", out
+            r"run 'stopped' was interrupted; the last whole epoch is (\d) of 5. Run the same cell or command again", out
         )[1])
     assert 1 <= done < 5 and len(read_history(Run('stopped'))) == done and not Run('stopped').read('result.json')
     assert kdnb_train([*words, 'stopped']) == 0 and f'goes on after epoch {done} of 5' in capsys.readouterr().out

@@ -10,7 +10,7 @@ import sys
 
 from fastprogress.fastprogress import IN_NOTEBOOK, master_bar, progress_bar
 
-from ..train import Callback, Learner
+from ..train import Callback
 
 # %% ../../nbs/12_callbacks/00_progress.ipynb #line
 def epoch_line(row: dict, epochs: int) -> str:
@@ -85,4 +85,3 @@ def _draw(self, learn):
     self.bar.update_graph(list(curves.values()), [1, max(2, learn.epochs)], [0, 105], figsize=(4.8, 2.8))
 
 Progress._draw = _draw
-Learner.callbacks = [Progress]

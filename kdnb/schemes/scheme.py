@@ -255,7 +255,7 @@ def _teacher_bn(method, teacher):
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #given
 def given_teacher(teacher):
-    "A teacher, frozen, and what was kept of what it says, where that is given in its place (10_train/04_remembered)."
+    "A teacher, frozen, and what was kept of what it says, where that is given in its place (10_train/08_remembered)."
     # -> (Frozen, its memory or None)
     if hasattr(teacher, 'recall'): return teacher.teacher, teacher
     return teacher if isinstance(teacher, Frozen) else Frozen(teacher), None
