@@ -85,16 +85,17 @@ teacher = Learner(create_model('tinynet', 2), data, recipe='lab', run='teacher',
 taught = Learner(Distill(create_model('tinynet', 2), teacher, 'gap', size=8), data, recipe='lab', run='taught',
                  cbs=[create_callback('count')]).fit(2)
 table = load_results(['taught']).table()
+forms = table.text, table.html, table.markdown, table.latex, table.csv
 print()
 print(json.dumps(dict(
-    bs=data.bs, model='tinynet' in list_models('*'), losses=sorted(set(taught.history[0]) & {'ce', 'gap'}), epochs=Count.seen,
-    column=[('runs in all' in made) for made in (table.text(), table.html(), table.markdown(), table.latex(), table.csv())],
+    bs=data.bs, model='tinynet' in list_models('*'), losses=sorted(set(taught.history[0]) & {'ce', 'gap'}),
+    epochs=Count.seen, column=['runs in all' in made() for made in forms],
     recipe=find_recipe('lab').epochs, preset=find_preset('lab').title, weights=method_weights['lab'],
     package=[kdnb.methods.Gap.__name__, kdnb.models.tinynet.__name__])))
 '''
 
 def notebook(module: str, code: str) -> dict:
-    sources = {'title': f'# {module}\\n\\n> A notebook of the test.'.replace('\\n', '\n'), 'default-exp': f'#| default_exp {module}',
+    sources = {'title': f'# {module}\n\n> A notebook of the test.', 'default-exp': f'#| default_exp {module}',
                'code': f'#| export\n{code.strip()}'}
     cells = [dict(cell_type='markdown' if i == 'title' else 'code', id=i, metadata={}, source=s.splitlines(True))
              for i, s in sources.items()]
@@ -120,9 +121,14 @@ def test_no_other_file_changes(extended):
     assert set(there) - set(here) == new
     assert [p for p in here if p != 'kdnb/_modidx.py' and there[p] != here[p]] == []
 
+def run(program: str, extended: Path, folder: Path) -> subprocess.CompletedProcess:
+    "Run a program with the extended package, in a folder of its own."
+    own = dict(PYTHONPATH=str(extended), KDNB_RUNS=str(folder), OMP_NUM_THREADS='1', MPLBACKEND='Agg', COLUMNS='1000')
+    return subprocess.run([sys.executable, '-c', program], cwd=folder, env=os.environ | own, capture_output=True,
+                          text=True, timeout=300)
+
 def test_each_is_found_by_its_name(extended, tmp_path):
-    env = os.environ | {'PYTHONPATH': str(extended), 'KDNB_RUNS': str(tmp_path), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
-    done = subprocess.run([sys.executable, '-c', TRY], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = run(TRY, extended, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == dict(
@@ -132,7 +138,5 @@ def test_each_is_found_by_its_name(extended, tmp_path):
 @pytest.mark.parametrize('command, words', [
     ('kdnb_train', ['stripes', 'gap', 'lab', 'count']), ('kdnb_sweep', ['stripes', 'lab'])])
 def test_the_commands_help_lists_them(extended, tmp_path, command, words):
-    env = os.environ | {'PYTHONPATH': str(extended), 'COLUMNS': '1000', 'OMP_NUM_THREADS': '1'}
-    program = f'import kdnb.cli as c; c.{command}(["-h"])'
-    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    done = run(f'import kdnb.cli as c; c.{command}(["-h"])', extended, tmp_path)
     assert [w for w in words if w not in done.stdout] == [], done.stderr[-2000:]
