@@ -63,7 +63,7 @@ _found: Options = {
 
 def kdnb_test(argv: Sequence[str] | None = None) -> int:
     "Run the command kdnb_test; return its exit code."
-    says = "Score a run's last and best weights again, on the data that it was trained on; nothing is trained or written."
+    says = "Score a run's last and best weights again, on the data of its training; nothing is trained or written."
     example = 'kdnb_test taught\nkdnb_test taught --split valid --json'
     groups = (('what is scored', _scored), ('where it is found', _found), ('for scripts', TALK_OPTIONS))
     return run_command(_test, make_parser('kdnb_test', says, example, *groups), argv)
