@@ -722,7 +722,7 @@ def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
         and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out)
     assert (
         kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1
-        and 'the student's kind is refitted, you ask for shrunk' in capsys.readouterr().err)
+        and "the student's kind is refitted, you ask for shrunk" in capsys.readouterr().err)
     assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
 
 

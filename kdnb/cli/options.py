@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from ..callbacks import known_callbacks
 from ..data import known_sources
 from ..errors import MISTAKES, one_sentence
 from ..methods import known_methods
@@ -114,6 +115,8 @@ KEEP_OPTIONS: Options = {
     '--config': _word(
         'FILE', "repeat a run: give the config.json of its folder; options that you type win; default name of the new "
         "run: the old name and 'again'"),
+    '--callback': _word('NAME', f"a callback beside the progress bar: {', '.join(known_callbacks)}; may be repeated")
+        | dict(action='append'),
     '--tensorboard': _switch(
         "also write TensorBoard files into the run folder (needs pip install 'kdnb[tensorboard]'); read them with "
         'tensorboard --logdir runs')}

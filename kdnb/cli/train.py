@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..callbacks import TensorBoard
+from ..callbacks import create_callback
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, repeat_options
@@ -200,7 +200,8 @@ def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
     with seeded(a.seed):
         scheme = _asked_scheme(a, data)
     how = {k: getattr(a, k) for k in 'recipe lr wd amp compile seed'.split()}
-    learn = Learner(scheme, data, run=a.run or _name_run(a), cbs=[TensorBoard()] if a.tensorboard else (), **how)
+    names = [*(a.callback or ()), *(['tensorboard'] if a.tensorboard else ())]
+    learn = Learner(scheme, data, run=a.run or _name_run(a), cbs=[create_callback(name) for name in names], **how)
     learn.about['options'] = _record_options(a)
     if not quiet:
         name = a.student or f'{a.shrink}, {learn.student.made}'
