@@ -92,7 +92,7 @@ def _right_branch(ni: int, mid: int, n: int, stride: int, bias: bool) -> nn.Modu
     "Return the half with the convolutions, in `mid` channels."
     first = conv_block(ni, mid, bias=bias)
     depth = conv_block(mid, mid, 3, stride, mid, bias, act=False)
-    return name_layers(first=first, depth=depth, mix=conv_block(mid, n, bias=bias))
+    return name_layers(first=first, depth=depth, mix=conv_block(mid, n, bias=bias, act=False))
 
 # %% ../../nbs/04_models/05_mobile.ipynb #unit-v2
 class SplitUnit(nn.Module):
