@@ -256,7 +256,7 @@ class OFD(Term):
 
         Parameters
         ----------
-        features : sequence of Tensor
+        features : list of Tensor
             The teacher's features of some training images.
         """
         pairs = zip(self.margins, features)
@@ -304,9 +304,9 @@ class ReviewKD(Term):
 
         Parameters
         ----------
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
@@ -324,14 +324,14 @@ class ReviewKD(Term):
         ----------
         adapters : nn.Module
             What `connect` made.
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
         -------
-        sequence of Tensor
+        list of Tensor
             One for each of the teacher's, as wide and as large.
         """
         return adapters(fs, [f.shape[2:] for f in ft])
