@@ -17,7 +17,6 @@ from kdnb.measure import accuracy, evaluating, predict
 from kdnb.models import resnet
 from kdnb.schemes import Alone, Distill
 from kdnb.show import compare, show_attention, show_history, show_similarity
-from kdnb.show.canvas import _table
 
 
 def noise(
@@ -46,7 +45,7 @@ def test_torchvision_at_64_pixels():
 
 def test_looking_leaves_no_trace():
     data, model = noise(16), resnet(8, 12)
-    model.stages[0].eval()  # somebody froze a stage
+    model.stages[0].eval()  # a frozen stage
     modes, state, seen = (
         [m.training for m in model.modules()],
         {k: v.clone() for k, v in model.state_dict().items()},
@@ -80,7 +79,7 @@ def test_footnote_says_reduced_and_which_kind_is_missing():
     Learnt.data = data
     found = compare(
         teacher=resnet(8, 12), alone=Learnt, taught=model
-    )  # alone and taught agree: nobody is rescued or broken
+    )  # alone and taught agree: no image is rescued or broken
     assert (
         'no image is rescued or broken' in found.note
         and found.note.count('REDUCED') == 1
@@ -110,8 +109,14 @@ class Odd(nn.Module):
         return self.head(f.amax((2, 3)) if f.mean() > 0 else f.mean((2, 3)))
 
 
+def table_of(found):
+    "The heads and the rows of what is shown, as text."
+    lines = [line for line in found.table().markdown().splitlines() if line.startswith('| ')]
+    return [[cell.strip() for cell in line[1:-1].split('|')] for line in lines]
+
+
 def cells(found, heading):
-    head, *lines = _table(found.rows)
+    head, *lines = table_of(found)
     return [line[head.index(heading)] for line in lines]
 
 
@@ -155,16 +160,16 @@ def test_the_remedy_that_the_note_names_works(make, attention):
 
 def test_the_teacher_has_no_stages():
     found = compare(noise(16), teacher=vit(), alone=resnet(8, 12), another=resnet(8, 12), taught=resnet(8, 12))
-    assert cells(found, 'CKA')[:4] == ['–'] * 4 and cells(found, 'CKA')[4] != '–'  # the floor needs no teacher
+    assert cells(found, 'CKA')[:4] == ['–'] * 4 and cells(found, 'CKA')[4] != '–'  # the seed noise needs no teacher
     assert (
         cells(found, 'blocks')[0] == '–'
         and 'minus teacher' not in texts(found.fig)
         and 'stage 3 of 3 (4x4)' in texts(found.fig))
 
 
-def test_nobody_has_stages(tmp_path):
+def test_no_model_has_stages(tmp_path):
     found = compare(noise(16), teacher=vit(), odd=Odd())
-    assert _table(found.rows)[0] == ['', 'parameters', 'test %', 'agrees %', 'ECE'] and 'Maps' not in found.note
+    assert table_of(found)[0] == ['', 'parameters', 'test %', 'agrees %', 'ECE'] and 'Maps' not in found.note
     assert len(
         found.fig.axes
     ) == 8 and "taps={'teacher': 'encoder.layers.encoder_layer_1', 'odd': 'body.1'}" in ' '.join(
@@ -215,14 +220,12 @@ def test_a_scheme_is_taken_by_its_student():
 # --- what compare says and refuses
 
 
-def test_moved_is_measured_from_the_untaught_and_not_from_the_floor():
-    "A teacher unlike all students: who was taught is nearer to it than the others are, and further from it than these "
-    "from each other."
+def test_a_gain_is_measured_from_both_baselines():
+    "A student may gain, and still be further from its teacher than two baselines are from each other."
     note = ' '.join(
         compare(noise(16), **{k: resnet(8, 12) for k in ('teacher', 'alone', 'another', 'taught')}).note.split())
     assert (
-        'Taught moved towards the teacher where it is nearer to it than alone and another are, by more than these two '
-        'differ.'
+        'A gain counts if taught is nearer to the teacher than both of them, by more than their two numbers differ.'
         in note
         and ' only where' not in note)
 
@@ -260,7 +263,7 @@ def test_no_label_runs_into_a_photograph(names):
     photographs = min(ax.get_window_extent().x0 for ax in fig.axes)
     labels = [t for t in fig.texts if t.get_text().startswith('label:')]
     assert len(labels) >= 4 and max(t.get_window_extent().x1 for t in labels) < photographs
-    assert ''.join(t.get_text() for t in labels).count('[...]') == 0  # nobody's name was cut
+    assert ''.join(t.get_text() for t in labels).count('[...]') == 0  # no name was cut
 
 
 @pytest.mark.filterwarnings('error')
