@@ -68,12 +68,12 @@ def test_a_killed_run_has_its_film_whole(data, tmp_path):
 def test_learning_together_each_has_its_film(data):
     learners = [taught(data, f'run-{m}', method=m) for m in ('at', 'kd')]
     fit_together(learners, 2, cbs=None)
-    for l in learners:
-        assert weights_hash(l.student) == weights_hash(
-            Learner(Distill(student(1), student(0), l.run.path.name[4:], size=8), data).fit(2).student)
-    assert [read_film(l.run)['epochs'] for l in learners] == [[0, 1, 2]] * 2
+    for learn in learners:
+        assert weights_hash(learn.student) == weights_hash(
+            Learner(Distill(student(1), student(0), learn.run.path.name[4:], size=8), data).fit(2).student)
+    assert [read_film(learn.run)['epochs'] for learn in learners] == [[0, 1, 2]] * 2
     assert (
-        not torch.equal(*(read_film(l.run)['frames'][-1] for l in learners))
+        not torch.equal(*(read_film(learn.run)['frames'][-1] for learn in learners))
         and 'run-kd' not in show_film(learners[0]).texts[0].get_text())
     with pytest.raises(ValueError, match='a film is of one learner'):
         fit_together([taught(data), taught(data, seed=2)], 1, cbs=[Film()])

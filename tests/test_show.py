@@ -4,24 +4,37 @@ import ast
 import re
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torchvision
-
-matplotlib.use('agg')
-import matplotlib.pyplot as plt
 from torch import nn
 
 from kdnb.data import Data
-from kdnb.measure import accuracy, evaluating, predict
+from kdnb.measure import accuracy, evaluating, linear_cka, predict
 from kdnb.models import resnet
 from kdnb.schemes import Alone, Distill
-from kdnb.show import compare, show_attention, show_history, show_similarity
+from kdnb.show import (
+    compare,
+    minibatch_cka,
+    show_attention,
+    show_cka,
+    show_dark_knowledge,
+    show_history,
+    show_logits,
+    show_similarity,
+    spread_images,
+)
+
+CLASSES = 'aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'
 
 
-def noise(
-    size, n=60, classes='aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'.split()
-):
+@pytest.fixture(scope='module', autouse=True)
+def agg(): matplotlib.use('agg')
+
+
+def noise(size, n=60, names=CLASSES):
+    classes = names.split()
     g = torch.Generator().manual_seed(0)
     x, y = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=g), torch.arange(n) % len(classes)
     return Data((x, y), None, (x, y), classes, bs=16, device='cpu', name='noise')
@@ -64,9 +77,8 @@ def test_modes_come_back_after_an_error():
     with pytest.raises(RuntimeError):
         predict(model, [(torch.zeros(1, 5, 16, 16), torch.zeros(1))])
     assert model.training and torch.is_grad_enabled()
-    with pytest.raises(KeyError):
-        with evaluating(model):
-            raise KeyError
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
     assert model.training
 
 
@@ -254,10 +266,9 @@ def test_models_without_names_are_told_to_give_names():
 
 @pytest.mark.parametrize('names', [('teacher', 'alone', 'another', 'taught'), ('mine', 'theirs')])
 def test_no_label_runs_into_a_photograph(names):
-    data = noise(
-        16,
-        classes='mushroom mountain aquarium_fish sweet_pepper willow_tree caterpillar lawn_mower chimpanzee maple_tree pickup_truck skyscraper wardrobe'.split(),
-    )
+    long = '''mushroom mountain aquarium_fish sweet_pepper willow_tree caterpillar lawn_mower chimpanzee maple_tree
+        pickup_truck skyscraper wardrobe'''
+    data = noise(16, names=long)
     fig = compare(data, **{k: resnet(8, 12) for k in names}).fig
     fig.draw_without_rendering()
     photographs = min(ax.get_window_extent().x0 for ax in fig.axes)
@@ -274,9 +285,6 @@ def test_many_histories_leave_room_for_curves():
 
 
 # --- what they say, class by class, stage by stage
-
-from kdnb.measure import linear_cka
-from kdnb.show import minibatch_cka, show_cka, show_dark_knowledge, show_logits
 
 SHOWN = show_logits, show_dark_knowledge, show_cka
 
@@ -328,8 +336,6 @@ def test_a_set_sorted_by_class_is_shown_evenly():
     g = torch.Generator().manual_seed(0)
     x, y = torch.randint(0, 256, (1200, 3, 8, 8), dtype=torch.uint8, generator=g), torch.arange(1200) // 100
     data = Data((x, y), None, (x, y), [f'c{i}' for i in range(12)], bs=16, device='cpu', name='sorted')
-    from kdnb.show import spread_images
-
     images, labels = spread_images(data)
     assert labels.bincount().tolist() == pytest.approx([500 / 12] * 12, abs=1) and torch.equal(
         images[-1], data.test.normalise(x[-1:])[0])
