@@ -175,7 +175,7 @@ _card(
     r'$T^2 \mathrm{KL}(\sigma(t/T) \Vert \sigma(s/T))$',
     'a teacher of other classes; a better teacher may teach no better ([resnet20](https://arxiv.org/abs/1910.10699): '
     '70.66 from resnet56, 70.67 from resnet110)',
-    'nbs/07_losses/00_logit.ipynb#kd-loss',
+    'nbs/07_losses/01_logit.ipynb#kd-loss',
     '01_kd',
     'methods.py#test_a_transformer_teaches_by_what_it_says_and_errors_say_so')
 _card(
@@ -185,7 +185,7 @@ _card(
     '2403.01427',
     r'KD of $z(s), z(t)$ with $z(x) = (x - \mathrm{mean}\ x) / \mathrm{std}\ x$',
     'how sure the teacher is of an image is lost; weight and T vary with the pair',
-    'nbs/07_losses/01_modern.ipynb#standardize-logits',
+    'nbs/07_losses/02_modern.ipynb#standardize-logits',
     '11_modern',
     'cards.py#test_a_step_of_every_card')
 
@@ -198,7 +198,7 @@ _card(
     r'$T^2 (\alpha \mathrm{KL}(b(t) \Vert b(s)) + \beta \mathrm{KL}(q(t) \Vert q(s)))$; $b$: label or not, $q$: which '
     r'other',
     'beta varies with the pair (2 to 8)',
-    'nbs/07_losses/01_modern.ipynb#dkd-loss',
+    'nbs/07_losses/02_modern.ipynb#dkd-loss',
     '11_modern',
     'parallel.py#test_two_ranks_learn_what_one_process_learns')
 _card(
@@ -209,7 +209,7 @@ _card(
     r'$T^2 (\beta (1 - \rho) + \gamma (1 - \rho^\top))$; $\rho$: correlation of $\sigma(s/T), \sigma(t/T)$ in rows, '
     r'$\rho^\top$: in columns',
     'small batches: a class is compared across their images',
-    'nbs/07_losses/01_modern.ipynb#dist-loss',
+    'nbs/07_losses/02_modern.ipynb#dist-loss',
     '11_modern',
     'parallel.py#test_without_gathering_it_is_another_loss')
 _card(
@@ -219,7 +219,7 @@ _card(
     '2402.11148',
     r'$U \mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$, $U = \sum \sigma(t)^{1/T}$',
     'images of which the teacher is sure count least; the weight varies with the pair',
-    'nbs/07_losses/01_modern.ipynb#wttm-loss',
+    'nbs/07_losses/02_modern.ipynb#wttm-loss',
     '11_modern',
     'methods.py#test_all_methods_at_once_between_nets_of_different_kinds')
 
@@ -231,7 +231,7 @@ _card(
     '1412.6550',
     r'$\mathrm{mean} (r(s) - t)^2$; $r$: the regressor',
     'features that are no maps; some unlike nets (64.14 †)',
-    'nbs/07_losses/02_feature.ipynb#hint-loss',
+    'nbs/07_losses/03_feature.ipynb#hint-loss',
     '02_fitnets',
     'methods.py#test_methods_that_never_ran_take_a_step')
 _card(
@@ -241,7 +241,7 @@ _card(
     '1612.03928',
     r'$\mathrm{mean} (a(s) - a(t))^2$; $a(f)$: $\sum f^2$ over channels, length 1',
     'maps of one pixel; some unlike nets (59.40 †)',
-    'nbs/07_losses/02_feature.ipynb#at-loss',
+    'nbs/07_losses/03_feature.ipynb#at-loss',
     '03_at',
     'methods.py#test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape')
 _card(
@@ -251,7 +251,7 @@ _card(
     '1707.01219',
     r'$\mathrm{MMD}^2$ of channels, $k(x, y) = (x^\top y)^2$',
     'how loud a channel is is lost; some unlike nets (58.16 †)',
-    'nbs/07_losses/02_feature.ipynb#nst-loss',
+    'nbs/07_losses/03_feature.ipynb#nst-loss',
     '04_nst',
     'parallel.py#test_two_ranks_learn_what_one_process_learns')
 
@@ -264,7 +264,7 @@ _card(
     r'$\sum (c(s) - m)^2$ where $c(s) \gt m$ or $t \gt 0$; $m = \max(t, \mathrm{margin})$, $c$: the connector',
     'no activation behind the tap; another pair\'s weight ([issue '
     '13](https://github.com/clovaai/overhaul-distillation/issues/13): below alone)',
-    'nbs/07_losses/02_feature.ipynb#ofd-loss',
+    'nbs/07_losses/03_feature.ipynb#ofd-loss',
     '07_ofd',
     'methods.py#test_margins_are_those_of_the_batchnorm_in_front_of_the_activation')
 _card(
@@ -275,7 +275,7 @@ _card(
     r'$\sum 2^{-n} \mathrm{mean} (o(s) - o(t))^2$; $o$: outline $n$, $s$ fused with deeper stages',
     'another pair\'s rate, batch and weight ([issue 39](https://github.com/megvii-research/mdistiller/issues/39): 63.5 '
     'to 69.9)',
-    'nbs/07_losses/03_review.ipynb#review-loss',
+    'nbs/07_losses/04_review.ipynb#review-loss',
     '11_modern',
     'methods.py#test_methods_that_never_ran_take_a_step')
 
@@ -287,7 +287,7 @@ _card(
     '1907.09682',
     r'$\mathrm{mean} (g(s) - g(t))^2$; $g(f)$: $f f^\top$, rows of length 1',
     'batches too small to hold images that are alike',
-    'nbs/07_losses/04_relation.ipynb#sp-loss',
+    'nbs/07_losses/05_relation.ipynb#sp-loss',
     '06_sp',
     'parallel.py#test_without_gathering_it_is_another_loss')
 _card(
@@ -298,7 +298,7 @@ _card(
     r'$\lambda \ell(d(s), d(t)) + \mu \ell(\angle s, \angle t)$; $d$: distances / their mean, $\ell$: Huber',
     'batches of two have no angle; scale is lost ([resnet32x4 to resnet8x4](https://arxiv.org/abs/1910.10699): 71.90, '
     'alone 72.50)',
-    'nbs/07_losses/04_relation.ipynb#rkd-distance-loss',
+    'nbs/07_losses/05_relation.ipynb#rkd-distance-loss',
     '05_rkd',
     'parallel.py#test_without_gathering_it_is_another_loss')
 _card(
@@ -308,7 +308,7 @@ _card(
     '1803.10837',
     r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
     'small batches: neighbours are looked for within them',
-    'nbs/07_losses/04_relation.ipynb#pkt-loss',
+    'nbs/07_losses/05_relation.ipynb#pkt-loss',
     '11_modern',
     'parallel.py#test_without_gathering_it_is_another_loss')
 
@@ -320,7 +320,7 @@ _card(
     '1512.00567',
     r'$\mathrm{CE}(s, (1 - \epsilon) y + \epsilon/C)$',
     'control: soft targets that know no class from another',
-    'nbs/07_losses/00_logit.ipynb#ce-loss',
+    'nbs/07_losses/01_logit.ipynb#ce-loss',
     '11_modern',
     'cards.py#test_a_step_of_every_card')
 _card(
@@ -330,7 +330,7 @@ _card(
     '1805.04770',
     r'KD of $\pi(t)$; $\pi$: the other classes permuted',
     'control: the teacher\'s softness without its knowledge',
-    'nbs/07_losses/00_logit.ipynb#shuffle-rest',
+    'nbs/07_losses/01_logit.ipynb#shuffle-rest',
     '11_modern',
     'methods.py#test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone')
 _card(
@@ -340,7 +340,7 @@ _card(
     '1805.04770',
     r'KD; $t$: a twin of another seed',
     'control: a teacher no better than the student',
-    'nbs/08_methods/01_families.ipynb#self-fits',
+    'nbs/08_methods/06_controls.ipynb#self-term',
     '11_modern',
     'methods.py#test_self_needs_a_twin')
 

@@ -268,7 +268,7 @@ def test_importing_everything_is_light():
 def test_importing_a_module_has_no_effect():
     "No assignment to an attribute where a module is imported: classes are whole, and other modules stay as they are."
     wrong = []
-    for m in MODULES:
+    for m in [m for m, p in MODULES.items() if p.name != '__init__.py']:
         for s in house.statements(TREES[m]):
             targets = s.targets if isinstance(s, (ast.Assign, ast.Delete)) else [getattr(s, 'target', None)]
             flat = [t for target in targets if target for t in ast.walk(target)]
