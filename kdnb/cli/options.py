@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DATA_OPTIONS', 'TRAIN_OPTIONS', 'KEEP_OPTIONS', 'TALK_OPTIONS', 'make_parser', 'as_options', 'run_command',
            'known_sources', 'load_asked_data', 'build_learner', 'settle_options', 'train_parser', 'kdnb_train',
-           'kdnb_distill', 'data_of_run', 'kdnb_test']
+           'kdnb_distill', 'kdnb_test']
 
 # %% ../../nbs/15_cli/00_options.ipynb #imports
 import argparse
@@ -21,10 +21,9 @@ from pathlib import Path
 import torch
 
 from ..callbacks import TensorBoard
-from ..data import known_sources as _known_data
 from ..data import load_data
 from ..errors import MISTAKES, one_sentence
-from ..experiments import count_students, repeat_options
+from ..experiments import count_students, load_run_data, repeat_options
 from ..files import run_name, run_path
 from ..measure import accuracy, calibration_error, predict
 from ..methods import CE, parse_method, presets
@@ -430,10 +429,16 @@ def build_learner(a, say=print):
         compile=a.compile,
         seed=a.seed,
         cbs=[TensorBoard()] if a.tensorboard else ())
+    learn.about['options'] = _recorded(a)
     say(
         f'{a.student or f"{a.shrink}, {learn.student.made}"}: {num_params(learn.student):,} parameters, '
         f'{_taught(a, scheme)}')
     return learn
+
+def _recorded(a):
+    "The options that a repetition needs, for config.json."
+    asked = {option: getattr(a, _dest(option)) for option in (*_who, *DATA_OPTIONS, *TRAIN_OPTIONS)}
+    return {option: value for option, value in asked.items() if value not in (None, False)}
 
 def _taught(a, scheme):
     "By whom, and how."
@@ -513,36 +518,6 @@ The student's run is a folder under runs/ (or $KDNB_RUNS); the same command agai
         w.split('=')[0] == '--config' for w in words)
     return run_command(_train, parser, argv)
 
-# %% ../../nbs/15_cli/00_options.ipynb #same-data
-def data_of_run(config, a):
-    "The data of a run, loaded again; refused where it is not the same."
-    if absent := {'name', 'size', 'bs', 'n_valid', 'n_train', 'augment', 'recipe', 'split_seed'} - {
-        *(d := config['data'])}:
-        raise OSError(f'config.json of {a.run} is damaged: it does not say {sorted(absent)[0]!r} of the data')
-    stream = d.get(
-        'stream', False if 'resized' in str(d['augment']) else None
-    )  # the other kind would cut other windows
-    asked = dict(
-        size=d['size'],
-        bs=d['bs'],
-        valid=None if d.get('valid') == 'own' else d['n_valid'],
-        n_train=d['n_train'],
-        augment=d['augment'],
-        recipe=d['recipe'],
-        split_seed=d['split_seed'])
-    try:
-        data = load_data(a.data or d['name'], root=a.root, device=a.device, stream=stream, workers=a.workers, **asked)
-    except (ValueError, OSError) as e:
-        raise (
-            e
-            if a.data or d['name'] in _known_data
-            else type(e)(
-                f"{e} (the run learnt from {d['name']!r}: if that was a folder or an .npz, say where it is with --data)"
-            )) from e
-    if differ := differences(d, json.loads(json.dumps(data.describe()))):
-        raise ValueError(f"this is not the data of the run: {'; '.join(differ)}")
-    return data
-
 # %% ../../nbs/15_cli/00_options.ipynb #test-body
 def _test(a):
     run = Run(a.run)
@@ -551,7 +526,8 @@ def _test(a):
         raise OSError(
             f"{a.run} is not a run: there is no {run.path / 'config.json'} of kdnb; give the name or the folder of a "
             "run")
-    images = getattr(data := data_of_run(config, a), a.split)
+    data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers)
+    images = getattr(data, a.split)
     if images is None: raise ValueError('this run has no valid split: say --split test')
     kept = [w for w in ('last', 'best') if f'{w}.pt' in run]  # a run without valid images keeps no best
     if not kept: raise OSError(f'{run} has no weights yet: train it for one epoch or more')

@@ -29,13 +29,13 @@ from kdnb.experiments import (
     published_table,
     run_jobs,
     sweep_commands,
-    sweep_presets,
     training_cost,
 )
 
 from ..data import check_loading
 from ..errors import MISTAKES
 from ..schemes import parse_scheme
+from ..systems import sweep_presets
 from ..train import Run, recipes
 
 # %% ../../nbs/15_cli/01_sweep.ipynb #job-data
@@ -159,7 +159,7 @@ def _check(a):
     "Refuse what no data could be loaded with, before anything is printed or run."
     if a.preset in sweep_presets:
         check_loading(
-            sweep_presets[a.preset]['recipe'], a.size, {None: 'auto', 'none': None}.get(a.augment, a.augment), a.workers
+            sweep_presets[a.preset].recipe, a.size, {None: 'auto', 'none': None}.get(a.augment, a.augment), a.workers
         )
     if a.n_train is not None and a.n_train < 1:
         raise ValueError(f'n_train={a.n_train}: give a number of images from 1 up')
@@ -182,7 +182,7 @@ def _commands_of(a):
 # %% ../../nbs/15_cli/01_sweep.ipynb #sweep-listing
 def _list_presets(a):
     "What there is."
-    rows = {name: dict(runs=len(sweep_commands(name)), title=p['title']) for name, p in sweep_presets.items()}
+    rows = {name: dict(runs=len(sweep_commands(name)), title=p.title) for name, p in sweep_presets.items()}
     a.answer = dict(presets=rows)
     for name, r in rows.items():
         print(f"{name:20} {r['runs']:>4} runs   {r['title']}")
@@ -207,12 +207,12 @@ def _sweep(a):
         return _list_presets(a)
     commands = _commands_of(a)
     a.answer = dict(preset=a.preset, commands=commands)
-    if a.dry_run: return _print_commands(sweep_presets[a.preset]['title'], commands)
+    if a.dry_run: return _print_commands(sweep_presets[a.preset].title, commands)
     failed = _run_all(commands)
     done = [run for words in commands if (run := words[words.index('--run') + 1]) not in failed]
     if done:
         print('', load_results(done).table(), sep='\n')
-    if done and a.data in (None, sweep_presets[a.preset]['data']) and (theirs := published_table(a.preset)):
+    if done and a.data in (None, sweep_presets[a.preset].data) and (theirs := published_table(a.preset)):
         print('', theirs, sep='\n')
     if failed:
         print(

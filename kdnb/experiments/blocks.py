@@ -16,7 +16,6 @@ from typing import Any
 from ..errors import WrongValue, unknown_name
 from ..methods import parse_method
 from ..seeds import seed_from
-from ..text import count_of
 from ..train import flatten_dict
 from .rows import Row
 from .statistics import mean_std, paired_difference, scores_by_seed
@@ -47,7 +46,7 @@ def group_by(rows: Iterable[Row], key) -> dict[Any, list[Row]]:
     return groups
 
 def count_teachers(rows: Iterable[Row]) -> dict[str, str]:
-    "{teacher: what it counts as}: teachers that differ in the seed alone, each with students of its seed, count as one."
+    "{teacher: what it counts as}: teachers that differ in the seed alone, as their students do, count as one."
     counted = {}
     for kind, group in group_by(rows, lambda row: row.get('teacher_kind', row['teacher'])).items():
         same_seed = all(row.get('teacher_seed') == row['seed'] for row in group)
@@ -202,7 +201,7 @@ def _find_base(groups: Mapping[str, list[Row]], base: str) -> str | None:
     if base in groups: return base
     hits = [name for name, rows in groups.items() if base in (rows[0]['label'], rows[0]['method'])]
     if len(hits) > 1:
-        raise WrongValue(f"{count_of(len(hits), 'method')} are called {base!r}: say base={' or '.join(map(repr, hits))}")
+        raise WrongValue(f"{len(hits)} methods are called {base!r}: say base={' or '.join(map(repr, hits))}")
     return hits[0] if hits else None
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #block

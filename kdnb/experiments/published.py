@@ -49,9 +49,12 @@ def published_table(preset: str) -> Tables:
     >>> from kdnb.experiments import published_table
     >>> published_table('reducenet')
     published by ReduceNet on cifar10; rule: last epoch (no control; the student after 200 + 200 epochs)
-                               teacher  shrunk, kd
-    reducenet20 -> resnet20      91.97       92.72
+                                 teacher  shrunk, kd
+    reducenet20 -> resnet20        91.97       92.72
     reducenet20w2 -> resnet20w2    93.27       94.40
+    reducenet20w4 -> resnet20w4    93.74       95.08
+    reducenet56 -> resnet56        92.84       93.79
+    reducenet56w2 -> resnet56w2    94.11       95.27
     """
     found = find_preset(preset)
     return Tables(_pairs_table(source, found) for source in found.published)

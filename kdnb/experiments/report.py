@@ -92,7 +92,7 @@ def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
     fig, ax = plt.subplots(figsize=(7, max(2.8, .6 + .17*len(curves))), dpi=72, layout='constrained')
-    styles = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
+    styles: dict[str, Any] = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
     for name, values in curves.items():
         ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
     low, high = ax.get_ylim()
@@ -168,7 +168,8 @@ def _cast_of(block: Block, line: Line, rows: Mapping[str, Row]) -> dict[str, str
 
 # %% ../../nbs/13_experiments/11_report.ipynb #is-here
 _downloaded_files = {
-    'cifar10': ('cifar-10-batches-py', 'cifar-10-python.tar.gz'), 'cifar100': ('cifar-100-python', 'cifar-100-python.tar.gz'),
+    'cifar10': ('cifar-10-batches-py', 'cifar-10-python.tar.gz'),
+    'cifar100': ('cifar-100-python', 'cifar-100-python.tar.gz'),
     'cinic10': ('cinic10', 'CINIC-10', 'CINIC-10.tar.gz')}
 
 def _check_images(name: str, root: str | Path | None) -> None:
@@ -185,7 +186,7 @@ def _compare_cast(page: _Gathered, block: Block, cast: Mapping[str, str]) -> str
     config, near = page.rows[cast['taught']]['config'], page.folders[cast['taught']].parent
     data = load_run_data(config, cast['taught'], **where)
     folders = {part: near/run if part == 'teacher' else page.folders[run] for part, run in cast.items()}
-    models = {part: load_model(folder, 'last').to(data.device) for part, folder in folders.items()}
+    models: dict[str, Any] = {part: load_model(folder, 'last').to(data.device) for part, folder in folders.items()}
     return compare(data, **models)._repr_html_()
 
 def _best_student(page: _Gathered, block: Block, line: Line) -> str:
@@ -223,7 +224,7 @@ _about_keys = 'date device kdnb torch torchvision python'.split()
 
 def _run_again(run: Run, row: Row) -> str:
     "A run: its command, where and how it was made, and its configuration, folded away."
-    config, name = run.json('config.json'), run.path.name if run.path else ''
+    config, name = run.json('config.json') or {}, run.path.name if run.path else ''
     about = config['about']
     try:
         again = _element('pre', _command_again(run, row))
@@ -235,9 +236,9 @@ def _run_again(run: Run, row: Row) -> str:
     return head + again + _folded(f'config.json of {name}', _element('pre', json.dumps(config, indent=1)))
 
 # %% ../../nbs/13_experiments/11_report.ipynb #again
-_how_again = """Each command does a run again, from its configuration; a shell takes it as it stands. It makes a folder of the
-run's name in $KDNB_RUNS, or in runs/: a teacher's comes first, as its students ask for it by name. If that run is still there,
-it is loaded and nothing is trained: then give another --run."""
+_how_again = """Each command does a run again, from its configuration; a shell takes it as it stands. It makes a folder
+of the run's name in $KDNB_RUNS, or in runs/: a teacher's comes first, as its students ask for it by name. If that run
+is still there, it is loaded and nothing is trained: then give another --run."""
 
 def _line_again(page: _Gathered, line: Line, told: set[str]) -> str:
     "The runs of a line that were not told before."
@@ -290,17 +291,17 @@ def _whole_page(title: str, marks: Iterable[str], sections: Mapping[str, str]) -
     return f'<!DOCTYPE html>\n<html lang="en">{head}<body>{top}{body}</body></html>\n'
 
 # %% ../../nbs/13_experiments/11_report.ipynb #sections
-_how_to_read = """A block is one student, data set, teacher and recipe, in which methods and seeds alone differ. A line is a
-method, by its short name where it has one; alone had nothing but the labels. What each means, with all its weights, stands
-under How to repeat each row."""
+_how_to_read = """A block is one student, data set, teacher and recipe, in which methods and seeds alone differ. A
+line is a method, by its short name where it has one; alone had nothing but the labels. What each means, with all its
+weights, stands under How to repeat each row."""
 
 def _page_marks(results: Results) -> list[str]:
     "What a reader must know first: where the page is from, what is reduced, what is not here."
     marks = [f'Written {datetime.date.today()} from run folders by kdnb_report; no number was typed.']
     reduced = sum(bool(row['reduced']) for row in results)
     if reduced:
-        marks.append(f'REDUCED: {reduced} of {len(results)} runs are shorter than their recipe, or had fewer images: not '
-                     'comparable with published numbers, and not to be compared across blocks.')
+        marks.append(f'REDUCED: {reduced} of {len(results)} runs are shorter than their recipe, or had fewer images: '
+                     'not comparable with published numbers, and not to be compared across blocks.')
     return marks + results.notes()
 
 def _section_makers(page: _Gathered, pictures: int) -> dict[str, Callable[[], str]]:
@@ -347,8 +348,9 @@ def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = No
     Examples
     --------
     >>> data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
-    >>> learn = Learner(create_model('resnet8', 10), data, run='alone').fit(1)
-    >>> report_page('alone', pictures=0)[:15]
+    >>> from kdnb.experiments import report_page
+    >>> learn = Learner(create_model('resnet8', 10), data, run='to-report').fit(1)
+    >>> report_page('to-report', pictures=0)[:15]
     '<!DOCTYPE html>'
     """
     if type(pictures) is not int or pictures < 0:

@@ -203,8 +203,8 @@ def load_results(runs: Any = '*') -> Results:
     Examples
     --------
     >>> data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
-    >>> learn = Learner(create_model('resnet8', 10), data, run='alone').fit(1)
-    >>> row, = load_results('al*')
+    >>> learn = Learner(create_model('resnet8', 10), data, run='to-load').fit(1)
+    >>> row, = load_results('to-l*')
     >>> row['student'], row['label'], row['epochs']
     ('resnet8', 'alone', 1)
     """

@@ -24,7 +24,7 @@ from ..train import Run, load_state, read_history
 # %% ../../nbs/13_experiments/01_rows.ipynb #student-name
 Row = dict[str, Any]                                       # a finished run; plain values, as JSON has them
 
-def student_name(call: Mapping) -> str:
+def student_name(call: dict) -> str:
     "Name a model of config.json for `create_model`, or by its class and size."
     if 'builder' in call: return model_name(call)
     return f"{call.get('kind', 'model')} ({call['params']:,} parameters)"
@@ -82,14 +82,14 @@ def _scores_of(result: Mapping) -> Row:
 
 def read_row(run: Run) -> Row:
     "Read a finished run."
-    config, history = run.json('config.json'), read_history(run)
+    config, history = run.json('config.json') or {}, read_history(run)
     data, epochs = config['data'], config['epochs']
     if len(history) != epochs: raise WrongValue(f'its history has {len(history)} rows and not {epochs}')
     row = dict(
         run=run.path.name if run.path else 'in memory', label=label_of(config), method=_method_of(config),
         student=student_name(config['student']), teacher=_teacher_of(config), seed=config['seed'],
         data=data['name'], n_train=data['n_train'], recipe=config['recipe'], epochs=epochs)
-    row |= _scores_of(run.json('result.json'))
+    row |= _scores_of(run.json('result.json') or {})
     row |= dict(images=epochs * _images_of(data), seconds=round(sum(r['seconds'] for r in history), 1))
     return row | _about_of(config['about']) | dict(config={k: v for k, v in config.items() if k != 'about'})
 
@@ -121,7 +121,7 @@ def read_teacher(folder: Path, changed: int) -> tuple[str | None, Row]:
     "Hash the last weights of a run, and describe it as a teacher; `changed`: when last.pt was written."
     run = Run(folder)
     try:
-        state, config = load_state(run, 'last.pt')['state'], run.json('config.json')
+        state, config = load_state(run, 'last.pt')['state'], run.json('config.json') or {}
         kind = json.dumps({k: v for k, v in config.items() if k not in ('seed', 'about')}, sort_keys=True)
         return weights_hash(state), dict(
             taught_by=folder.name, teacher_model=student_name(config['student']), teacher_seed=config['seed'],

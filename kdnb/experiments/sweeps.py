@@ -14,7 +14,7 @@ from ..errors import WrongValue
 from ..files import run_name, run_path
 from ..methods import parse_method
 from ..schemes import Online, parse_scheme
-from ..systems import Pair, Preset, find_preset, find_recipe
+from ..systems import Preset, find_preset, find_recipe
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #setting
 _CommandSetting = dict[str, object]                                # {option: value}, the same in all commands
@@ -49,12 +49,13 @@ def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, 
     return [*words, '--seed', str(seed), '--run', _preset_run_name(setting, *who, seed)]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #of-a-seed
-def _needs_teacher(preset: Preset, method: str, pair: Pair) -> bool:
+def _needs_teacher(preset: Preset, method: str, pair: tuple[str | None, str]) -> bool:
     "Whether a teacher teaches; students of `online` teach each other."
     scheme = parse_scheme(preset.words(method, pair))
     return not scheme or scheme[0] is not Online
 
-def _students_of_a_seed(preset: Preset, setting: _CommandSetting, twice: _CommandSetting, seed: int) -> Iterator[list[str]]:
+def _students_of_a_seed(preset: Preset, setting: _CommandSetting, twice: _CommandSetting,
+                        seed: int) -> Iterator[list[str]]:
     "The students of a seed: alone, taught, and the controls of a student that is cut."
     for _, student in preset.pairs: yield _command(preset, setting, student, seed)
     for teacher, student in preset.pairs:
