@@ -89,7 +89,8 @@ def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) 
     "Whose numbers these are, and why ours may not be comparable."
     of = block['of']
     ours = f"; ours: {of['n_train']:,} training images, {of['epochs']} epochs"
-    if block['reduced']: ours = f"; ours are {block['reduced']}"
+    if block['reduced']:
+        ours = f"; ours are {block['reduced']}"
     notes = '; '.join(f'{source.source}: {source.note}' for source in sources if source.note)
     whose = f"published for {of['student']} on {preset.data} (preset {preset.name})"
     more = f' ({notes})' if notes else ''
@@ -100,7 +101,8 @@ def _beside(preset: Preset, block: Block) -> Table | None:
     pairs = _pairs_of(preset, block['of'])
     names = _short_names(preset, pairs) if pairs else {}
     lines = [(line['method'], line['last'][0], _name_in_preset(names, line)) for line in block['lines']]
-    if block['of']['teacher']: lines.insert(0, ('its teacher', None, 'teacher'))
+    if block['of']['teacher']:
+        lines.insert(0, ('its teacher', None, 'teacher'))
     scores = {m: [_score_of(source, name, pairs) for source in preset.published] for m, _, name in lines}
     rows = [[m, ours, *scores[m]] for m, ours, _ in lines if any(v is not None for v in scores[m])]
     if not rows: return None
