@@ -47,4 +47,4 @@ def kdnb_report(argv: Sequence[str] | None = None) -> int:
     return run_command(_report_on, make_parser('kdnb_report', _report_help, example, *groups), argv)
 
 if __name__ == '__main__' and __spec__:
-    sys.exit(kdnb_report())  # python -m kdnb.cli.report
+    raise SystemExit(kdnb_report())  # python -m kdnb.cli.report
