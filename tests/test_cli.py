@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
-from kdnb.cli.sweep import _commands_of, _sweeps
+from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
 from kdnb.data.sources import _recipes
 from kdnb.experiments import sweep_commands
@@ -30,8 +30,8 @@ from kdnb.methods import parse_method
 from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.systems import Preset, Published, sweep_presets
-from kdnb.train import Learner, Run, read_history, recipes
+from kdnb.systems import Preset, Published, recipes, sweep_presets
+from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
@@ -308,7 +308,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--run', 'teacher', '--lr', '.2', '--seed', '3'],
-            'optimiser.lr is 0.05 there, 0.2 here; seed is 0 there, 3 here. Choose another --run, or .*--fresh'),
+            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, or .*--fresh'),
         ('kdnb_test', ['nobody'], 'nobody is not a run.*give the name or the folder'),
         ('kdnb_test', ['thesis'], 'thesis is not a run'),
         ('kdnb_test', ['bert'], 'bert is not a run'),
@@ -456,7 +456,7 @@ def test_the_same_command_loads_and_fresh_trains_again(here, capsys):
     first, before, told = weights_hash(load_model('twice', 'last')), content(folder), printed(capsys.readouterr().out)
     assert kdnb_train(words) == 0
     out = capsys.readouterr().out
-    assert "run 'twice': finished, loaded (1 epochs)" in out and printed(out) == told and content(folder) == before
+    assert "run 'twice': finished, loaded (1 epoch)" in out and printed(out) == told and content(folder) == before
     assert kdnb_train([*words, '--fresh']) == 0
     assert (
         'loaded' not in capsys.readouterr().out
@@ -544,8 +544,8 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
         return resnet(8, num_classes)
 
     with monkeypatch.context() as m:
-        m.setattr('kdnb.cli.options._own_classes', lambda name: 10)
-        m.setattr('kdnb.cli.options.create_model', create)
+        m.setattr('kdnb.cli.train._pretrained_classes', lambda name: 10)
+        m.setattr('kdnb.cli.train.create_model', create)
         assert kdnb_distill([*DIGITS, '--teacher', 'timm/resnet26', '--run', 'by-timm']) == 0
     assert (
         asked == [('resnet8', 10, None), ('timm/resnet26', 10, 'timm')]
@@ -578,7 +578,7 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
         lines[1].startswith(f'# {len(typed)} runs, {2 * (len(typed) + twice)} epochs in all, about ')
         and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#')
         and len({w[-1] for w in typed}) == len(typed))
-    assert sorted(typed) == sorted(_commands_of(make_parser('kdnb_sweep', '', '', *_sweeps).parse_args(words)))
+    assert sorted(typed) == sorted(asked_commands(make_parser('kdnb_sweep', '', '', *sweep_groups).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = train_parser().parse_args(rest)
@@ -722,7 +722,7 @@ def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
         and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out)
     assert (
         kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1
-        and 'made is refitted there, shrunk here' in capsys.readouterr().err)
+        and "the student's kind is refitted, you ask for shrunk" in capsys.readouterr().err)
     assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
 
 
@@ -830,7 +830,7 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     assert child.returncode == 130 and err == '' and 'Traceback' not in out
     done = int(
         re.search(
-            r"run 'stopped': interrupted; the last whole epoch is (\d) of 5. The same call goes on from there.", out
+            r"run 'stopped' was interrupted; the last whole epoch is (\d) of 5. Run the same cell or command again", out
         )[1])
     assert 1 <= done < 5 and len(read_history(Run('stopped'))) == done and not Run('stopped').read('result.json')
     assert kdnb_train([*words, 'stopped']) == 0 and f'goes on after epoch {done} of 5' in capsys.readouterr().out

@@ -28,12 +28,11 @@ from kdnb.experiments import Job
 from kdnb.train import Learner, Callback
 from kdnb.data import load_data
 Learner.callbacks = []
-finish = Learner._finish
-def told(self): finish(self); print('made', self.run.path.name, flush=True)
-Learner._finish = told
-step = Learner._step
-def slow(self, *batch): step(self, *batch); time.sleep(float(sys.argv[1]))
-Learner._step = slow
+import kdnb.train.loop as loop, kdnb.train.together as together
+finish, step = loop.finish_fit, loop.train_step
+def told(learn): finish(learn); print('made', learn.run.path.name, flush=True)
+def slow(learn, *batch): step(learn, *batch); time.sleep(float(sys.argv[1]))
+for m in (loop, together): m.finish_fit, m.train_step = told, slow
 data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
 results = sweep(['resnet8'], teacher='resnet14', method=['kd', 'at'], seeds=3, epochs=2, data=data, amp='off')
 print('rows', len(results), flush=True)
@@ -164,7 +163,7 @@ def test_a_finished_run_that_is_another_is_refused_and_told_when_it_is_found(dat
     assert (
         not results
         and all(
-            'optimiser.lr is 0.05 there, 0.2 here. Remove that folder, or make these runs in another place ($KDNB_RUNS)'
+            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place ($KDNB_RUNS)'
             in r['detail']
             for r in results.left_out)
         and capsys.readouterr().out.count('failed: mine') == 2)

@@ -396,7 +396,7 @@ def _sweep_name(data: Data, recipe: str, epochs: int, learner: dict[str, Any]) -
 def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, teacher: Any, weights: str | None,
                **learner: Any) -> _SweepPlan:
     "Check epochs, name and what the learners are given."
-    usual = pick_recipe(recipe, learner['lr'], learner['wd'])['epochs']
+    usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
     if epochs is None:
         epochs = usual

@@ -215,7 +215,7 @@ def _data_options(config: _RunConfig, given: Collection[str]) -> _RunOptions:
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #training
 def _training_options(config: _RunConfig) -> _RunOptions:
-    usual = pick_recipe(config['recipe'])
+    usual = pick_recipe(config['recipe']).config()
     changed = {f'--{k}': config['optimiser'][k] for k in ('lr', 'wd') if config['optimiser'][k] != usual[k]}
     same = {f'--{k}': config[k] for k in ('recipe', 'epochs', 'seed', 'amp')}
     return same | {'--remember': config.get('remembered')} | changed
