@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchvision.models as tvm
 from torch import nn
 
-from bench.bench import peak_memory
+from bench.timing import peak_memory
 from kdnb import cost
 from kdnb.measure import Latency, profile
 from kdnb.models import create_model, list_models, num_params
