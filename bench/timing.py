@@ -46,7 +46,8 @@ class Way:
 
 class _Function(Way):
     """A function that takes a step."""
-    def __init__(self, step: Callable[[], object]): self.step = step
+    def __init__(self, step: Callable[[], object]):
+        self.step = step
     def __call__(self) -> object: return self.step()
 
 def no_wait() -> None: "On a CPU work is done when it returns."

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -128,7 +129,7 @@ def bench_speed(teacher: str, student: str, data: Data, rounds: int = 5, seconds
     torch.compiler.reset()                          # what was compiled for other nets counts against a limit
     ours: dict[str, Callable[[], Way]] = {'kdnb': lambda: first}
     if compiled:
-        ours['kdnb, compile=True'] = lambda: our_kd(*nets, data, compile=True)
+        ours['kdnb, compile=True'] = partial(our_kd, *nets, data, compile=True)
     able, why = warmed_up(ours)
     ways = {'the plain way': Apart('plain', *nets, data)} | able
     took = time_rounds(ways, rounds, steps_for(first, seconds, wait), wait)
