@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,16 +21,16 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
-from kdnb.cli.sweep import _commands_of, _sweeps
+from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
 from kdnb.data.sources import _recipes
-from kdnb.experiments import sweep_commands, sweep_presets
+from kdnb.experiments import sweep_commands
 from kdnb.measure import accuracy, predict
 from kdnb.methods import parse_method
-from kdnb.models import load_model, resnet, save_model, weights_hash
+from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.systems import recipes
+from kdnb.systems import Preset, Published, recipes, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
@@ -543,8 +544,8 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
         return resnet(8, num_classes)
 
     with monkeypatch.context() as m:
-        m.setattr('kdnb.cli.options._own_classes', lambda name: 10)
-        m.setattr('kdnb.cli.options.create_model', create)
+        m.setattr('kdnb.cli.train._pretrained_classes', lambda name: 10)
+        m.setattr('kdnb.cli.train.create_model', create)
         assert kdnb_distill([*DIGITS, '--teacher', 'timm/resnet26', '--run', 'by-timm']) == 0
     assert (
         asked == [('resnet8', 10, None), ('timm/resnet26', 10, 'timm')]
@@ -572,20 +573,20 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
     lines = capsys.readouterr().out.splitlines()
     typed = [shlex.split(l, comments=True) for l in lines if not l.startswith('#')]
     twice = sum('-epochs4-' in w[-1] for w in typed)  # a control
-    assert twice == 2 * len(sweep_presets[preset]['pairs']) * sweep_presets[preset].get('cut', False)
+    assert twice == (2 * len(sweep_presets[preset].pairs) if sweep_presets[preset].cut else 0)
     assert (
         lines[1].startswith(f'# {len(typed)} runs, {2 * (len(typed) + twice)} epochs in all, about ')
         and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#')
         and len({w[-1] for w in typed}) == len(typed))
-    assert sorted(typed) == sorted(_commands_of(make_parser('kdnb_sweep', '', '', *_sweeps).parse_args(words)))
+    assert sorted(typed) == sorted(asked_commands(make_parser('kdnb_sweep', '', '', *sweep_groups).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = train_parser().parse_args(rest)
         assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (
             parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
         assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (
-            p['data'],
-            p['recipe'],
+            p.data,
+            p.recipe,
             4 if '-epochs4-' in a.run else 2,
             500,
             0,
@@ -594,7 +595,7 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
         assert all(not r or '/' in r or r in runs for r in (a.teacher, a.shrink))  # who teaches was trained above
         assert bool(a.student) != bool(a.shrink)
         runs.add(a.run)
-    assert {w[w.index('--seed') + 1] for w in typed} == {'0', '1'} and p['recipe'] in recipes
+    assert {w[w.index('--seed') + 1] for w in typed} == {'0', '1'} and p.recipe in recipes
 
 
 def test_without_a_name_the_presets_are_listed(here, capsys):
@@ -603,14 +604,9 @@ def test_without_a_name_the_presets_are_listed(here, capsys):
     assert [l.split()[0] for l in lines] == list(sweep_presets)
 
 
-TINY = dict(
-    title='two small nets',
-    data='digits',
-    recipe='crd',
-    weights='crd',
-    methods={'kd': 'kd'},
-    pairs=[('resnet14', 'resnet8')],
-    published=[dict(source='Nobody', rule='last epoch', note='', scores=dict(kd=(99.0,)))])
+TINY = Preset(
+    'tiny', 'two small nets', 'digits', 'crd', {'kd': 'kd'}, (('resnet14', 'resnet8'),), weights='crd',
+    published=(Published('Nobody', 'last epoch', scores=dict(kd=(99.0,))),))
 NUMBERS = '--epochs 1 --n-train 100 --size 8 --device cpu'.split()
 
 
@@ -646,7 +642,7 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'cut',
-        TINY | dict(pairs=[('reducenet8', 'resnet8')], weights='reducenet', cut=True, published=[]))
+        replace(TINY, pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
     assert kdnb_sweep(['cut', *NUMBERS]) == 0
     out = capsys.readouterr().out
     runs = [w[-1] for w in sweep_commands('cut', epochs=1, n_train=100, size=8)]
@@ -726,7 +722,7 @@ def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
         and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out)
     assert (
         kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1
-        and 'the student's kind is refitted, you ask for shrunk' in capsys.readouterr().err)
+        and "the student's kind is refitted, you ask for shrunk" in capsys.readouterr().err)
     assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
 
 
@@ -734,10 +730,10 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     monkeypatch.setitem(
         sweep_presets,
         'torn',
-        TINY
-        | dict(
-            pairs=[('resnet13', 'resnet8'), ('resnet20', 'resnet8')], methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}
-        ))
+        replace(
+            TINY,
+            pairs=(('resnet13', 'resnet8'), ('resnet20', 'resnet8')),
+            methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}))
     assert kdnb_sweep(['torn', *NUMBERS, '--data', 'mine.npz', '--root', '.']) == 1
     out, err = capsys.readouterr()
     name = 'mine-crd-epochs1-n-train100-size8'
@@ -776,7 +772,7 @@ def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'apart',
-        TINY | dict(pairs=[(None, 'resnet8')], weights=None, methods={'online': 'online(students=2)'}, published=[]))
+        replace(TINY, pairs=((None, 'resnet8'),), weights=None, methods={'online': 'online(students=2)'}, published=()))
     assert kdnb_sweep(['apart', *NUMBERS]) == 0
     out = capsys.readouterr().out
     assert re.search(r'^online ', out, re.M | re.I) and 'minus alone' in out and 'no real pairs' not in out
