@@ -181,7 +181,15 @@ def _plain_bytes(teacher: str, student: str, data: Data, times: int) -> list[int
 
 def _our_bytes(teacher: str, student: str, data: Data, times: int) -> list[int]:
     learn, batch = our_kd(teacher, student, data).learn, data.one_batch()
-    peaks = _step_peaks(partial(train_step, learn, *batch), partial(open_epoch, learn), data.device, times)
+
+    def step() -> None:
+        open_epoch(learn)
+        train_step(learn, *batch)
+
+    def clear() -> None:
+        learn.tally = None                          # the last step's, given up during the next, would count
+
+    peaks = _step_peaks(step, clear, data.device, times)
     return [peak + resident_bytes(learn) for peak in peaks]
 
 def bench_memory(teacher: str, student: str, data: Data, times: int = 3) -> list[dict]:

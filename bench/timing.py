@@ -9,6 +9,7 @@ writes down each time that PyTorch takes or gives back memory, and these events 
 own tables add up what each operation took and gave, which is a smaller number. Memory that PyTorch's allocator does
 not hand out is left out: oneDNN's scratch space on a CPU, CUDA's context on a GPU. It is the same for all methods.
 """
+import gc
 import json
 import os
 import tempfile
@@ -111,6 +112,7 @@ def _peak_on_cpu(work: Callable[[], object]) -> int:
 def peak_memory(work: Callable[[], object], device: str | torch.device = 'cpu') -> int:
     "The most bytes that `work()` holds at a time, beyond what was there before."
     device = torch.device(device)
+    gc.collect()                                    # what is thrown away already is not thrown away during `work`
     if device.type == 'cpu': return _peak_on_cpu(work)
     if device.type != 'cuda':
         raise ValueError(f"memory is measured on a CPU or a CUDA GPU, not on {device}: give device='cpu'")
