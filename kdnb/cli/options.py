@@ -47,7 +47,7 @@ DATA_OPTIONS = {
     '--data': dict(
         metavar='NAME',
         default='cifar100',
-        help="digits, cifar10, cifar100, cinic10, imagenet, a folder of class folders, or an .npz; default cifar100"),
+        help=f"{', '.join(_known_data)}, a folder of class folders, or an .npz; default cifar100"),
     '--root': dict(metavar='PATH', help='folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
     '--size': dict(metavar='N', type=int, help="pixels of an image's side; default the set's own, 224 for imagenet"),
     '--valid': dict(
