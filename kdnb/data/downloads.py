@@ -6,7 +6,6 @@
 __all__ = ['download', 'unpack']
 
 # %% ../../nbs/03_data/00_downloads.ipynb #imports
-import hashlib
 import os
 import shutil
 import sys
@@ -16,29 +15,24 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from torchvision.datasets.utils import calculate_md5
+
 from ..errors import CannotRun, FileTrouble, say
 from ..files import Lock
 from ..text import format_bytes
 
 # %% ../../nbs/03_data/00_downloads.ipynb #md5-fn
-def _md5_of(path: Path) -> str:
-    "The MD5 hash of a file, read in pieces of 1 MiB."
-    h = hashlib.md5(usedforsecurity=False)
-    with open(path, 'rb') as f:
-        for piece in iter(lambda: f.read(2**20), b''):
-            h.update(piece)
-    return h.hexdigest()
-
 def _is_finished(path: Path, md5: str) -> bool:
     "Tell whether the file is there; refuse one whose hash is not the published one."
     if not path.exists(): return False
-    if _md5_of(path) == md5: return True
+    if calculate_md5(path) == md5: return True
     raise FileTrouble(f'{path} is damaged (its hash is not the published one): delete it, and load again')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #ask
@@ -125,19 +119,17 @@ def _download_failed(url: str, path: Path, part: Path, e: BaseException) -> File
     return FileTrouble(f'{head}: try again later, or put the file into {path.parent} yourself ({url})')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #fetch
-_download_waits = 1, 2, 4  # seconds
+_download_waits: tuple[float, ...] = (1, 2, 4)  # seconds
 
 def _fetch_rest(url: str, path: Path, part: Path) -> None:
     "Fetch what `part` lacks, over as many connections as it takes while they bring more."
     most = _bytes_of(part)
-    waits = []
-    announced = False
-    while True:
+    waits: list[float] = []
+    for attempt in count():
         try:
             answer, start, total = _ask_from(url, _bytes_of(part))
-            if not announced:
+            if attempt == 0:
                 _announce_download(url, path, start, total)
-            announced = True
             return _receive_rest(answer, part, start, total)
         except (OSError, HTTPException) as e:
             if _bytes_of(part) > most:
@@ -160,7 +152,7 @@ def _lock_beside(path: Path) -> Lock:
 # %% ../../nbs/03_data/00_downloads.ipynb #settle
 def _name_if_whole(url: str, path: Path, part: Path, md5: str) -> None:
     "Give a whole file its name in one step; delete one that is not what was published."
-    if _md5_of(part) != md5:
+    if calculate_md5(part) != md5:
         part.unlink()
         head = f'{path.name} came from {_host_of(url)}, but its hash is not the published one, and it is deleted'
         raise FileTrouble(f'{head}: try again, or put the file into {path.parent} yourself ({url})')
@@ -198,7 +190,7 @@ def download(url: str, path: str | Path, md5: str) -> Path:
     if _is_finished(path, md5): return path
     with _lock_beside(path):
         if _is_finished(path, md5): return path  # another process has fetched it meanwhile
-        if not part.exists() or _md5_of(part) != md5:
+        if not part.exists() or calculate_md5(part) != md5:
             _fetch_rest(url, path, part)
         _name_if_whole(url, path, part, md5)
     return path
@@ -207,12 +199,7 @@ def download(url: str, path: str | Path, md5: str) -> Path:
 def _extract_all(archive: Path, new: Path) -> None:
     "Unpack into `new`, or leave nothing of it."
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as z:
-                z.extractall(new)  # it writes nothing outside of its folder
-        else:
-            with tarfile.open(archive) as t:
-                t.extractall(new, filter='data')
+        shutil.unpack_archive(archive, new, filter=None if zipfile.is_zipfile(archive) else 'data')
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
         shutil.rmtree(new, ignore_errors=True)
         head = f'{archive} could not be unpacked ({_why_failed(e)}), and nothing of it is left'

@@ -46,8 +46,7 @@ def _count_classes(y: np.ndarray, path: Path) -> int:
     found = np.unique(y)
     gaps = np.flatnonzero(found != np.arange(len(found)))
     if gaps.size:
-        head = f'y_train in {path} has no image of class {gaps[0]} and goes to {found[-1]}'
-        raise WrongValue(f'{head}: number the classes 0, 1, 2 ... without a gap')
+        raise WrongValue(f'y_train in {path} has no class {gaps[0]}: number the classes 0, 1, 2 ... without a gap')
     return len(found)
 
 def read_npz(path: Path) -> FourParts:
@@ -76,14 +75,12 @@ def _class_folders(path: Path) -> list[str]:
     classes = sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__')))
     for name in classes:
         if name.lower() in _split_names:
-            remedy = 'name splits train, test and (if there is one) valid, in small letters'
-            raise WrongValue(f'{path/name} is called like a split: {remedy}')
+            raise WrongValue(f'{path/name} is called like a split: name splits train, test and valid, in small letters')
     if not classes:
         raise FileTrouble(f'{path} holds no class folders: put the images of each class into a folder named after it')
     for name in classes:
         if not _holds_images(path/name):
-            endings = ', '.join(_image_endings)
-            raise FileTrouble(f'{path/name} holds no images ({endings}): add some, or delete the folder')
+            raise FileTrouble(f"{path/name} holds no images ({', '.join(_image_endings)}): add some, or delete it")
     return classes
 
 # %% ../../nbs/03_data/06_folders.ipynb #class-files
@@ -111,8 +108,7 @@ def _split_folders(path: Path) -> tuple[Path | None, Path]:
     there = [path/name for name in ('valid', 'validation', 'val') if (path/name).is_dir()]
     if (path/'test').is_dir(): return (there[0] if there else None), path/'test'
     if (path/'val').is_dir(): return (there[0] if len(there) > 1 else None), path/'val'
-    remedy = f"add one, or name {path/'train'} itself to have a fifth of it held out"
-    raise FileTrouble(f'{path} holds train/ but neither test/ nor val/: {remedy}')
+    raise FileTrouble(f"{path} holds train/ but neither test/ nor val/: add one, or load {path/'train'} alone")
 
 def read_folder(path: Path) -> FourParts:
     "Read class folders, or train, test and perhaps valid of them, as (train, valid or None, test, classes)."

@@ -26,14 +26,12 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
     "Return images as a uint8 tensor (N, 3, H, H), or raise an error that says what is wrong with them."
     x = torch.as_tensor(x)
     if x.dtype != torch.uint8:
-        remedy = 'drop ToTensor and Normalize, kdnb normalises on the device'
-        raise WrongType(f'images are {x.dtype}: give uint8, 0 to 255 ({remedy})')
+        raise WrongType(f'images are {x.dtype}: give uint8, 0 to 255 (drop ToTensor and Normalize)')
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise WrongValue(f'images of shape {tuple(x.shape)}: give (N, C, H, W) with 1 or 3 channels')
     if not len(x): raise WrongValue('a data set without images: give at least one')
     if x.shape[2] != x.shape[3]:
-        sides = f'images of {x.shape[2]} x {x.shape[3]} pixels'
-        raise WrongValue(f'{sides}: give square ones, cropped or resized (size= does it for files)')
+        raise WrongValue(f'images of {x.shape[2]} x {x.shape[3]} pixels: give square ones (size= makes files square)')
     return x.expand(-1, 3, -1, -1)
 
 # %% ../../nbs/03_data/01_images.ipynb #as-labels
@@ -249,8 +247,7 @@ def count_left_out(images: int, bs: int, n: int = 1) -> int:
 def check_divides(bs: int, n: int) -> None:
     "Refuse a batch size that does not divide by the number of processes."
     if bs % n:
-        remedy = f'say bs={max(1, bs//n)*n}'
-        raise WrongValue(f'a batch of {bs} images does not divide by {n} processes: {remedy}')
+        raise WrongValue(f'a batch of {bs} images does not divide by {n} processes: say bs={max(1, bs//n)*n}')
 
 def cut_batches(draws: Tensor, bs: int, part: tuple[int, int]) -> list[Tensor]:
     "Cut what was drawn for an epoch, (..., n), into batches; of each, take the k-th of n equal parts."

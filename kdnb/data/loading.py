@@ -35,8 +35,7 @@ def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor
     n = len(y)
     held = round(valid*n) if isinstance(valid, float) and 0 <= valid < 1 else valid
     if type(held) is not int or not 0 <= held < n or (valid and not held):
-        ways = f'a fraction below 1 that is at least one image, a count below {n}, or 0 for none'
-        raise WrongValue(f'valid={valid!r} of {n} images: give {ways}')
+        raise WrongValue(f'valid={valid!r}: give a fraction below 1, a count below the {n} images, or 0 for none')
     va = draw_stratified(y, held, split_seed, 'valid')
     return (~as_mask(va, n)).nonzero().flatten(), va
 
@@ -45,13 +44,11 @@ def _draw_train(y: Tensor, rest: Tensor, n_train: int, split_seed: int) -> Tenso
     "Draw n_train of the images in `rest`, stratified."
     c = len(y.unique())
     if type(n_train) is not int or not c <= n_train <= len(rest):
-        most = f'at most the {len(rest)} that valid leaves of {len(y)}'
-        raise WrongValue(f'n_train={n_train!r}: give at least one image for each of the {c} classes, and {most}')
+        raise WrongValue(f'n_train={n_train!r}: give one for each of the {c} classes or more, at most the {len(rest)}')
     tr = rest[draw_stratified(y[rest], n_train, split_seed, 'train')]
     missing = (y[tr].bincount(minlength=int(y.max()) + 1) < (y.bincount() > 0)).nonzero()
     if len(missing):
-        rare = f'class {missing[0].item()} is so rare that its share is no image'
-        raise WrongValue(f'n_train={n_train}: {rare}: give a larger n_train')
+        raise WrongValue(f'n_train={n_train} is too small for an image of class {missing[0].item()}: give a larger one')
     return tr
 
 def cut_train(y: Tensor, valid: float, n_train: int | None, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -125,8 +122,7 @@ def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | 
     if workers is not None and (type(workers) is not int or workers < 0):
         raise WrongValue(f'workers={workers!r}: give the number of processes, 0 or more')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]):
-        example = '((.5, .5, .5), (.25, .25, .25))'
-        raise WrongValue(f'stats={stats!r}: give (mean, std) of three channels, such as {example}')
+        raise WrongValue(f'stats={stats!r}: give (means, standard deviations) of three channels')
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-splits
 def _check_splits(sources: list[ImageSource | None], bs: int, size: int | None) -> None:
@@ -134,8 +130,7 @@ def _check_splits(sources: list[ImageSource | None], bs: int, size: int | None) 
     there = [s for s in sources if s is not None]
     sizes = [first_size(s) for s in there if size is None or isinstance(s, ImageTensors)]
     if len(set(sizes)) > 1:
-        differ = f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another'
-        raise WrongValue(f'{differ}: give all the same size')
+        raise WrongValue(f'images of {min(sizes)} pixels in one split and of {max(sizes)} in another: give one size')
     if type(bs) is not int or not 1 <= bs <= len(there[0]):
         raise WrongValue(f'bs={bs!r}: give a batch size from 1 to the {len(there[0])} training images')
 
@@ -153,8 +148,7 @@ def _class_names(classes: Iterable[object]) -> list[str]:
     try:
         names = [str(c) for c in classes]
     except TypeError:
-        remedy = 'give their names in the order of their numbers, such as range(10)'
-        raise WrongType(f'classes={classes!r}: {remedy}') from None
+        raise WrongType(f'classes={classes!r}: give their names in order, such as range(10)') from None
     if len({*names}) < len(names):
         twice = next(n for i, n in enumerate(names) if n in names[:i])
         raise WrongValue(f'two classes are called {twice!r}: give each a name of its own')
@@ -286,8 +280,8 @@ class Data:
         return len(self.classes)
 
     def _make(
-            self, source: ImageSource, held: type[Split], streaming: type[StreamSplit], given: tuple[Any, ...], how: str,
-            strict: bool, workers: int | None) -> Any:
+            self, source: ImageSource, held: type[Split], streaming: type[StreamSplit], given: tuple[Any, ...],
+            how: str, strict: bool, workers: int | None) -> Any:
         "Make a split that is held or streams."
         in_memory = isinstance(source, ImageTensors)
         if self.streams and not in_memory:
@@ -394,8 +388,7 @@ def _path_source(name: str | Path, root: Path) -> Source:
     if path is None:
         if '/' not in str(name) and isinstance(name, str) and not name.endswith('.npz'):
             raise unknown_name('data set', name, [*known_sources, 'a folder of class folders', 'an .npz file'])
-        remedy = 'check the path, or name the folder above it with root= or $KDNB_DATA'
-        raise FileTrouble(f'{name} does not exist, neither here nor in {root}: {remedy}')
+        raise FileTrouble(f'{name} does not exist, here or in {root}: check the path, or name its folder with root=')
     if path.is_dir(): return Source(path.resolve().name, lambda root: read_folder(path))
     if path.suffix == '.npz': return Source(path.stem, lambda root: read_npz(path))
     raise WrongValue(f'{path} is neither an .npz nor a folder of class folders: convert it to one of these')
@@ -404,8 +397,7 @@ def find_source(name: str | Path, root: Path) -> Source:
     "Return the source that a name or a path leads to, or raise an error that offers the nearest names."
     if isinstance(name, str) and name in known_sources: return known_sources[name]
     if isinstance(name, (str, Path)): return _path_source(name, root)
-    remedy = 'images in memory go into Data((x, y), valid, test, classes)'
-    raise WrongType(f"a data set is a name or a path, such as 'digits', not {name!r}: {remedy}")
+    raise WrongType(f'a data set is a name or a path, not {name!r}: give images to Data(train, valid, test, classes)')
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-loading
 def check_loading(
@@ -523,8 +515,7 @@ def load_data(
     size = size or found.size
     train, own, test = as_sources(parts, len(classes), size)
     pixels = size or first_size(train)
-    if augment == 'auto':
-        augment = _usual_augment(pixels, found.augment, loading.padding)
+    augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
     tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, strict)
     stated = loading.stats.get(name) if isinstance(name, str) else None
     data = Data(

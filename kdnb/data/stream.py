@@ -54,8 +54,7 @@ class StreamSplit(Split):
     @property
     def x(self) -> Tensor:
         "Refused: the images are not held."
-        remedy = 'ask for some with .images(at), iterate, or load with stream=False'
-        raise CannotRun(f'these images are not held: {remedy}')
+        raise CannotRun('these images are not held: ask for some with .images(at), iterate, or load with stream=False')
 
     @property
     def held(self) -> int:
@@ -94,8 +93,7 @@ class StreamSplit(Split):
 def _fill_part(x: Tensor, y: Tensor, draws: Tensor, got: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     "Repeat the images of a part that could be read until it is whole."
     if not len(got):
-        part = f'none of the {draws.shape[1]} images of this part of a batch can be read'
-        raise FileTrouble(f'{part}: replace or delete the files that were named')
+        raise FileTrouble(f'none of {draws.shape[1]} images of a batch can be read: replace or delete the files named')
     at = torch.arange(draws.shape[1], device=x.device) % len(got)
     return x[at], y[at], draws[:, got[at]]
 
