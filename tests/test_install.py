@@ -85,7 +85,7 @@ def test_wheel_says_what_settings_say(built):
 
 def test_commands_are_installed(built):
     lines = metadata(built[1], 'entry_points.txt').replace(' ', '').splitlines()
-    wanted = [l.strip() for l in CFG['console_scripts'].splitlines() if l.strip()]
+    wanted = [each_line.strip() for each_line in CFG['console_scripts'].splitlines() if each_line.strip()]
     assert wanted and set(wanted) <= set(lines)
 
 

@@ -1,5 +1,5 @@
-"Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what learns "
-"together is what learns alone."
+"""Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what
+learns together is what learns alone."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def start(tmp_path, pause):
         text=True)
 
 
-def lines(out, word): return sorted(l.split()[1] for l in out.splitlines() if l.startswith(word + ' '))
+def lines(out, word): return sorted(line.split()[1] for line in out.splitlines() if line.startswith(word + ' '))
 
 
 def test_two_processes_make_each_run_once(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"What the model notebooks cannot show: the published counts in one table, every net under the knife, a compiled model, "
-"wrong arguments."
+"""What the model notebooks cannot show: the published counts in one table, every net under the knife, a compiled
+model, wrong arguments."""
 
 import copy
 import pickle
@@ -24,8 +24,8 @@ from kdnb.models import (
     shufflenetv1,
     shufflenetv2,
     vgg,
-    wrn)
-
+    wrn,
+)
 
 @pytest.mark.parametrize(
     'build,args,params',

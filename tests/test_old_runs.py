@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kdnb.all import Callback, load_model
 
 OLD = Path(__file__).resolve().parent/'old_runs'

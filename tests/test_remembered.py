@@ -1,5 +1,5 @@
-"What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a "
-"full disk, a damaged file."
+"""What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a
+full disk, a damaged file."""
 
 import copy
 import errno
@@ -195,8 +195,8 @@ def test_several_learn_from_it_together(data, root, teacher):
     def learner(method, known=known): return Learner(Distill(net(), known, method), data, seed=4)
 
     both = fit_together([learner('kd'), learner('dist')], 3, cbs=None)
-    for l, method in zip(both, ('kd', 'dist')):
-        assert whole(l) == whole(learner(method).fit(3))
+    for line, method in zip(both, ('kd', 'dist')):
+        assert whole(line) == whole(learner(method).fit(3))
     with pytest.raises(ValueError, match='some ask for remembered outputs'):
         fit_together([learner('kd'), learner('kd', teacher)], 1)
     with pytest.raises(ValueError, match='some ask for remembered outputs'):

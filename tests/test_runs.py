@@ -1,5 +1,5 @@
-"Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as "
-"if it had not, or says in one sentence why not."
+"""Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as
+if it had not, or says in one sentence why not."""
 
 import errno
 import inspect
@@ -39,7 +39,8 @@ from kdnb.train import (
     has_fast_bf16,
     load_state,
     pick_amp,
-    read_history)
+    read_history,
+)
 
 OWN = ['best.pt', 'config.json', 'history.jsonl', 'last.pt', 'result.json']
 CPU = torch.device('cpu')
@@ -138,7 +139,7 @@ def readable(path):
         elif p.suffix == '.json':
             json.loads(p.read_text())
         else:
-            assert p.name == 'history.jsonl' and [json.loads(l) for l in p.read_text().splitlines()]
+            assert p.name == 'history.jsonl' and [json.loads(line) for line in p.read_text().splitlines()]
 
 
 @pytest.mark.parametrize('when', ['before', 'after', 'full'])
@@ -416,7 +417,7 @@ def test_adapters_and_their_momentum_go_on_where_they_were(data, tmp_path, teach
     assert (
         whole(again) == whole(never)
         and weights_hash(again.scheme.adapters) == weights_hash(never.scheme.adapters) != start)
-    momenta = [[s['momentum_buffer'] for s in l.opt.state_dict()['state'].values()] for l in (again, never)]
+    momenta = [[s['momentum_buffer'] for s in line.opt.state_dict()['state'].values()] for line in (again, never)]
     assert len(momenta[0]) == len([*never.scheme.parameters()]) and all(torch.equal(a, b) for a, b in zip(*momenta))
     assert not any('adapt' in k for k in load_state(again.run, 'last.pt')['state'])  # they never leave with the student
 

@@ -14,8 +14,8 @@ from kdnb.data import known_sources, load_data
 from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.taps import Tapped
 from kdnb.systems import recipes
+from kdnb.taps import Tapped
 from kdnb.train import Run, make_optimiser, pick_recipe
 
 # --- the learning rate of each epoch

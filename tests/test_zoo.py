@@ -20,8 +20,8 @@ from kdnb.models import (
     model_name,
     resnet,
     save_model,
-    weights_hash)
-
+    weights_hash,
+)
 
 def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     model = create_model('resnet8x4', 7)
@@ -328,8 +328,8 @@ def test_only_the_head_may_differ(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    "An empty folder of downloads; `hub(name)` publishes random weights of torchvision's model at a file address, "
-    "under the hash that they have."
+    """An empty folder of downloads; `hub(name)` publishes random weights of torchvision's model at a file address,
+    under the hash that they have."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
 
     def publish(name, content=None, hash=None):

@@ -16,6 +16,16 @@ from pathlib import Path
 from torch import nn
 
 from ..callbacks import create_callback
+from kdnb.cli.options import (
+    DATA_OPTIONS,
+    KEEP_OPTIONS,
+    MODEL_OPTIONS,
+    TALK_OPTIONS,
+    TRAIN_OPTIONS,
+    keyword_name,
+    make_parser,
+    run_command,
+)
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, repeat_options
@@ -23,12 +33,19 @@ from ..files import run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model, load_model, num_params, shrink
 from ..parallel import first_rank_0
-from ..schemes import Alone, Distill, Frozen, Online, Scheme, bare_model, check_teacher_data
-from ..schemes import parse_scheme, training_data_of
+from kdnb.schemes import (
+    Alone,
+    Distill,
+    Frozen,
+    Online,
+    Scheme,
+    bare_model,
+    check_teacher_data,
+    parse_scheme,
+    training_data_of,
+)
 from ..seeds import seeded
 from ..train import Learner, device_name, differences, pick_recipe, remember, run_config
-from .options import DATA_OPTIONS, KEEP_OPTIONS, MODEL_OPTIONS, TALK_OPTIONS, TRAIN_OPTIONS
-from .options import keyword_name, make_parser, run_command
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
 _same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--root', '--device', '--stream', '--workers', '--strict', '--compile'}

@@ -21,8 +21,17 @@ from torch.utils.data import Dataset
 from .folders import read_folder, read_npz
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
-    DatasetItems, ImageFiles, ImageSource, ImageTensors, all_of_size, first_size, fit_size, read_all, usable_cores,
-    with_labels)
+    DatasetItems,
+    ImageFiles,
+    ImageSource,
+    ImageTensors,
+    all_of_size,
+    first_size,
+    fit_size,
+    read_all,
+    usable_cores,
+    with_labels,
+)
 from .sources import ChannelStats, Source, SplitLike, as_mask, draw_stratified, known_sources
 from .stream import StreamSplit, StreamTrainSplit
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user

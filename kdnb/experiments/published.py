@@ -8,12 +8,12 @@ __all__ = ['published_table', 'lay_beside']
 # %% ../../nbs/13_experiments/03_published.ipynb #imports
 from collections.abc import Mapping, Sequence
 
+from .blocks import Block, Line
+from .rows import Row
 from ..methods import parse_method
 from ..schemes import parse_scheme
 from ..systems import Preset, Published, find_preset, sweep_presets
 from ..text import Column, Table, Tables
-from .blocks import Block, Line
-from .rows import Row
 
 # %% ../../nbs/13_experiments/03_published.ipynb #published-table
 def _pairs_table(source: Published, preset: Preset) -> Table:

@@ -4,15 +4,29 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
-from kdnb.all import (Callback, Distill, JointRD, Learner, Online, grow, load_data, load_model, remember, resnet,
-                      seeded, shrink)
 from torch import nn
+
+from kdnb.all import (
+    Callback,
+    Distill,
+    JointRD,
+    Learner,
+    Online,
+    grow,
+    load_data,
+    load_model,
+    remember,
+    resnet,
+    seeded,
+    shrink,
+)
 
 HERE = Path(__file__).resolve().parent
 EPOCHS = 4        # of each run
