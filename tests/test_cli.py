@@ -53,8 +53,9 @@ def place(tmp_path_factory):
     d = load_digits()
     x, y = d.images[:600, :, :, None].astype(np.float64) * 255 / 16, d.target[:600]
     x = x.round().astype(np.uint8)
-    for name, y in (('mine.npz', y), ('five.npz', y % 5)):
-        np.savez(place / name, x_train=x[:-150], y_train=y[:-150], x_test=x[-150:], y_test=y[-150:])
+    for name, labels in (('mine.npz', y), ('five.npz', y % 5)):
+        parts = dict(x_train=x[:-150], y_train=labels[:-150], x_test=x[-150:], y_test=labels[-150:])
+        np.savez(place / name, **parts)
     (place / 'cut.npz').write_bytes((place / 'mine.npz').read_bytes()[:5000])
     (place / 'empty').mkdir()
     (place / 'wrong' / 'cifar-100-python').mkdir(parents=True)
@@ -307,7 +308,8 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--run', 'teacher', '--lr', '.2', '--seed', '3'],
-            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, or .*--fresh'),
+            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, '
+            'or .*--fresh'),
         ('kdnb_test', ['nobody'], 'nobody is not a run.*give the name or the folder'),
         ('kdnb_test', ['thesis'], 'thesis is not a run'),
         ('kdnb_test', ['bert'], 'bert is not a run'),
@@ -480,7 +482,7 @@ def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
 
     for taught in (False, True):
 
-        def shell(run, seed):
+        def shell(run, seed, taught=taught):
             assert (
                 kdnb_train(
                     [

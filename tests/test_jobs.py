@@ -163,7 +163,8 @@ def test_a_finished_run_that_is_another_is_refused_and_told_when_it_is_found(dat
     assert (
         not results
         and all(
-            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place ($KDNB_RUNS)'
+            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place '
+            '($KDNB_RUNS)'
             in r['detail']
             for r in results.left_out)
         and capsys.readouterr().out.count('failed: mine') == 2)

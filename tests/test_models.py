@@ -399,7 +399,7 @@ def test_inherit_false_keeps_nothing():
     for model in resnet(8), Net():
         for p in model.parameters():
             nn.init.constant_(p, 5)
-        for n, b in model.named_buffers():
+        for b in model.buffers():
             b.fill_(5)
         fresh = shrink(grow(model), inherit=False)
         assert not any((v == 5).any() for v in fresh.state_dict().values()) and repr(fresh) == repr(model)

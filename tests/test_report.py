@@ -214,7 +214,8 @@ def test_two_thousand_runs_are_read_and_shown_in_seconds(runs):
 def test_all_forms_of_a_table_have_the_same_columns(runs):
     some(runs)
     table = load_results().table()
-    rows = [re.split(r'(?<!\\)\|', each_line)[1:-1] for each_line in table.markdown().splitlines() if each_line.startswith('|')]
+    lines = [each_line for each_line in table.markdown().splitlines() if each_line.startswith('|')]
+    rows = [re.split(r'(?<!\\)\|', each_line)[1:-1] for each_line in lines]
     assert {len(r) for r in rows} == {7} and len(rows) == 2 + 3
     assert [c.strip() for c in rows[0]] == ['', 'last', 'best on valid', 'minus alone', 'n', 'epochs', 'time']
     html = table._repr_html_()
@@ -350,7 +351,7 @@ def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
     for _ in range(2000):
         luck = rng.normal(0, shared, 3)
 
-        def setting(n): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
+        def setting(n, luck=luck): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
 
         many.append(measure_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
     pairs, ranges = np.mean([d['apart'] / d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
@@ -442,7 +443,7 @@ def each_its_own(runs, monkeypatch):
         folder(runs / f'alone-{s}', 20.0 + s, s)
         for name, w, T in ('c', 0.2, 2), ('d', 0.8, 2), ('e', 0.8, 4):
             cell(runs / f'{name}{s}', w, T, 30.0 + s, s)
-            change(runs / f'{name}{s}', 'config.json', lambda c: c.update(teacher=f'{s:012}'))
+            change(runs / f'{name}{s}', 'config.json', lambda c, s=s: c.update(teacher=f'{s:012}'))
         folder(runs / f'kd-{s}', 40.0 + s, s, KD | dict(teacher=f'{s:012}'))
     return runs
 

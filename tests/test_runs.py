@@ -147,7 +147,9 @@ def test_whichever_write_a_run_dies_in_it_goes_on(data, tmp_path, monkeypatch, w
     "Before the k-th file is in place, after it, and with a disk that is full just then: for every k."
     real, never = os.replace, learner(data, tmp_path / 'never').fit(2)
 
-    def count(at, calls=[0]):
+    calls = [0]
+
+    def count(at):
         calls[0] = 0
 
         def replace(a, b):
@@ -216,7 +218,7 @@ import test_runs as t
 t.torch.set_num_threads(1); t.Learner.callbacks = []
 data = t.load_data('digits', size=8, n_train=100, bs=20, device='cpu')
 def wait(learn):
-    if not t.os.fork(): time.sleep(300)                          # one that reads images, say, and outlives its parent by a little
+    if not t.os.fork(): time.sleep(300)                          # one that reads images, and outlives its parent
     (t.Path(sys.argv[2])/'ready').touch(); time.sleep(300)
 t.learner(data, t.Path(sys.argv[2])/'run', cbs=[t.At(8, wait)]).fit(3)
 """
@@ -498,7 +500,7 @@ def test_a_damaged_file_is_one_sentence_and_nothing_is_touched(tmp_path, kind, n
 
 def test_a_damaged_best_is_one_sentence(tmp_path):
     run, marker = tmp_path / 'run', tmp_path / 'executed'
-    d = of('unfinished', run)
+    of('unfinished', run)
     good = (run / 'best.pt').read_bytes()
     for bad in damages(good, marker).values():
         (run / 'best.pt').write_bytes(bad)
@@ -958,8 +960,8 @@ def test_callbacks_are_called_in_order(data):
             said.append((self.name, 'after_fit', sorted(learn.result)))
 
     learn = learner(data, cbs=[Note('a'), Note('b')]).fit(2)
-    epoch = lambda e: ['batches', *['after_batch'] * 5, 'after_epoch']
-    events = ['before_fit', 'epochs', *epoch(0), *epoch(1), 'after_fit']
+    epoch = ['batches', *['after_batch'] * 5, 'after_epoch']
+    events = ['before_fit', 'epochs', *epoch, *epoch, 'after_fit']
     assert [(n, e) for n, e, _ in said] == [(n, e) for e in events for n in 'ab']
     assert [x for n, e, x in said if n == 'a' and e != 'after_batch'] == [0, [0, 1], 0, 1, 1, 2, ['best', 'last']]
     said.clear()

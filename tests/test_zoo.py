@@ -28,7 +28,8 @@ def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     (tmp_path / 'teacher').mkdir()
     save_model(model, tmp_path / 'teacher' / 'best.pt')
     code = (
-        "from kdnb.models import load_model, weights_hash; m = load_model('teacher'); print(weights_hash(m), m.call['depth'], "
+        "from kdnb.models import load_model, weights_hash; m = load_model('teacher'); "
+        "print(weights_hash(m), m.call['depth'], "
         "m.call['num_classes'])")
     out = subprocess.run(
         [sys.executable, '-c', code],

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -198,10 +198,8 @@ def make_runs():
     for run in FINISHED:
         learner(run).fit(EPOCHS)
     for run in INTERRUPTED:
-        try:
+        with suppress(KeyboardInterrupt):
             learner(run, cbs=[Cut()]).fit(EPOCHS)
-        except KeyboardInterrupt:
-            pass
     for lock in HERE.glob('.remembered/*/lock'):
         lock.unlink()
 
