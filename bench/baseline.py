@@ -21,7 +21,7 @@ from kdnb.files import data_root
 from kdnb.models import create_model
 from kdnb.schemes import Distill
 from kdnb.seeds import seeded
-from kdnb.train import Learner
+from kdnb.train import Learner, begin_fit, open_epoch, train_step
 
 
 def bench_data(
@@ -170,17 +170,17 @@ class OurWay:
         self.learn = learn
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            learn._begin(240, False)
+            begin_fit(learn, 240, False)
         learn.scheme.begin_epoch(0, 240)
-        learn._clear()
+        open_epoch(learn)
         self.batches = batches_forever(lambda epoch: learn.scheme.batches(learn.train, 0, epoch))
 
     def __call__(self):
-        self.learn._step(*next(self.batches))
+        train_step(self.learn, *next(self.batches))
 
     def ready(self):
         "An epoch's beginning, and a step."
-        self.learn._clear()
+        open_epoch(self.learn)
         self()
 
 

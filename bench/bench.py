@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +17,7 @@ from kdnb.methods import known_methods
 from kdnb.models import create_model, num_params
 from kdnb.schemes import Distill
 from kdnb.seeds import seeded
-from kdnb.train import Learner, about
+from kdnb.train import Learner, about_process, take_steps
 
 
 def noise_data(
@@ -140,7 +141,7 @@ def resident_bytes(learn): return bytes_of(_modules(learn.scheme), learn.opt)  #
 
 def _peak(learn):
     learn.tally = None  # of the last epoch: given up while it is measured, it would count
-    return peak_memory(learn._train_epoch, learn.data.device)
+    return peak_memory(partial(take_steps, learn), learn.data.device)
 
 
 def _held(learn, peaks): return [resident_bytes(learn) + _peak(learn) for _ in range(peaks)]
@@ -158,7 +159,7 @@ def method_cost(
 ):  # extra parameters; {min, median, max} of seconds, of the ratio to KD (time), of MB, of the ratio to KD (memory)
     "What a step costs, beside plain KD."
     device = learn.data.device
-    timed = time_pairs(kd._train_epoch, learn._train_epoch, pairs, steps, waiter_for(device))
+    timed = time_pairs(partial(take_steps, kd), partial(take_steps, learn), pairs, steps, waiter_for(device))
     held, base = _held(learn, peaks), base or _held(kd, peaks)
     return dict(
         extra_params=num_params(learn.scheme) - num_params(learn.student),
@@ -237,7 +238,7 @@ def bench_methods(
             steps=steps,
             threads=torch.get_num_threads(),
             dtype=str(kd.dtype or torch.float32).removeprefix('torch.'))
-        | about(data.device))
+        | about_process(data.device))
     for name, model in models.items():
         rows.append(dict(method=name) | method_cost(_ready(model, data), kd, pairs, steps, 2, base))
         say(Costs.line(rows[-1]))

@@ -18,7 +18,7 @@ from bench.parts import bench_card, bench_parts
 from kdnb.cli import DATA_OPTIONS, make_parser, run_command
 from kdnb.errors import unknown_name
 from kdnb.files import runs_root, write_atomic
-from kdnb.train import about
+from kdnb.train import about_process
 
 _whole = dict(
     nets=[('resnet56', 'resnet20'), ('wrn_40_2', 'wrn_16_2'), ('resnet32x4', 'resnet8x4')],
@@ -153,7 +153,7 @@ def _about(p, quick):
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         load=[round(v, 2) for v in os.getloadavg()] if hasattr(os, 'getloadavg') else None,
-    ) | about(data.device)
+    ) | about_process(data.device)
 
 
 def _methods(p, say):

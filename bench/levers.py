@@ -25,7 +25,7 @@ from bench.baseline import (
 from bench.bench import bytes_of, peak_memory, resident_bytes, spread_of, time_rounds, waiter_for
 from kdnb.schemes import Distill
 from kdnb.taps import fuse
-from kdnb.train import Callback, Learner, LearnerGroup, OwnRandom, shared_teachers
+from kdnb.train import Callback, Learner, LearnerGroup, OwnRandom, open_epoch, shared_teachers, train_step
 
 
 class _LoaderWay(HelpedStep, OurWay):
@@ -38,7 +38,7 @@ class _LoaderWay(HelpedStep, OurWay):
             lambda epoch: ((x.to(device, memory_format=torch.channels_last), y.to(device)) for x, y in loader))
 
     def ready(self):
-        self.learn._clear()
+        open_epoch(self.learn)
         super().ready()
 
 
@@ -145,11 +145,11 @@ class _Together:
         self.random = {l: OwnRandom(0, data.device) for l in self.learners}
 
     def __call__(self):
-        self.group.learn(next(self.ways[0].batches), self.learners, self.shared, self.random)
+        self.group.step(next(self.ways[0].batches), self.learners, self.shared, self.random)
         if self.group.failed: raise next(iter(self.group.failed.values()))
 
     def ready(self):
-        [l._clear() for l in self.learners]
+        [open_epoch(l) for l in self.learners]
         self()
 
 
@@ -196,7 +196,7 @@ def bench_memory(
         plain_step(plain.student, plain.teacher, plain.opt, x.contiguous(), y)
 
     a = [most(plain.opt.zero_grad, theirs) + bytes_of([plain.student, plain.teacher], plain.opt) for _ in range(times)]
-    b = [most(learn._clear, lambda: learn._step(x, y)) + resident_bytes(learn) for _ in range(times)]
+    b = [most(lambda: open_epoch(learn), lambda: train_step(learn, x, y)) + resident_bytes(learn) for _ in range(times)]
     what = f'{teacher} -> {student}, batch {data.train.bs}'
     return [
         table_row(

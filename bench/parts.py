@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.baseline import Apart, OurWay, named_nets, our_kd, steps_for, table_row, warmed_up
 from bench.bench import time_rounds, waiter_for
-from kdnb.train import Learner
+from kdnb.train import Learner, train_step
 
 
 class _Clock:
@@ -55,7 +55,7 @@ def step_parts(
     clock, learn = _Clock(waiter_for(way.learn.data.device)), way.learn
 
     def step():
-        learn._step(*batch())
+        train_step(learn, *batch())
 
     batch, step = clock.around('batch', lambda: next(way.batches)), clock.around('all', step)
     way.ready()

@@ -20,3 +20,10 @@ def quiet(monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')  # five steps an epoch
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    "A folder of the test's own for runs; it is not there yet."
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path / 'runs'))
+    return tmp_path / 'runs'

@@ -18,7 +18,7 @@ from bench.benchmark import _sections, kdnb_bench
 from docs.cards import method_cards
 from docs.speed import Speed
 from kdnb.schemes import Distill
-from kdnb.train import Learner
+from kdnb.train import Learner, begin_fit, open_epoch, train_step
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = 'import sys; from bench.benchmark import kdnb_bench; sys.exit(kdnb_bench())'
@@ -50,15 +50,15 @@ def train_both(nets, batches, T=4):
     data = bench_data(bs=16, n=96, device='cpu', noise=True)
     opt, learn = plain_optimiser(plain), Learner(Distill(ours, twin, 'kd'), data, amp='off', cbs=None)
     begin, apart, losses = flat(plain), [], []
-    learn._begin(240, False)
-    learn._clear()
+    begin_fit(learn, 240, False)
+    open_epoch(learn)
     plain.train()
     teacher.eval()
     for x, y in batches(data):
         losses.append(
             (
                 plain_step(plain, teacher, opt, x.contiguous(), y, T)[0],
-                (learn._step(x, y), learn.tally.steps[-1].sum().item())[1]))
+                (train_step(learn, x, y), learn.tally.steps[-1].sum().item())[1]))
         apart.append(((flat(plain) - flat(ours)).norm() / (flat(plain) - begin).norm()).item())
     buffers = [(a, b) for (n, a), (_, b) in zip(plain.named_buffers(), ours.named_buffers()) if a.is_floating_point()]
     return apart, losses, buffers

@@ -8,6 +8,8 @@ import pytest
 
 from kdnb.experiments import Results, load_results
 
+pytestmark = pytest.mark.usefixtures('runs')
+
 DATA = dict(
     name='cifar100',
     size=32,
@@ -59,12 +61,6 @@ def folder(path, last=21.86, seed=0, taught=None, about=(), **changes):
         json.dumps(dict(last=dict(epoch=2, test_acc=last), best=dict(epoch=1, valid_acc=20.0, test_acc=last - 1))))
     (path / 'history.jsonl').write_text(''.join(json.dumps(dict(epoch=e + 1, seconds=1.5)) + '\n' for e in range(2)))
     return path
-
-
-@pytest.fixture(autouse=True)
-def runs(monkeypatch, tmp_path):
-    monkeypatch.setenv('KDNB_RUNS', str(tmp_path / 'runs'))
-    return tmp_path / 'runs'
 
 
 def change(path, name, edit):
@@ -149,7 +145,7 @@ def test_old_runs_in_a_path_with_a_slash_stand_with_new_ones(tmp_path, monkeypat
     assert (kd['difference']['mean'], kd['difference']['n']) == (11, 2) and abs(
         kd['difference']['high'] - 11 - 12.706
     ) < 1e-3  # differences 10 and 12
-    assert 'floor: two seeds of alone are 2.00 apart' in block['notes']
+    assert 'seed noise: two seeds of alone are 2.00 apart' in block['notes']
     assert str(tmp_path) not in repr(by_path.table()) + json.dumps(by_path)
 
 
@@ -192,7 +188,7 @@ def test_two_teachers_are_two_blocks_and_who_is_alone_stands_in_both(runs):
 def test_a_teacher_of_each_seed_is_part_of_the_seed(tmp_path, runs, monkeypatch):
     "One line a method where each seed was taught by the teacher of that seed; where it was not, a block a teacher."
     kinds = {}
-    monkeypatch.setattr('kdnb.experiments.results._last_of', lambda path, changed: kinds.get(path.name, (None, {})))
+    monkeypatch.setattr('kdnb.experiments.rows.read_teacher', lambda path, changed: kinds.get(path.name, (None, {})))
 
     def teacher(name, seed, kind='k'):
         (runs / name).exists() or folder(runs / name, seed=seed)
@@ -323,7 +319,7 @@ def test_memory_is_shown_where_a_run_kept_it_and_never_made_up(runs):
         and '≤' not in text)
     folder(runs / 'd', 22.0, 1, about=dict(memory=dict(bytes=2**30, of='process')))
     text = repr(load_results().table())
-    assert '≤ 1.00 GiB' in text and 'memory ≤: the largest that the process was' in text
+    assert '≤ 1.00 GiB' in text and 'memory ≤: the most that the whole process took' in text
     folder(runs / 'e', 23.0, 2, about=dict(memory='much'))  # of another program
     assert len(load_results()) == 5 and '≤ 1.00 GiB' in repr(load_results().table())
 

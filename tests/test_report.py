@@ -13,12 +13,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_experiments import DATA, KD, STUDENT, change, folder, runs  # `runs` is a fixture
+from test_experiments import KD, STUDENT, change, folder
 
-from kdnb.cli import kdnb_report, report_page
-from kdnb.experiments import grid_noise, load_results, show_grid, show_tradeoff
-from kdnb.models import create_model, model_record
+from kdnb.cli import kdnb_report
+from kdnb.experiments import draw_curves, grid_noise, load_results, measure_noise, report_page, show_grid, show_tradeoff
+from kdnb.models import create_model
 from kdnb.train import Run, note_memory, run_memory
+
+pytestmark = pytest.mark.usefixtures('runs')
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIL = 'CE(1) + <script>alert("x")</script>, a_b & 50 % of $x$ #1 {y} ~^\\ |'
@@ -218,7 +220,7 @@ def test_all_forms_of_a_table_have_the_same_columns(runs):
     html = table._repr_html_()
     assert {r.count('<t') for r in re.findall(r'<tr>(.*?)</tr>', html)} == {7}
     for form in (repr(table), table.markdown(), html, table.latex()):
-        assert 'REDUCED' in form and 'one seed' in form and 'floor' in form and 'torn' in form
+        assert 'REDUCED' in form and 'one seed' in form and 'seed noise' in form and 'torn' in form
 
 
 def test_published_numbers_are_those_of_the_pair(runs):
@@ -226,17 +228,16 @@ def test_published_numbers_are_those_of_the_pair(runs):
     folder(runs / 'a')
     folder(runs / 'b', 40.0, 0, KD)
     rows = load_results()
-    ((_, cells),) = rows.table().published().blocks
-    assert [c[0] for c in cells] == ['', 'alone'] and cells[1][2] == '69.06'  # nobody knows which teacher
+    (line,) = rows.table().published().records()
+    assert line[''] == 'alone' and line['RepDistiller, last epoch'] == 69.06  # the teacher is not known
     for r in rows:
         r.update(dict(taught_by='t', teacher_model='resnet110') if r['teacher'] else {})
-    ((head, cells),) = rows.table().published().blocks
-    assert {c[0]: c[2] for c in cells} == {
-        '': 'RepDistiller, last epoch',
-        'its teacher': '74.31',
-        'kd': '70.67',
-        'alone': '69.06',
-    } and 'ours are REDUCED' in head
+    (table,) = rows.table().published().tables
+    assert {r['']: r['RepDistiller, last epoch'] for r in table.records()} == {
+        'its teacher': 74.31,
+        'kd': 70.67,
+        'alone': 69.06,
+    } and 'ours are REDUCED' in table.caption
     assert 'RepDistiller, last epoch</th>' in rows.table().published()._repr_html_()
 
 
@@ -246,7 +247,7 @@ def test_an_other_method_has_no_published_number(runs):
         40.0,
         0,
         KD | dict(method='CE(0.1) + KD(0.9, T=16)', terms=KD['terms'] | dict(kd=KD['terms']['kd'] | dict(T=16.0))))
-    assert not load_results().table().published().blocks or 'KD' not in repr(load_results().table().published())
+    assert not load_results().table().published() or 'KD' not in repr(load_results().table().published())
 
 
 # --- memory
@@ -303,7 +304,7 @@ def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
         show_grid(load_results()))
     assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
     assert (
-        'noise floor: unknown with one seed' in note(show_grid(load_results()))
+        'noise bound: unknown with one seed' in note(show_grid(load_results()))
         and 'n = 1' in note(show_grid(load_results()))
         and 'no run of' in note(show_grid(load_results())))
 
@@ -320,7 +321,7 @@ def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
     text, fig, found = note(show_grid(load_results())), show_grid(load_results()), grid_noise(load_results())
     assert (
         'std of a seed 1.12, from alone and 1 cell, degrees of freedom: 2' in text
-        and 'noise floor 6.8: two cells of n = 1' in text
+        and 'noise bound 6.8: two cells of n = 1' in text
     )  # s^2 = (2 + .5)/2; t 4.303 x 1.118 x sqrt(2)
     assert (found['pairs'], found['apart'], found['range']) == (1, 0, 5.5) and found['chance'] == pytest.approx(
         4.303 * 1.118 * 1.5**0.5, abs=0.01
@@ -341,11 +342,9 @@ def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
     [([1] * 16, 0.0), ([1] * 16, 2.0), ([1, 2, 3, 1, 2, 1], 0.0), ([3] * 9, 1.0)],
     ids=['one seed', 'one lucky seed', 'uneven', 'three seeds'])
 def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
-    "Equal cells: 5 of 100 pairs beyond their floor, best and worst beyond theirs in 5 of 100 grids; fewer where a "
+    "Equal cells: 5 of 100 pairs beyond their bound, best and worst beyond theirs in 5 of 100 grids; fewer where a "
     "seed is lucky for all cells alike."
     import numpy as np
-
-    from kdnb.experiments.grid import _noise
 
     rng, many = np.random.default_rng(0), []
     for _ in range(2000):
@@ -353,7 +352,7 @@ def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
 
         def setting(n): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
 
-        many.append(_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
+        many.append(measure_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
     pairs, ranges = np.mean([d['apart'] / d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
     assert pairs < 0.06 and ranges < 0.065
     if not shared:
@@ -433,12 +432,10 @@ def test_a_tradeoff_of_many_models_and_budgets_has_room_for_its_points(runs):
 @pytest.fixture
 def each_its_own(runs, monkeypatch):
     "Two cells and plain KD, where each seed was taught by the teacher of that seed."
-    import kdnb.experiments.results
-
     kinds = {
         f'fa{s}': (f'{s:012}', dict(taught_by=f'fa{s}', teacher_model='resnet56', teacher_seed=s, teacher_kind='k'))
         for s in (0, 1)}
-    monkeypatch.setattr(kdnb.experiments.results, '_last_of', lambda path, changed: kinds.get(path.name, (None, {})))
+    monkeypatch.setattr('kdnb.experiments.rows.read_teacher', lambda path, changed: kinds.get(path.name, (None, {})))
     for s in (0, 1):
         folder(runs / f'fa{s}', seed=s)
         (runs / f'fa{s}' / 'last.pt').touch()
@@ -561,7 +558,7 @@ def test_a_page_is_one_file_that_fetches_nothing(runs, tmp_path, monkeypatch, ca
 
 def test_the_same_without_pictures_and_without_anybody_taught(runs):
     folder(runs / 'a', 20.0)
-    assert 'Nobody was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
+    assert 'No student was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
     assert 'kept no accuracy of their epochs' in report_page(pictures=0)
     check(report_page(pictures=0))
 
@@ -647,12 +644,10 @@ def test_what_no_shell_can_say_is_said_without_a_path(runs):
 
 
 def test_names_on_a_page_can_be_told_apart_and_what_is_left_out_stands_once(runs):
-    from kdnb.cli.report import _draw_curves
-
     long = [
         'jointrd(fade_to=0.5, ramp=60, weight=0.001)',
         'jointrd(fade_to=0.5, ramp=60, weight=0.001, as_released=True)']
-    texts = [t.get_text() for t in _draw_curves({n: [1.0, 2.0] for n in long}, 'valid').axes[0].texts]
+    texts = [t.get_text() for t in draw_curves({n: [1.0, 2.0] for n in long}, 'valid').axes[0].texts]
     assert len({*texts}) == 2 and max(map(len, texts)) <= 36
     full(runs)
     page = report_page(pictures=0)
@@ -703,8 +698,6 @@ def test_no_runs_at_all(runs, tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_the_old_page(runs, tmp_path, monkeypatch):
-    import kdnb.cli.report
-
     some(runs)
     out = tmp_path / 'r.html'
     out.write_text('the old one')
@@ -712,13 +705,13 @@ def test_ctrl_c_leaves_the_old_page(runs, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kdnb.cli.report, '_curves', stop)
+    monkeypatch.setattr('kdnb.experiments.report.make_curves', stop)
     assert kdnb_report(['--out', str(out), '--pictures', '0']) == 130
     assert out.read_text() == 'the old one' and [p.name for p in tmp_path.iterdir() if p.is_file()] == ['r.html']
 
 
 def test_it_is_a_command_and_a_module(tmp_path):
-    assert 'kdnb_report=kdnb.cli.report:kdnb_report' in (ROOT / 'settings.ini').read_text()
+    assert 'kdnb_report=kdnb.cli:kdnb_report' in (ROOT / 'settings.ini').read_text()
     done = subprocess.run(
         [sys.executable, '-m', 'kdnb.cli.report', '-h'], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and '--pictures N' in done.stdout and 'self-contained' in done.stdout

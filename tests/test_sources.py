@@ -16,7 +16,8 @@ from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
 from kdnb.taps import Tapped
-from kdnb.train import Run, make_optimiser, pick_recipe, recipes
+from kdnb.systems import recipes
+from kdnb.train import Run, make_optimiser, pick_recipe
 
 # --- the learning rate of each epoch
 
@@ -45,7 +46,7 @@ def test_the_learning_rate_of_each_epoch(name):
         found.append(opt.param_groups[0]['lr'])
         opt.step()
         schedule.step()
-    assert recipe['epochs'] == epochs and found == pytest.approx([lr(e) for e in range(epochs)], rel=1e-9, abs=1e-12)
+    assert recipe.epochs == epochs and found == pytest.approx([lr(e) for e in range(epochs)], rel=1e-9, abs=1e-12)
     assert [{k: g[k] for k in ('momentum', 'dampening', 'weight_decay', 'nesterov')} for g in opt.param_groups] == [
         dict(momentum=0.9, dampening=0, weight_decay=wd, nesterov=nesterov)]
 

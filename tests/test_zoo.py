@@ -14,13 +14,13 @@ from kdnb.models import (
     built_by,
     create_model,
     grow,
+    head_name,
     list_models,
     load_model,
     model_name,
     resnet,
     save_model,
     weights_hash)
-from kdnb.models.registry import _head
 
 
 def test_loads_by_run_name_in_a_fresh_process(tmp_path):
@@ -28,7 +28,7 @@ def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     (tmp_path / 'teacher').mkdir()
     save_model(model, tmp_path / 'teacher' / 'best.pt')
     code = (
-        "from kdnb.models.zoo import *; m = load_model('teacher'); print(weights_hash(m), m.call['depth'], "
+        "from kdnb.models import load_model, weights_hash; m = load_model('teacher'); print(weights_hash(m), m.call['depth'], "
         "m.call['num_classes'])")
     out = subprocess.run(
         [sys.executable, '-c', code],
@@ -65,7 +65,7 @@ def test_logits_in_training_too(name):
     assert model.train()(torch.randn(2, 3, size, size)).shape == (2, 7)
     assert model.call['num_classes'] == 7
     assert built_by(model) == model.call and model_name(model.call) == name
-    assert model.get_submodule(_head(model)).weight.shape[0] == 7
+    assert model.get_submodule(head_name(model)).weight.shape[0] == 7
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_each_is_rebuilt_from_its_file_and_fine_tuned(name, tmp_path, capsys):
     save_model(model, tmp_path / 'm.pt')
     again = load_model(tmp_path / 'm.pt')
     assert weights_hash(again) == weights_hash(model) and again.call == model.call
-    tuned, head = create_model(name, 3, weights=tmp_path / 'm.pt'), _head(model)
+    tuned, head = create_model(name, 3, weights=tmp_path / 'm.pt'), head_name(model)
     assert (
         f'm.pt: all is taken over but {head}, which starts fresh (7 classes in the weights, 3 asked for)'
         in capsys.readouterr().out)
@@ -350,7 +350,7 @@ def hub(tmp_path, monkeypatch):
 def test_torchvisions_own_weights(hub, tmp_path, capsys, name):
     theirs = hub(name)
     tuned = create_model(f'torchvision/{name}', 7, weights='torchvision')
-    out, head, state = capsys.readouterr().out, _head(tuned), theirs.state_dict()
+    out, head, state = capsys.readouterr().out, head_name(tuned), theirs.state_dict()
     assert (
         f"torchvision's weights: all is taken over but {head}, which starts fresh (1000 classes in the weights, 7 "
         "asked for)"
