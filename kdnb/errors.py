@@ -47,7 +47,8 @@ def _your_frame(e: BaseException):
     found = None
     for frame, line in traceback.walk_tb(e.__traceback__):
         if str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb': break
-        if not _is_installed(frame.f_code.co_filename): found = frame, line
+        if not _is_installed(frame.f_code.co_filename):
+            found = frame, line
     return found
 
 # %% ../nbs/00_basics/00_errors.ipynb #short-traceback
@@ -173,7 +174,8 @@ def warn_user(text: str) -> None:
     "Warn in one sentence with the remedy; the warning points at the line outside kdnb that led here."
     frame, level, found = sys._getframe(1), 2, 2
     while frame:
-        if str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb': found = level + 1
+        if str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb':
+            found = level + 1
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=found)
 
@@ -185,13 +187,15 @@ class _StdoutHandler(logging.Handler):
     def emit(self, record):
         handlers = logger.handlers + logging.root.handlers*logger.propagate
         others = (h for h in handlers if h is not self and not type(h).__module__.startswith('_pytest'))  # which record
-        if not any(others): print(self.format(record), flush=True)
+        if not any(others):
+            print(self.format(record), flush=True)
 
 if all(h.name != 'kdnb' for h in logger.handlers):
     logger.addHandler(_StdoutHandler())
     logger.handlers[-1].name = 'kdnb'
     logger.propagate = False
-    if logger.level == logging.NOTSET: logger.setLevel(logging.INFO)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
 
 # %% ../nbs/00_basics/00_errors.ipynb #say-fn
 def say(text: str) -> None:

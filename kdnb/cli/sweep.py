@@ -174,7 +174,8 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     if not done: return
     say(f'\n{load_results(done).table()}')
     theirs = published_table(a.preset).text() if a.data in (None, find_preset(a.preset).data) else ''
-    if theirs: say(f'\n{theirs}')
+    if theirs:
+        say(f'\n{theirs}')
 
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
