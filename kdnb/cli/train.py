@@ -262,8 +262,8 @@ def _train(a: argparse.Namespace) -> None:
     a.answer = dict(run=str(learn.run.path), result=learn.result, reduced=learn.reduced)
 
 # %% ../../nbs/15_cli/01_train.ipynb #train-parser
-_data_options = {k: how for k, how in DATA_OPTIONS.items() if k != '--device'}
-_groups = (('the student and its teacher', MODEL_OPTIONS), ('the data', _data_options), ('the training', TRAIN_OPTIONS),
+_data_group = {k: how for k, how in DATA_OPTIONS.items() if k != '--device'}
+_groups = (('the student and its teacher', MODEL_OPTIONS), ('the data', _data_group), ('the training', TRAIN_OPTIONS),
            ('the run', {'--device': DATA_OPTIONS['--device']} | KEEP_OPTIONS), ('for scripts', TALK_OPTIONS))
 _run_help = """A run is a folder under runs/ (or $KDNB_RUNS) with weights, history and scores on test. The same command
 again loads it, or continues where it stopped."""
