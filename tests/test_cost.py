@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchvision.models as tvm
 from torch import nn
 
-from bench.bench import peak_memory
+from bench.timing import peak_memory
 from kdnb.measure import Latency, cost, measure_latency, profile
 from kdnb.models import create_model, list_models, num_params
 

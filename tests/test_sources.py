@@ -2,20 +2,20 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import kdnb.data.sources
 from kdnb.cli import kdnb_train
-from kdnb.data import load_data
+from kdnb.data import known_sources, load_data
 from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.taps import Tapped
 from kdnb.systems import recipes
+from kdnb.taps import Tapped
 from kdnb.train import Run, make_optimiser, pick_recipe
 
 # --- the learning rate of each epoch
@@ -100,9 +100,12 @@ def test_what_a_network_sees(recipe, name, bs, padding, stats, monkeypatch):
         torch.randint(0, 256, (n := max(bs, 130), 3, 32, 32), dtype=torch.uint8, generator=g),
         torch.arange(n) % 10,
         [torch.tensor(v).view(3, 1, 1) for v in stats])
-    monkeypatch.setitem(kdnb.data.sources.known_sources, name, lambda root: ((x, y), None, (x[:9], y[:9]), range(10)))
+    images = replace(known_sources[name], load=lambda root: ((x, y), None, (x[:9], y[:9]), range(10)))
+    monkeypatch.setitem(known_sources, name, images)
     data = load_data(name, recipe=recipe, valid=0, size=32, augment='auto' if padding else None, device='cpu')
-    seen = lambda im: (im.float() / 255 - at[0]) / at[1]
+
+    def seen(im): return (im.float() / 255 - at[0]) / at[1]
+
     assert data.bs == bs and data.train.bs == bs and torch.allclose(data.test.normalise(x[:9]), seen(x[:9]), atol=1e-5)
     if padding is None: return
     xb, yb = data.one_batch()

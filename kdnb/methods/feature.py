@@ -12,8 +12,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CannotRun, WrongValue, unknown_name
-from ..losses import (Review, at_loss, check_number, hint_loss, nst_loss, ofd_loss, ofd_margin, ofd_margin_measured,
-                         review_loss, tell_shapes)
+from kdnb.losses import (
+    Review,
+    at_loss,
+    check_number,
+    hint_loss,
+    nst_loss,
+    ofd_loss,
+    ofd_margin,
+    ofd_margin_measured,
+    review_loss,
+    tell_shapes,
+)
 from .logit import warm_up
 from .schedules import Weight
 from .term import FeatureList, TapSpelling, Term, method

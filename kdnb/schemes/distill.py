@@ -198,7 +198,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
-def _make_adapters(scheme: 'Distill') -> nn.ModuleDict:
+def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
     adapters = nn.ModuleDict()
     if not any(scheme.pairs): return adapters
@@ -335,7 +335,7 @@ class Distill(Scheme):
             self.memory.fits(self.method)
         self.pairs = _all_pairs(self.method, student, self.teacher, size)
         self.net = _tap_models(student, self.teacher, self.method, self.pairs)
-        self.adapters = _make_adapters(self)
+        self.adapters = _adapters_of_terms(self)
 
     @property
     def student(self) -> nn.Module:
