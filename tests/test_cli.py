@@ -23,14 +23,13 @@ from torchvision import datasets
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
 from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
-from kdnb.data.sources import _recipes
 from kdnb.experiments import sweep_commands
 from kdnb.measure import accuracy, predict
 from kdnb.methods import parse_method
 from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.systems import Preset, Published, recipes, sweep_presets
+from kdnb.systems import Preset, Published, loadings, recipes, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
@@ -559,7 +558,7 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
 
 
 def test_a_recipe_has_its_two_halves():  # the schedule, and what the data are given
-    assert set(recipes) == set(_recipes) - {None}
+    assert set(recipes) == set(loadings)
 
 
 @pytest.mark.parametrize('preset', sweep_presets)

@@ -45,6 +45,7 @@ from kdnb.show.places import (
 from .similarity import draw_similarity, feature_likeness, similarity_caption
 from ..text import Column, Table, format_time
 
+# %% ../../nbs/11_show/05_comparison.ipynb #figure-type
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -72,7 +73,7 @@ def _answers(nets: Mapping[str, nn.Module], data: Data) -> tuple[dict[str, Tenso
     return logits, y.cpu()
 
 # %% ../../nbs/11_show/05_comparison.ipynb #gather
-def _gather(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def _gather_images(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     "{name: normalised images on the CPU} for {name: indices}, in one pass over the test split."
     wanted = {i for at in sets.values() for i in at}
     found: dict[int, Tensor] = {}
@@ -105,7 +106,7 @@ def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
     spread = torch.linspace(0, len(y) - 1, min(n, len(y))).long()
-    images = _gather(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
+    images = _gather_images(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
     maps = {name: look.maps for name, look in cast.read(images['picked']).items()}
     sims = {name: similarity_matrix(look.features) for name, look in cast.read(images['block']).items()}
     return _Study(

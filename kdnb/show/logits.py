@@ -38,7 +38,7 @@ def ask_models(nets: Mapping[str, nn.Module], images: Tensor, y: Tensor) -> dict
     return z
 
 # %% ../../nbs/11_show/06_logits.ipynb #far
-def _distances(z: Mapping[str, Tensor], T: float) -> dict[str, float]:
+def _answer_distances(z: Mapping[str, Tensor], T: float) -> dict[str, float]:
     "{name: T^2 KL}: how far each model is from the reference, the first, and the two baselines from each other."
     reference, *others = z
     pairs = {name: (name, reference) for name in others}            # the student and the teacher of the loss
@@ -185,7 +185,7 @@ def show_logits(models: NamedModels, images: Tensor | Data, y: Tensor | None = N
     z = ask_models(nets, images, y)
     few = {name: logits[:rows] for name, logits in z.items()}
     order = next(iter(few.values())).argsort(1, descending=True)[:, :check_count('classes', classes)]
-    distances = [_distances(z, t) for t in temperatures]
+    distances = [_answer_distances(z, t) for t in temperatures]
     top = .85 + .13*len(distances[0])
     fig = new_figure(max(2.5 + 1.95*len(temperatures), 5.), top + 1.62*rows + .15)
     _draw_rows(fig, top, as_photos(images[:rows], data), y, order, data)

@@ -101,7 +101,7 @@ class Place(NamedTuple):
     "Where a model is read."
     name: str                           # of the tap
     label: str                          # what a figure calls it
-    size: tuple[int, int] | None        # (height, width) of its maps; None: the features are no maps
+    size: tuple[int, ...] | None        # (height, width) of its maps; None: the features are no maps
 
 def _with_crosses(shape: Iterable[int]) -> str: return 'x'.join(map(str, shape))
 
