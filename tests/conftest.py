@@ -6,7 +6,6 @@ import torch
 from kdnb.data import load_data
 from kdnb.train import Learner
 
-
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
     "No bars, runs in a folder of the test's own, and one thread: many threads on a busy machine wait for each other."
@@ -20,3 +19,10 @@ def quiet(monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu')  # five steps an epoch
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    "A folder of the test's own for runs; it is not there yet."
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path / 'runs'))
+    return tmp_path / 'runs'

@@ -13,10 +13,9 @@ import torch
 
 from kdnb.callbacks import TensorBoard
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_train
-from kdnb.experiments import sweep_presets
 from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Online
-from kdnb.seeds import seeded
+from kdnb.systems import Preset, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
 SMALL = '--data digits --size 8 --n-train 100 --bs 20 --student resnet8 --device cpu'.split()
@@ -78,9 +77,7 @@ def test_a_sweep_hands_the_word_on(quiet, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'one',
-        dict(
-            title='one', data='digits', recipe='crd', weights='crd', methods={}, pairs=[(None, 'resnet8')], published=[]
-        ))
+        Preset('one', 'one', 'digits', 'crd', {}, ((None, 'resnet8'),), weights='crd'))
     assert kdnb_sweep('one --epochs 1 --n-train 100 --size 8 --device cpu --tensorboard'.split()) == 0
     assert len(events('digits-crd-epochs1-n-train100-size8-resnet8-0')) == 1
 
@@ -146,7 +143,6 @@ def test_without_the_package_it_is_one_sentence(quiet, capsys, monkeypatch):
 
     monkeypatch.setattr(builtins, '__import__', no)
     assert kdnb_train([*SMALL, '--epochs', '1', '--tensorboard', '--run', 'never']) == 1
-    assert (
-        capsys.readouterr().err
-        == "kdnb_train: TensorBoard's files need the package tensorboard (No module named 'tensorboard'): pip install 'kdnb[tensorboard]'\n"
-        and not Run('never').path.exists())
+    told = "TensorBoard's files need the package tensorboard (No module named 'tensorboard')"
+    assert capsys.readouterr().err == f"kdnb_train: {told}: pip install 'kdnb[tensorboard]'\n"
+    assert not Run('never').path.exists()

@@ -1,5 +1,5 @@
-"The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the "
-"same numbers as in Python."
+"""The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the
+same numbers as in Python."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,16 +21,16 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
-from kdnb.cli.sweep import _commands_of, _sweeps
+from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
-from kdnb.data.sources import _recipes
-from kdnb.experiments import sweep_commands, sweep_presets
+from kdnb.experiments import sweep_commands
 from kdnb.measure import accuracy, predict
 from kdnb.methods import parse_method
-from kdnb.models import load_model, resnet, save_model, weights_hash
+from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.train import Learner, Run, read_history, recipes
+from kdnb.systems import Preset, Published, loadings, recipes, sweep_presets
+from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
@@ -52,8 +53,9 @@ def place(tmp_path_factory):
     d = load_digits()
     x, y = d.images[:600, :, :, None].astype(np.float64) * 255 / 16, d.target[:600]
     x = x.round().astype(np.uint8)
-    for name, y in (('mine.npz', y), ('five.npz', y % 5)):
-        np.savez(place / name, x_train=x[:-150], y_train=y[:-150], x_test=x[-150:], y_test=y[-150:])
+    for name, labels in (('mine.npz', y), ('five.npz', y % 5)):
+        parts = dict(x_train=x[:-150], y_train=labels[:-150], x_test=x[-150:], y_test=labels[-150:])
+        np.savez(place / name, **parts)
     (place / 'cut.npz').write_bytes((place / 'mine.npz').read_bytes()[:5000])
     (place / 'empty').mkdir()
     (place / 'wrong' / 'cifar-100-python').mkdir(parents=True)
@@ -306,7 +308,8 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--run', 'teacher', '--lr', '.2', '--seed', '3'],
-            'optimiser.lr is 0.05 there, 0.2 here; seed is 0 there, 3 here. Choose another --run, or .*--fresh'),
+            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, '
+            'or .*--fresh'),
         ('kdnb_test', ['nobody'], 'nobody is not a run.*give the name or the folder'),
         ('kdnb_test', ['thesis'], 'thesis is not a run'),
         ('kdnb_test', ['bert'], 'bert is not a run'),
@@ -454,7 +457,7 @@ def test_the_same_command_loads_and_fresh_trains_again(here, capsys):
     first, before, told = weights_hash(load_model('twice', 'last')), content(folder), printed(capsys.readouterr().out)
     assert kdnb_train(words) == 0
     out = capsys.readouterr().out
-    assert "run 'twice': finished, loaded (1 epochs)" in out and printed(out) == told and content(folder) == before
+    assert "run 'twice': finished, loaded (1 epoch)" in out and printed(out) == told and content(folder) == before
     assert kdnb_train([*words, '--fresh']) == 0
     assert (
         'loaded' not in capsys.readouterr().out
@@ -468,8 +471,8 @@ def test_a_run_is_named_after_what_was_asked_for(here, capsys):
 
 
 def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
-    "Alone and taught: the same seed the same weights, another seed others, and a notebook's three lines the same as "
-    "the command."
+    """Alone and taught: the same seed the same weights, another seed others, and a notebook's three lines the same as
+    the command."""
     data = load_data('digits', size=8, n_train=100, bs=20, device='cpu')
 
     def notebook(seed, taught):
@@ -479,7 +482,7 @@ def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
 
     for taught in (False, True):
 
-        def shell(run, seed):
+        def shell(run, seed, taught=taught):
             assert (
                 kdnb_train(
                     [
@@ -542,8 +545,8 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
         return resnet(8, num_classes)
 
     with monkeypatch.context() as m:
-        m.setattr('kdnb.cli.options._own_classes', lambda name: 10)
-        m.setattr('kdnb.cli.options.create_model', create)
+        m.setattr('kdnb.cli.train._pretrained_classes', lambda name: 10)
+        m.setattr('kdnb.cli.train.create_model', create)
         assert kdnb_distill([*DIGITS, '--teacher', 'timm/resnet26', '--run', 'by-timm']) == 0
     assert (
         asked == [('resnet8', 10, None), ('timm/resnet26', 10, 'timm')]
@@ -557,7 +560,7 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
 
 
 def test_a_recipe_has_its_two_halves():  # the schedule, and what the data are given
-    assert set(recipes) == set(_recipes) - {None}
+    assert set(recipes) == set(loadings)
 
 
 @pytest.mark.parametrize('preset', sweep_presets)
@@ -569,22 +572,22 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
         *'--epochs 2 --seeds 2 --n-train 500 --valid 0 --root /some/where --device cuda:1 --dry-run'.split()]
     assert kdnb_sweep(words) == 0 and content(here) == before
     lines = capsys.readouterr().out.splitlines()
-    typed = [shlex.split(l, comments=True) for l in lines if not l.startswith('#')]
+    typed = [shlex.split(each_line, comments=True) for each_line in lines if not each_line.startswith('#')]
     twice = sum('-epochs4-' in w[-1] for w in typed)  # a control
-    assert twice == 2 * len(sweep_presets[preset]['pairs']) * sweep_presets[preset].get('cut', False)
+    assert twice == (2 * len(sweep_presets[preset].pairs) if sweep_presets[preset].cut else 0)
     assert (
         lines[1].startswith(f'# {len(typed)} runs, {2 * (len(typed) + twice)} epochs in all, about ')
-        and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#')
+        and all(re.search(r'  # [\d.e-]+ PFLOP$', each_line) for each_line in lines if each_line[0] != '#')
         and len({w[-1] for w in typed}) == len(typed))
-    assert sorted(typed) == sorted(_commands_of(make_parser('kdnb_sweep', '', '', *_sweeps).parse_args(words)))
+    assert sorted(typed) == sorted(asked_commands(make_parser('kdnb_sweep', '', '', *sweep_groups).parse_args(words)))
     p, runs = sweep_presets[preset], set()
     for command, *rest in typed:
         a = train_parser().parse_args(rest)
         assert command == ('kdnb_distill' if a.teacher else 'kdnb_train') and (
             parse_scheme(a.method) or parse_method(a.method or 'ce', a.weights))
         assert (a.data, a.recipe, a.epochs, a.n_train, a.valid, a.root, a.device) == (
-            p['data'],
-            p['recipe'],
+            p.data,
+            p.recipe,
             4 if '-epochs4-' in a.run else 2,
             500,
             0,
@@ -593,23 +596,18 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
         assert all(not r or '/' in r or r in runs for r in (a.teacher, a.shrink))  # who teaches was trained above
         assert bool(a.student) != bool(a.shrink)
         runs.add(a.run)
-    assert {w[w.index('--seed') + 1] for w in typed} == {'0', '1'} and p['recipe'] in recipes
+    assert {w[w.index('--seed') + 1] for w in typed} == {'0', '1'} and p.recipe in recipes
 
 
 def test_without_a_name_the_presets_are_listed(here, capsys):
     assert kdnb_sweep([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [l.split()[0] for l in lines] == list(sweep_presets)
+    assert [each_line.split()[0] for each_line in lines] == list(sweep_presets)
 
 
-TINY = dict(
-    title='two small nets',
-    data='digits',
-    recipe='crd',
-    weights='crd',
-    methods={'kd': 'kd'},
-    pairs=[('resnet14', 'resnet8')],
-    published=[dict(source='Nobody', rule='last epoch', note='', scores=dict(kd=(99.0,)))])
+TINY = Preset(
+    'tiny', 'two small nets', 'digits', 'crd', {'kd': 'kd'}, (('resnet14', 'resnet8'),), weights='crd',
+    published=(Published('Nobody', 'last epoch', scores=dict(kd=(99.0,))),))
 NUMBERS = '--epochs 1 --n-train 100 --size 8 --device cpu'.split()
 
 
@@ -645,7 +643,7 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'cut',
-        TINY | dict(pairs=[('reducenet8', 'resnet8')], weights='reducenet', cut=True, published=[]))
+        replace(TINY, pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
     assert kdnb_sweep(['cut', *NUMBERS]) == 0
     out = capsys.readouterr().out
     runs = [w[-1] for w in sweep_commands('cut', epochs=1, n_train=100, size=8)]
@@ -725,7 +723,7 @@ def test_what_was_cut_has_not_seen_the_images_held_out(here, capsys):
         and 'grown, refitted: 78,042 parameters' in capsys.readouterr().out)
     assert (
         kdnb_train([*rest, '--data', 'digits', '--valid', '50', '--shrink', 'grown', '--run', 'trimmed']) == 1
-        and 'made is refitted there, shrunk here' in capsys.readouterr().err)
+        and "the student's kind is refitted, you ask for shrunk" in capsys.readouterr().err)
     assert kdnb_test(['trimmed', '--device', 'cpu']) == 0
 
 
@@ -733,15 +731,15 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     monkeypatch.setitem(
         sweep_presets,
         'torn',
-        TINY
-        | dict(
-            pairs=[('resnet13', 'resnet8'), ('resnet20', 'resnet8')], methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}
-        ))
+        replace(
+            TINY,
+            pairs=(('resnet13', 'resnet8'), ('resnet20', 'resnet8')),
+            methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}))
     assert kdnb_sweep(['torn', *NUMBERS, '--data', 'mine.npz', '--root', '.']) == 1
     out, err = capsys.readouterr()
     name = 'mine-crd-epochs1-n-train100-size8'
     assert err.splitlines()[0] == 'kdnb_sweep: 4 of 7 runs are missing' and [
-        l.split(': ')[0].strip() for l in err.splitlines()[1:]
+        each_line.split(': ')[0].strip() for each_line in err.splitlines()[1:]
     ] == [
         f'{name}-resnet13-0',
         *(f'{name}-resnet8-by-{w}-0' for w in ('resnet13-kd', 'resnet13-fitnet9', 'resnet20-fitnet9'))]
@@ -759,9 +757,9 @@ def test_students_that_teach_each_other_get_no_teacher_in_a_table_of_pairs(here,
     assert kdnb_sweep(['cifar100-wrn', '--method', 'online(students=2)', '--method', 'kd', '--dry-run']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
-        sum('online' in l for l in lines) == 3
-        and not any('online' in l and '--teacher' in l for l in lines)
-        and sum('--teacher' in l for l in lines) == 3)
+        sum('online' in each_line for each_line in lines) == 3
+        and not any('online' in each_line and '--teacher' in each_line for each_line in lines)
+        and sum('--teacher' in each_line for each_line in lines) == 3)
 
 
 def test_a_name_that_no_folder_could_have_is_cut(here, capsys):
@@ -775,7 +773,7 @@ def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'apart',
-        TINY | dict(pairs=[(None, 'resnet8')], weights=None, methods={'online': 'online(students=2)'}, published=[]))
+        replace(TINY, pairs=((None, 'resnet8'),), weights=None, methods={'online': 'online(students=2)'}, published=()))
     assert kdnb_sweep(['apart', *NUMBERS]) == 0
     out = capsys.readouterr().out
     assert re.search(r'^online ', out, re.M | re.I) and 'minus alone' in out and 'no real pairs' not in out
@@ -833,7 +831,7 @@ def test_ctrl_c_in_the_shell_stops_and_the_same_command_goes_on(here, capsys):
     assert child.returncode == 130 and err == '' and 'Traceback' not in out
     done = int(
         re.search(
-            r"run 'stopped': interrupted; the last whole epoch is (\d) of 5. The same call goes on from there.", out
+            r"run 'stopped' was interrupted; the last whole epoch is (\d) of 5. Run the same cell or command again", out
         )[1])
     assert 1 <= done < 5 and len(read_history(Run('stopped'))) == done and not Run('stopped').read('result.json')
     assert kdnb_train([*words, 'stopped']) == 0 and f'goes on after epoch {done} of 5' in capsys.readouterr().out

@@ -1,5 +1,4 @@
-"What a model costs: torchvision's own counts, a profiler's memory, models that cannot be traced, and the model left "
-"as it was."
+"""What a model costs: torchvision's counts, a profiler's memory, models without a graph; the model is left alone."""
 
 import copy
 import warnings
@@ -10,18 +9,13 @@ import torch.nn.functional as F
 import torchvision.models as tvm
 from torch import nn
 
-from bench.bench import peak_memory
-from kdnb import cost
-from kdnb.measure import Latency, profile
+from bench.timing import peak_memory
+from kdnb.measure import Latency, cost, measure_latency, profile
 from kdnb.models import create_model, list_models, num_params
-
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
-    monkeypatch.setattr(cost, '_latency', lambda model, x: real_latency(model, x, warm=0, least=2, seconds=0))
-
-
-real_latency = cost._latency
+    monkeypatch.setattr(cost, 'measure_latency', lambda model, x: measure_latency(model, x, warm=0, least=2, seconds=0))
 
 
 def make(name, num_classes=1000):
@@ -31,14 +25,11 @@ def make(name, num_classes=1000):
 
 
 def adds_up(p):  # the rows are the whole
-    assert sum(r.params for r in p.layers) == p.params and sum(r.macs for r in p.layers) == p.macs and p.note == ''
-    assert (
-        all(r.live >= 0 for r in p.layers) and 0 < p.live_bytes <= p.peak_bytes
-    )  # a view of the image needs nothing beside it
-    assert (
-        str(p.layers[-1].shape[-1]) in repr(p)
-        and '<table>' in p._repr_html_()
-        and p.latency.lowest <= p.latency.median <= p.latency.highest)
+    assert (sum(r.params for r in p.layers), sum(r.macs for r in p.layers), p.note) == (p.params, p.macs, '')
+    assert all(r.live >= 0 for r in p.layers)       # a view of the image needs nothing beside it
+    assert 0 < p.live_bytes <= p.peak_bytes
+    assert str(p.layers[-1].shape[-1]) in repr(p) and '<table' in p._repr_html_()
+    assert p.latency.lowest <= p.latency.median <= p.latency.highest
     return p
 
 
@@ -226,7 +217,7 @@ def test_wrong_input(call, error, words):
 
 
 def test_latency_is_of_what_runs():
-    took = real_latency(lambda x: torch.randn(50, 50) @ torch.randn(50, 50), torch.zeros(1), seconds=0.05)
+    took = measure_latency(lambda x: torch.randn(50, 50) @ torch.randn(50, 50), torch.zeros(1), seconds=0.05)
     assert isinstance(took, Latency) and took.repeats >= 10 and 0 < took.lowest <= took.median <= took.highest
 
 

@@ -1,5 +1,5 @@
-"Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what learns "
-"together is what learns alone."
+"""Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what
+learns together is what learns alone."""
 
 import os
 import signal
@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from kdnb.data import load_data
-from kdnb.experiments import Job, load_results, run_jobs, sweep, training_cost
-from kdnb.experiments.jobs import _lock
+from kdnb.experiments import Job, lock_run, run_jobs, sweep, training_cost
 from kdnb.models import resnet
 from kdnb.schemes import Distill, Frozen
 from kdnb.seeds import seeded
@@ -25,17 +24,15 @@ pytestmark = pytest.mark.usefixtures('quiet')
 MAKER = '''
 import sys, time, torch; torch.set_num_threads(1)
 from kdnb.experiments import Job, run_jobs, sweep, training_cost
-from kdnb.experiments.jobs import _lock
 from kdnb.experiments import Job
 from kdnb.train import Learner, Callback
 from kdnb.data import load_data
 Learner.callbacks = []
-finish = Learner._finish
-def told(self): finish(self); print('made', self.run.path.name, flush=True)
-Learner._finish = told
-step = Learner._step
-def slow(self, *batch): step(self, *batch); time.sleep(float(sys.argv[1]))
-Learner._step = slow
+import kdnb.train.loop as loop, kdnb.train.together as together
+finish, step = loop.finish_fit, loop.train_step
+def told(learn): finish(learn); print('made', learn.run.path.name, flush=True)
+def slow(learn, *batch): step(learn, *batch); time.sleep(float(sys.argv[1]))
+for m in (loop, together): m.finish_fit, m.train_step = told, slow
 data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
 results = sweep(['resnet8'], teacher='resnet14', method=['kd', 'at'], seeds=3, epochs=2, data=data, amp='off')
 print('rows', len(results), flush=True)
@@ -51,13 +48,13 @@ def start(tmp_path, pause):
         text=True)
 
 
-def lines(out, word): return sorted(l.split()[1] for l in out.splitlines() if l.startswith(word + ' '))
+def lines(out, word): return sorted(line.split()[1] for line in out.splitlines() if line.startswith(word + ' '))
 
 
 def test_two_processes_make_each_run_once(tmp_path, monkeypatch):
     monkeypatch.setattr('kdnb.experiments.jobs.run_jobs.__defaults__', (print, 0.2))
     both = [start(tmp_path, 0.05) for _ in range(2)]
-    outs = [p.communicate(timeout=200) for p in both]
+    outs = [p.communicate(timeout=400) for p in both]
     assert [p.returncode for p in both] == [0, 0], outs
     made = [m for out, _ in outs for m in lines(out, 'made')]
     assert len(made) == len(set(made)) == 10 and all(lines(out, 'rows') == ['10'] for out, _ in outs)
@@ -75,7 +72,7 @@ def test_what_a_killed_process_held_is_free(tmp_path):
         child.kill()
     assert log and not (log[0].parent / 'result.json').exists()
     again = start(tmp_path, 0)
-    out, err = again.communicate(timeout=100)
+    out, err = again.communicate(timeout=300)
     assert again.returncode == 0 and lines(out, 'rows') == ['10'], err
     assert 'goes on after epoch 1 of 2' in out and not any('teacher' in m for m in lines(out, 'made'))
 
@@ -142,7 +139,7 @@ def test_a_fault_of_ours_is_raised_and_the_lock_let_go(data):
 
     with pytest.raises(KeyError):
         run_jobs([Job('bug', 1, make)])
-    assert _lock('bug') is not None
+    assert lock_run('bug') is not None
 
 
 def test_what_is_there_is_told_in_one_line(data, capsys):
@@ -166,7 +163,8 @@ def test_a_finished_run_that_is_another_is_refused_and_told_when_it_is_found(dat
     assert (
         not results
         and all(
-            'optimiser.lr is 0.05 there, 0.2 here. Remove that folder, or make these runs in another place ($KDNB_RUNS)'
+            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place '
+            '($KDNB_RUNS)'
             in r['detail']
             for r in results.left_out)
         and capsys.readouterr().out.count('failed: mine') == 2)
@@ -235,7 +233,7 @@ def test_ctrl_c_stops_it_and_it_goes_on_later(data, monkeypatch):
 
 
 def test_a_dry_run_says_all_and_makes_nothing(data, capsys):
-    assert sweep(['resnet8', 'resnet14'], method=['kd', 'at'], data=data, dry_run=True, **ASK | dict(seeds=2)) is None
+    assert sweep(['resnet8', 'resnet14'], method=['kd', 'at'], data=data, dry_run=True, **ASK | dict(seeds=2)) == []
     out = capsys.readouterr().out
     assert (
         out.startswith('13 runs, ')
@@ -258,13 +256,13 @@ def test_the_cost_is_that_of_the_profile():
         (dict(seeds=[-1]), 'from 0 up'),
         (dict(student=['resnet8', 'resnet20000000']), 'a digit too many'),
         (dict(student='resnt8'), 'did you mean'),
-        (dict(student=[]), 'nobody is here to learn'),
+        (dict(student=[]), 'student is empty'),
         (dict(recipe='crdd'), 'did you mean crd'),
         (dict(epochs=0), 'epochs must be'),
         (dict(epochs='3'), 'epochs must be'),
         (dict(lr=-1), 'lr must be'),
         (dict(amp='fp8'), 'unknown amp'),
-        (dict(teacher=None), 'needs somebody who teaches'),
+        (dict(teacher=None), 'kd needs a teacher'),
         (dict(name='a/b'), "such as 'a-b'"),
         (dict(teacher='/nowhere'), 'nowhere'),
         (dict(teacher='./runs'), 'runs'),

@@ -5,16 +5,16 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 import kdnb.train.loop
+import kdnb.train.scoring
 from kdnb.cli import kdnb_test, kdnb_train
 from kdnb.data import load_data
 from kdnb.measure import accuracy, predict
 from kdnb.models import cheapnet, create_model, load_model, resnet, weights_hash
 from kdnb.schemes import Distill, Online
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Learner, Run, load_state, read_history
+from kdnb.train import Callback, Learner, Run, has_fast_bf16, read_history
 
 pytestmark = pytest.mark.usefixtures('quiet')
 
@@ -129,6 +129,7 @@ def test_ctrl_c_while_scoring(data, tmp_path, monkeypatch, call):
         if calls[0] == call: raise KeyboardInterrupt
         return predict(*a)
 
+    monkeypatch.setattr(kdnb.train.scoring, 'predict', scored)
     monkeypatch.setattr(kdnb.train.loop, 'predict', scored)
     broken = learner(data, run)
     with pytest.raises(KeyboardInterrupt):
@@ -149,7 +150,7 @@ def test_another_choice_is_another_run(data, tmp_path):
         and 'init' not in config)
     with seeded(0):
         other = Online(some(3, 0, True), size=8, weight=0.5)
-    with pytest.raises(ValueError, match='weight is 0.1 there, 0.5 here'):
+    with pytest.raises(ValueError, match='the weight is 0.1, you ask for 0.5'):
         Learner(other, data, run=tmp_path / 'run').fit(1)
 
 
@@ -178,7 +179,7 @@ def test_scores_are_those_of_each_by_itself(data):
 
 
 def test_bf16_and_the_losses(data):
-    learn = learner(data, amp='bf16' if kdnb.train.loop._has_bf16(torch.device('cpu')) else 'off').fit(1)
+    learn = learner(data, amp='bf16' if has_fast_bf16(torch.device('cpu')) else 'off').fit(1)
     assert all(math.isfinite(v) for v in learn.history[0].values())
     assert {'joint_ce', 'ce_1', 'kd_1', 'ce_3', 'kd_3'} <= set(learn.history[0])
 

@@ -1,5 +1,5 @@
-"Two processes under torchrun make the run that one process makes: the same steps, scores and folder, resumed either "
-"way; and one that dies ends both with one sentence."
+"""Two processes under torchrun make the run that one process makes: the same steps, scores and folder, resumed either
+way; and one that dies ends both with one sentence."""
 
 import json
 import os
@@ -10,19 +10,21 @@ import sys
 import types
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import kdnb.train.loop
 from kdnb.cli import kdnb_distill, kdnb_train
 from kdnb.data import Data, load_data
 from kdnb.models import plainnet, resnet
 from kdnb.parallel import join, leave, rank, wait_for_all, world_size
 from kdnb.schemes import Alone, Distill, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Diverged, Learner, fit_together
+from kdnb.train import Callback, Learner, copy_weights, fit_together, score_split
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = dict(size=8, n_train=100, bs=20, device='cpu')
@@ -35,8 +37,8 @@ def norms(module): return [m for m in module.modules() if isinstance(m, nn.Batch
 
 
 def still(scheme, x, y):
-    "Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are "
-    "another matter."
+    """Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are
+    another matter."""
     with torch.no_grad():
         for m in norms(scheme):
             m.momentum = 1.0
@@ -106,7 +108,7 @@ def flat(state): return torch.cat([v.flatten().double() for v in state.values()]
 
 def moved(learn):
     "How far all that is trained has moved."
-    now, start = learn._weights(), learn.init
+    now, start = copy_weights(learn.scheme), learn.init
     return torch.cat(
         [
             (now[part][k] - start[part][k]).flatten().double()
@@ -136,14 +138,13 @@ def streamed():
 
 def stopped(learn):
     "Ctrl-C in the second epoch, on every rank."
-    one = learn._one_epoch
+    one = kdnb.train.loop.one_epoch
 
-    def until():
+    def until(learn):
         if learn.epoch == 1: raise KeyboardInterrupt
-        one()
+        one(learn)
 
-    learn._one_epoch = until
-    with pytest.raises(KeyboardInterrupt):
+    with patch.object(kdnb.train.loop, 'one_epoch', until), pytest.raises(KeyboardInterrupt):
         learn.fit(3)
     return learn.history
 
@@ -189,7 +190,7 @@ def child(where):
     whole = learner('kd', data, run=f'{where}/two').fit(3)
     told |= dict(
         whole=moved(whole),
-        scores=[whole._scores(s) == whole.validate(s) for s in ('valid', 'test')],
+        scores=[score_split(whole, s) == whole.validate(s) for s in ('valid', 'test')],
         again=learner('kd', data, run=f'{where}/two').fit(3).result == whole.result)
     odd = load_data('digits', **DATA | dict(n_train=95))
     watched = Learner(resnet(8), odd, amp='off', cbs=[Watch()], lr=LR).fit(1)
@@ -199,7 +200,7 @@ def child(where):
     told |= dict(
         left_out=watched.train.left_out,
         watched=Watch.seen,
-        ordinary=flat(watched._weights()['state']),
+        ordinary=flat(copy_weights(watched.scheme)['state']),
         start=flat(own.init['state']),
         dropped=dropped)
     told['refused'] = refusals(data, where)
@@ -361,12 +362,12 @@ def test_the_run_folder_is_the_same(ranks, place):
     a.pop('about')
     b.pop('about')
     assert a == b
-    a, b = ([json.loads(l) for l in (run / 'history.jsonl').read_text().splitlines()] for run in (one, two))
+    a, b = ([json.loads(line) for line in (run / 'history.jsonl').read_text().splitlines()] for run in (one, two))
     same_rows(b, a)
 
 
 def test_begun_by_one_ended_by_two(ranks, place):
-    one = [json.loads(l) for l in (place / 'one' / 'history.jsonl').read_text().splitlines()]
+    one = [json.loads(line) for line in (place / 'one' / 'history.jsonl').read_text().splitlines()]
     for r in ranks:
         same_rows(r['joined'], one)
     assert files(place / 'one-two') == files(place / 'one') and 'processes' not in config(place / 'one-two')['about']
@@ -388,8 +389,8 @@ def test_begun_by_two_ended_by_one(ranks, place, data):
     dict(
         batch='ValueError: a batch of 25 images does not divide by 2 processes: say bs=24',
         few='ValueError: 1 images are too few for 2 processes',
-        damaged="OSError: last.pt of run 'damaged' is damaged",
-        other="ValueError: run 'two' was run differently",
+        damaged="FileTrouble: last.pt of run 'damaged' is damaged",
+        other="WrongValue: run 'two' was run differently",
         wild='Diverged: ',
     ).items())
 def test_refused_on_all_ranks(ranks, what, words):
@@ -402,7 +403,7 @@ def test_refused_on_all_ranks(ranks, what, words):
 SMALL = '--data digits --size 8 --n-train 100 --bs 20 --device cpu --amp off --epochs 3'.split()
 
 
-def said(err): return [l for l in err.splitlines() if l.startswith('kdnb_')]
+def said(err): return [line for line in err.splitlines() if line.startswith('kdnb_')]
 
 
 @pytest.fixture(scope='module')
@@ -469,9 +470,9 @@ def test_what_fails_in_one_process_ends_a_group_in_all(tmp_path, data):
     "The other process would wait for steps that are no longer taken, or take those of another learner for them."
     code, out, err = torchrun(__file__, tmp_path, 'group')
     told = sorted(
-        l.split(': ', 1)[1]
-        for l in err.splitlines()
-        if l.startswith('[rank') and ('ZeroDivisionError: ' in l or 'ProcessEnded: ' in l))
+        line.split(': ', 1)[1]
+        for line in err.splitlines()
+        if line.startswith('[rank') and ('ZeroDivisionError: ' in line or 'ProcessEnded: ' in line))
     assert (
         code == 1
         and {t.split(':')[0] for t in told} == {'ZeroDivisionError', 'kdnb.parallel.ranks.ProcessEnded'}

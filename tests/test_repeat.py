@@ -1,5 +1,5 @@
-"A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and what "
-"scripts read."
+"""A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and
+what scripts read."""
 
 import json
 import os
@@ -16,11 +16,12 @@ from sklearn.datasets import load_digits
 
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train
 from kdnb.data import Data, load_data
-from kdnb.experiments import repeat_options, sweep_presets
+from kdnb.experiments import repeat_options
 from kdnb.methods import KD, Term
-from kdnb.models import create_model, load_model, reducenet, resnet, shrink, weights_hash
+from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, Frozen
 from kdnb.seeds import seeded
+from kdnb.systems import Preset, sweep_presets
 from kdnb.train import Learner, Run
 
 SMALL = '--data digits --size 8 --n-train 60 --bs 20 --epochs 1 --device cpu'.split()
@@ -151,7 +152,7 @@ def test_a_run_of_the_first_kind(here, capsys, tmp_path):
     first = json.loads((here / 'runs' / 'teacher' / 'config.json').read_text())
     del first['method']
     (tmp_path / 'config.json').write_text(json.dumps(first))
-    assert 'an early kdnb wrote it, which did not say that the loss is that of the labels: add --method ce' in refused(
+    assert 'an early kdnb wrote it, and did not name the loss: add --method ce' in refused(
         capsys, ['--config', str(tmp_path / 'config.json')])
     assert kdnb_train(
         ['--config', str(tmp_path / 'config.json'), '--method', 'ce', '--device', 'cpu', '--run', 'first']
@@ -325,14 +326,7 @@ def test_a_sweep_for_scripts(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'tiny',
-        dict(
-            title='two',
-            data='digits',
-            recipe='crd',
-            weights='crd',
-            methods={'kd': 'kd'},
-            pairs=[('resnet13', 'resnet8')],
-            published=[]))
+        Preset('tiny', 'two', 'digits', 'crd', {'kd': 'kd'}, (('resnet13', 'resnet8'),), weights='crd'))
     words = ['tiny', *'--epochs 1 --n-train 100 --size 8 --device cpu'.split()]
     assert kdnb_sweep([*words, '--dry-run', '--json', '--quiet']) == 0
     assert [c[0] for c in json.loads(capsys.readouterr().out)['commands']] == [
@@ -360,7 +354,7 @@ def test_a_sweep_for_scripts(here, capsys, monkeypatch):
             torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'),
             'not enough memory .CUDA out of memory'),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 'not enough memory'),
-        (PermissionError(13, 'Permission denied', '/runs/x'), '/runs/x: Permission denied: look at the path')])
+        (PermissionError(13, 'Permission denied', '/runs/x'), '/runs/x: Permission denied: check the path')])
 def test_the_machine_says_no_in_one_sentence(here, capsys, monkeypatch, error, says):
     def fail(*args, **options):
         raise error

@@ -1,5 +1,5 @@
-"What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names, missing "
-"data, Ctrl-C."
+"""What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names,
+missing data, Ctrl-C."""
 
 import csv
 import html
@@ -13,12 +13,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_experiments import DATA, KD, STUDENT, change, folder, runs  # `runs` is a fixture
+from test_experiments import KD, STUDENT, change, folder
 
-from kdnb.cli import kdnb_report, report_page
-from kdnb.experiments import grid_noise, load_results, show_grid, show_tradeoff
-from kdnb.models import create_model, model_record
+from kdnb.cli import kdnb_report
+from kdnb.experiments import draw_curves, grid_noise, load_results, measure_noise, report_page, show_grid, show_tradeoff
+from kdnb.models import create_model
 from kdnb.train import Run, note_memory, run_memory
+
+pytestmark = pytest.mark.usefixtures('runs')
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIL = 'CE(1) + <script>alert("x")</script>, a_b & 50 % of $x$ #1 {y} ~^\\ |'
@@ -44,18 +46,18 @@ def test_csv_is_read_back_as_numbers(runs):
     some(runs)
     table = load_results().table()
     read = list(csv.DictReader(io.StringIO(table.csv())))
-    lines = [l for b in table.blocks for l in b['lines']]
+    lines = [each_line for b in table.blocks for each_line in b['lines']]
     assert len(read) == len(lines) == 3 and {len(r) for r in read} == {len(read[0])} and None not in read[0]
-    for r, l in zip(read, lines):
+    for r, each_line in zip(read, lines):
         assert (
-            r['method'] == l['method']
-            and float(r['last']) == l['last'][0]
-            and int(r['n']) == l['n']
+            r['method'] == each_line['method']
+            and float(r['last']) == each_line['last'][0]
+            and int(r['n']) == each_line['n']
             and int(r['images']) == 20000)
         assert (
-            (r['last_std'] == '') == (l['n'] == 1)
+            (r['last_std'] == '') == (each_line['n'] == 1)
             and r['best_on_test'] == r['memory_bytes'] == ''
-            and float(r['best_on_valid']) == l['last'][0] - 1)
+            and float(r['best_on_valid']) == each_line['last'][0] - 1)
     assert {r['method'] for r in read} == {'alone', 'kd', EVIL}
     assert '\r' not in table.csv() and len(table.csv().splitlines()) == 4
 
@@ -77,7 +79,7 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
     table = load_results().table()
     tex = table.latex()
     body = re.sub(
-        r'\\([&%$#_{}\\])', '', '\n'.join(l for l in tex.splitlines() if not l.startswith('%'))
+        r'\\([&%$#_{}\\])', '', '\n'.join(each_line for each_line in tex.splitlines() if not each_line.startswith('%'))
     )  # what is escaped is harmless
     assert (
         body.count('{') == body.count('}')
@@ -86,8 +88,8 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
         and not re.search(r'[±†–·≤→]', body))
     for env in ('table', 'tabular'):
         assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
-    rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
-    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {
+    rows = [each_line for each_line in tex.splitlines() if each_line.endswith(r'\\')]
+    assert {len(re.findall(r'(?<!\\)&', each_line)) for each_line in rows} == {
         len(re.search(r'\\begin\{tabular\}\{@\{\}.*?(r+)@\{\}\}\n', tex)[1])}
     assert (
         tex.splitlines()[-1]
@@ -212,13 +214,14 @@ def test_two_thousand_runs_are_read_and_shown_in_seconds(runs):
 def test_all_forms_of_a_table_have_the_same_columns(runs):
     some(runs)
     table = load_results().table()
-    rows = [re.split(r'(?<!\\)\|', l)[1:-1] for l in table.markdown().splitlines() if l.startswith('|')]
+    lines = [each_line for each_line in table.markdown().splitlines() if each_line.startswith('|')]
+    rows = [re.split(r'(?<!\\)\|', each_line)[1:-1] for each_line in lines]
     assert {len(r) for r in rows} == {7} and len(rows) == 2 + 3
     assert [c.strip() for c in rows[0]] == ['', 'last', 'best on valid', 'minus alone', 'n', 'epochs', 'time']
     html = table._repr_html_()
     assert {r.count('<t') for r in re.findall(r'<tr>(.*?)</tr>', html)} == {7}
     for form in (repr(table), table.markdown(), html, table.latex()):
-        assert 'REDUCED' in form and 'one seed' in form and 'floor' in form and 'torn' in form
+        assert 'REDUCED' in form and 'one seed' in form and 'seed noise' in form and 'torn' in form
 
 
 def test_published_numbers_are_those_of_the_pair(runs):
@@ -226,17 +229,16 @@ def test_published_numbers_are_those_of_the_pair(runs):
     folder(runs / 'a')
     folder(runs / 'b', 40.0, 0, KD)
     rows = load_results()
-    ((_, cells),) = rows.table().published().blocks
-    assert [c[0] for c in cells] == ['', 'alone'] and cells[1][2] == '69.06'  # nobody knows which teacher
+    (line,) = rows.table().published().records()
+    assert line[''] == 'alone' and line['RepDistiller, last epoch'] == 69.06  # the teacher is not known
     for r in rows:
         r.update(dict(taught_by='t', teacher_model='resnet110') if r['teacher'] else {})
-    ((head, cells),) = rows.table().published().blocks
-    assert {c[0]: c[2] for c in cells} == {
-        '': 'RepDistiller, last epoch',
-        'its teacher': '74.31',
-        'kd': '70.67',
-        'alone': '69.06',
-    } and 'ours are REDUCED' in head
+    (table,) = rows.table().published().tables
+    assert {r['']: r['RepDistiller, last epoch'] for r in table.records()} == {
+        'its teacher': 74.31,
+        'kd': 70.67,
+        'alone': 69.06,
+    } and 'ours are REDUCED' in table.caption
     assert 'RepDistiller, last epoch</th>' in rows.table().published()._repr_html_()
 
 
@@ -246,7 +248,7 @@ def test_an_other_method_has_no_published_number(runs):
         40.0,
         0,
         KD | dict(method='CE(0.1) + KD(0.9, T=16)', terms=KD['terms'] | dict(kd=KD['terms']['kd'] | dict(T=16.0))))
-    assert not load_results().table().published().blocks or 'KD' not in repr(load_results().table().published())
+    assert not load_results().table().published() or 'KD' not in repr(load_results().table().published())
 
 
 # --- memory
@@ -303,7 +305,7 @@ def test_each_number_stands_in_its_cell_and_a_missing_one_is_missing(runs):
         show_grid(load_results()))
     assert numbers(show_grid(load_results(), 'kd.T', 'kd.weight'))['16', '0.2'] == 'no run'
     assert (
-        'noise floor: unknown with one seed' in note(show_grid(load_results()))
+        'noise bound: unknown with one seed' in note(show_grid(load_results()))
         and 'n = 1' in note(show_grid(load_results()))
         and 'no run of' in note(show_grid(load_results())))
 
@@ -320,7 +322,7 @@ def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
     text, fig, found = note(show_grid(load_results())), show_grid(load_results()), grid_noise(load_results())
     assert (
         'std of a seed 1.12, from alone and 1 cell, degrees of freedom: 2' in text
-        and 'noise floor 6.8: two cells of n = 1' in text
+        and 'noise bound 6.8: two cells of n = 1' in text
     )  # s^2 = (2 + .5)/2; t 4.303 x 1.118 x sqrt(2)
     assert (found['pairs'], found['apart'], found['range']) == (1, 0, 5.5) and found['chance'] == pytest.approx(
         4.303 * 1.118 * 1.5**0.5, abs=0.01
@@ -341,19 +343,17 @@ def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
     [([1] * 16, 0.0), ([1] * 16, 2.0), ([1, 2, 3, 1, 2, 1], 0.0), ([3] * 9, 1.0)],
     ids=['one seed', 'one lucky seed', 'uneven', 'three seeds'])
 def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
-    "Equal cells: 5 of 100 pairs beyond their floor, best and worst beyond theirs in 5 of 100 grids; fewer where a "
-    "seed is lucky for all cells alike."
+    """Equal cells: 5 of 100 pairs beyond their bound, best and worst beyond theirs in 5 of 100 grids; fewer where a
+    seed is lucky for all cells alike."""
     import numpy as np
-
-    from kdnb.experiments.grid import _noise
 
     rng, many = np.random.default_rng(0), []
     for _ in range(2000):
         luck = rng.normal(0, shared, 3)
 
-        def setting(n): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
+        def setting(n, luck=luck): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
 
-        many.append(_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
+        many.append(measure_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
     pairs, ranges = np.mean([d['apart'] / d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
     assert pairs < 0.06 and ranges < 0.065
     if not shared:
@@ -433,19 +433,17 @@ def test_a_tradeoff_of_many_models_and_budgets_has_room_for_its_points(runs):
 @pytest.fixture
 def each_its_own(runs, monkeypatch):
     "Two cells and plain KD, where each seed was taught by the teacher of that seed."
-    import kdnb.experiments.results
-
     kinds = {
         f'fa{s}': (f'{s:012}', dict(taught_by=f'fa{s}', teacher_model='resnet56', teacher_seed=s, teacher_kind='k'))
         for s in (0, 1)}
-    monkeypatch.setattr(kdnb.experiments.results, '_last_of', lambda path, changed: kinds.get(path.name, (None, {})))
+    monkeypatch.setattr('kdnb.experiments.rows.read_teacher', lambda path, changed: kinds.get(path.name, (None, {})))
     for s in (0, 1):
         folder(runs / f'fa{s}', seed=s)
         (runs / f'fa{s}' / 'last.pt').touch()
         folder(runs / f'alone-{s}', 20.0 + s, s)
         for name, w, T in ('c', 0.2, 2), ('d', 0.8, 2), ('e', 0.8, 4):
             cell(runs / f'{name}{s}', w, T, 30.0 + s, s)
-            change(runs / f'{name}{s}', 'config.json', lambda c: c.update(teacher=f'{s:012}'))
+            change(runs / f'{name}{s}', 'config.json', lambda c, s=s: c.update(teacher=f'{s:012}'))
         folder(runs / f'kd-{s}', 40.0 + s, s, KD | dict(teacher=f'{s:012}'))
     return runs
 
@@ -561,7 +559,7 @@ def test_a_page_is_one_file_that_fetches_nothing(runs, tmp_path, monkeypatch, ca
 
 def test_the_same_without_pictures_and_without_anybody_taught(runs):
     folder(runs / 'a', 20.0)
-    assert 'Nobody was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
+    assert 'No student was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
     assert 'kept no accuracy of their epochs' in report_page(pictures=0)
     check(report_page(pictures=0))
 
@@ -600,8 +598,8 @@ def commands(page):  # of the last section, in its order
 
 
 def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkeypatch, capsys):
-    "Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here "
-    "it was this program."
+    """Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here
+    it was this program."""
     from kdnb.cli import kdnb_distill, kdnb_train
     from kdnb.models import load_model, weights_hash
     from kdnb.schemes import Distill
@@ -631,7 +629,7 @@ def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkey
             subprocess.run(['bash', '-n', '-c', line]).returncode == 0
             and dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill)[command]([*words, '--device', 'cpu']) == 0)
     assert {n: weights_hash(load_model(n, 'last')) for n in made} == {
-        n: weights_hash(l.student) for n, l in made.items()}
+        n: weights_hash(each_line.student) for n, each_line in made.items()}
 
 
 def test_what_no_shell_can_say_is_said_without_a_path(runs):
@@ -647,12 +645,10 @@ def test_what_no_shell_can_say_is_said_without_a_path(runs):
 
 
 def test_names_on_a_page_can_be_told_apart_and_what_is_left_out_stands_once(runs):
-    from kdnb.cli.report import _draw_curves
-
     long = [
         'jointrd(fade_to=0.5, ramp=60, weight=0.001)',
         'jointrd(fade_to=0.5, ramp=60, weight=0.001, as_released=True)']
-    texts = [t.get_text() for t in _draw_curves({n: [1.0, 2.0] for n in long}, 'valid').axes[0].texts]
+    texts = [t.get_text() for t in draw_curves({n: [1.0, 2.0] for n in long}, 'valid').axes[0].texts]
     assert len({*texts}) == 2 and max(map(len, texts)) <= 36
     full(runs)
     page = report_page(pictures=0)
@@ -703,8 +699,6 @@ def test_no_runs_at_all(runs, tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_the_old_page(runs, tmp_path, monkeypatch):
-    import kdnb.cli.report
-
     some(runs)
     out = tmp_path / 'r.html'
     out.write_text('the old one')
@@ -712,13 +706,13 @@ def test_ctrl_c_leaves_the_old_page(runs, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kdnb.cli.report, '_curves', stop)
+    monkeypatch.setattr('kdnb.experiments.report.make_curves', stop)
     assert kdnb_report(['--out', str(out), '--pictures', '0']) == 130
     assert out.read_text() == 'the old one' and [p.name for p in tmp_path.iterdir() if p.is_file()] == ['r.html']
 
 
 def test_it_is_a_command_and_a_module(tmp_path):
-    assert 'kdnb_report=kdnb.cli.report:kdnb_report' in (ROOT / 'settings.ini').read_text()
+    assert 'kdnb_report=kdnb.cli:kdnb_report' in (ROOT / 'settings.ini').read_text()
     done = subprocess.run(
         [sys.executable, '-m', 'kdnb.cli.report', '-h'], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and '--pictures N' in done.stdout and 'self-contained' in done.stdout

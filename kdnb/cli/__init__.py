@@ -1,4 +1,7 @@
-from .demo import *
+"""The commands: kdnb_train, kdnb_distill, kdnb_test, kdnb_sweep, kdnb_report, and what `make run` runs."""
 from .options import *
-from .report import *
+from .train import *
+from .test import *
 from .sweep import *
+from .report import *
+from .demo import *

@@ -1,7 +1,21 @@
-from .grid import *
-from .jobs import *
-from .repeat import *
+"""From run folders to tables, pictures and pages; and whole tables of runs."""
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .statistics import *
+from .rows import *
+from .blocks import *
+from .published import *
+from .table import *
 from .results import *
 from .sweeps import *
-from .table import *
+from .jobs import *
+from .repeat import *
+from .grid import *
 from .tradeoff import *
+from .report import *
+
+# a further notebook of this folder may add columns
+for found in iter_modules(__path__):
+    import_module(f'{__name__}.{found.name}')
+del found, import_module, iter_modules

@@ -1,5 +1,7 @@
-from .feature import *
+"""Losses between student and teacher: pure functions of tensors, computed in float32."""
+from .checks import *
 from .logit import *
 from .modern import *
-from .relation import *
+from .feature import *
 from .review import *
+from .relation import *

@@ -1,2 +1,4 @@
-from .cost import *
+"""Scores of one model, the likeness of two, and what a model costs to run."""
 from .scores import *
+from .likeness import *
+from .cost import *

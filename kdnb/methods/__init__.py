@@ -1,2 +1,16 @@
-from .families import *
+"""Methods: losses with their weights, taps and adapters, known by name."""
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
+
+from .schedules import *
+from .parse import *
 from .term import *
+from .logit import *
+from .feature import *
+from .relation import *
+from .controls import *
+
+# one more notebook in nbs/08_methods is one more module here: it registers its methods, and its names are handed on
+for _found in _iter_modules(__path__):
+    _module = _import_module(f'{__name__}.{_found.name}')
+    globals().update({name: getattr(_module, name) for name in _module.__all__})

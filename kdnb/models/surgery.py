@@ -269,7 +269,7 @@ def reducenet(depth: int, num_classes: int = 10, expansion: int = 1, width: floa
     return grow(resnet(depth, num_classes, width), expansion)
 
 # %% ../../nbs/04_models/07_surgery.ipynb #images
-def _images_of(model: nn.Module, batches: Iterable) -> list[Tensor]:
+def _refit_images(model: nn.Module, batches: Iterable) -> list[Tensor]:
     "Return the images of batches with or without labels, as a list: they are read more than once."
     p = next(check_module(model).parameters(), torch.zeros(1))
     given = list(batches) if isinstance(batches, Iterable) else None
@@ -310,7 +310,7 @@ def reestimate_bn(model: nn.Module, batches: Iterable) -> nn.Module:
     >>> reestimate_bn(model, [torch.randn(4, 3, 32, 32)]) is model
     True
     """
-    xs = _images_of(model, batches)
+    xs = _refit_images(model, batches)
     bns = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     with eval_mode(model):
         momenta = {m: m.momentum for m in bns}
@@ -389,7 +389,7 @@ def _refit_all(student: nn.Module, teacher: nn.Module, kept: dict[nn.Module, nn.
     convs = {branches: conv for branches, conv in kept.items() if isinstance(conv, nn.Conv2d)}
     if len(convs) < len(kept):
         raise WrongValue("refit= fits a convolution to a bare sum, and form='readme' has none: try reestimate_bn")
-    xs = _images_of(student, batches)
+    xs = _refit_images(student, batches)
     with eval_mode(student), eval_mode(teacher):
         for branches in _in_call_order(teacher, convs, xs[0][:1]):
             _fit_conv(convs[branches], _inputs_and_answers(student, convs[branches], teacher, branches, xs))

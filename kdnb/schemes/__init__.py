@@ -1,4 +1,7 @@
+"""Schemes: who learns from whom."""
 from .frozen import *
+from .scheme import *
+from .distill import *
+from .weighing import *
 from .joint import *
 from .online import *
-from .scheme import *

@@ -1,4 +1,10 @@
+"""Pictures: functions of models and images that return a figure with its numbers."""
 from .canvas import *
-from .cka import *
-from .dark import *
+from .places import *
+from .attention import *
+from .similarity import *
+from .history import *
+from .comparison import *
 from .logits import *
+from .dark import *
+from .cka import *

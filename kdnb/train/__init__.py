@@ -1,5 +1,10 @@
-from .loop import *
-from .memory import *
-from .remembered import *
+"""Training: runs, checkpoints, recipes, the loop, several learners together, remembered teachers."""
 from .runs import *
+from .state import *
+from .memory import *
+from .recipe import *
+from .checks import *
+from .scoring import *
+from .loop import *
 from .together import *
+from .remembered import *
