@@ -113,7 +113,7 @@ def other_schemes(teacher: Learner, data: Data) -> None:
     assert_type(joint_gate(3, 200), float)
     team = Online([resnet(8), resnet(8)], T=4, weight=None)
     assert_type([num_params(s) for s in team.students], list[int])
-    assert_type(Learner(team, data).fit(1).students, dict[str, nn.Module])
+    assert_type(Learner(team, data).fit(1).students, list[nn.Module])
     assert_type(Learner(Alone(resnet(8), 'ls'), data, cbs=None).fit(1), Learner)
     words = remember(teacher.student, data, views=1)
     assert_type(words, Remembered)
@@ -124,6 +124,7 @@ def training(learn: Learner) -> None:
     assert_type(learn.validate('test'), dict[str, float])
     assert_type(learn.student, nn.Module)
     assert_type(learn.history, list[dict[str, float]])
+    assert learn.result
     assert_type(learn.result['last']['test_acc'], float)
     logits, y = predict(learn.student, learn.data.test)
     assert_type(logits, Tensor)
@@ -142,7 +143,7 @@ def pictures(models: dict[str, Learner], data: Data) -> None:
     assert_type(show_cka(models, x), Figure)
     assert_type(show_dark_knowledge(models, data, T=4.), Figure)
     assert_type(show_tradeoff('runs/*', 'latency', data), Figure)
-    assert_type(compare(**models), Comparison)
+    assert_type(compare(data, teacher=models['teacher'], taught=models['taught']), Comparison)
 
 def experiments() -> None:
     runs = load_results('runs/grid-*')

@@ -8,6 +8,7 @@ __all__ = ['verdict', 'run_demo', 'kdnb_demo']
 # %% ../../nbs/15_cli/05_demo.ipynb #imports
 import sys
 from collections.abc import Iterable
+from typing import cast
 
 from ..data import Data, load_data
 from ..errors import MISTAKES, one_sentence, say
@@ -26,7 +27,7 @@ class _EpochBar(Callback):
     def epochs(self, learn: Learner, it: Iterable) -> Iterable:
         if not sys.stdout.isatty(): return it
         from fastprogress.fastprogress import progress_bar
-        return progress_bar(it, leave=False)
+        return cast(Iterable, progress_bar(it, leave=False))
     def after_fit(self, learn: Learner) -> None:
         say(f"{self.name:16} {learn.epochs} epochs, {sum(r['seconds'] for r in learn.history):.1f} s")
 

@@ -9,15 +9,13 @@ __all__ = ['kdnb_test']
 import argparse
 from collections.abc import Sequence
 
-import torch
-
 from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_command
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
 from ..measure import accuracy, calibration_error, predict
 from ..models import create_model, load_model
-from ..train import Run
+from ..train import Run, move_module
 
 # %% ../../nbs/15_cli/02_test.ipynb #read-run
 def _read_run(name: str) -> tuple[Run, dict, list[str]]:
@@ -33,7 +31,7 @@ def _read_run(name: str) -> tuple[Run, dict, list[str]]:
 def _score_weights(run: Run, which: str, data: Data, split: str, student: str | None) -> dict:
     "The scores of one file of weights."
     model = create_model(student, data.num_classes) if student else None
-    model = load_model(run.path, which, model).to(data.device, memory_format=torch.channels_last)
+    model = move_module(load_model(run.path or '', which, model), data.device)
     z, y = predict(model, getattr(data, split))
     recorded = (run.json('result.json') or {}).get(which, {}).get('test_acc') if split == 'test' else None
     return dict(accuracy=accuracy(z, y), calibration_error=calibration_error(z, y), images=len(y), recorded=recorded)
@@ -44,9 +42,10 @@ def _test(a: argparse.Namespace) -> None:
     run, config, kept = _read_run(a.run)
     data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers)
     if getattr(data, a.split) is None: raise WrongValue('this run has no valid split: use --split test')
-    a.answer = dict(run=str(run.path), split=a.split)
+    answer: dict[str, object] = dict(run=str(run.path), split=a.split)
+    a.answer = answer
     for which in kept:
-        s = a.answer[which] = _score_weights(run, which, data, a.split, a.student)
+        s = answer[which] = _score_weights(run, which, data, a.split, a.student)
         recorded = '' if s['recorded'] is None else f"  recorded {s['recorded']:.2f} %"
         say(f"{which}  {a.split} {s['accuracy']:.2f} %  calibration error {s['calibration_error']:.2f} %  "
             f"{s['images']:,} images{recorded}")

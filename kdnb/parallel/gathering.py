@@ -76,4 +76,5 @@ def gather(x: Tensor) -> Tensor:
     ValueError
         On all ranks, if their tensors differ in length.
     """
-    return x if world_size() == 1 else _gather_all(x)
+    if world_size() == 1: return x
+    return _gather_all(x)  # pyright: ignore[reportArgumentType, reportReturnType] - torch types the decorator loosely

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from .gathering import rank, world_size
 
@@ -98,7 +99,7 @@ _store = None  # the store where the processes met; torchrun holds it, so it out
 def _meet(backend: str) -> None:
     "Initialise the process group; the timeout of two hours leaves time for one process to download a data set."
     global _store
-    _store, number, count = next(dist.rendezvous('env://'))
+    _store, number, count = next(rendezvous('env://'))
     dist.init_process_group(backend, store=_store, rank=number, world_size=count, timeout=timedelta(hours=2))
 
 def _end_on_signal(*_) -> None:
@@ -107,7 +108,7 @@ def _end_on_signal(*_) -> None:
     raise ProcessEnded
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #met
-def check_joined(device='cpu') -> None:
+def check_joined(device: str | torch.device = 'cpu') -> None:
     """Refuse processes that have not met, and a GPU that belongs to another process.
 
     Processes that have not met would each train alone and write into the same folder.
@@ -197,7 +198,7 @@ def on_rank_0(f: Callable[[], _Result]) -> _Result:
     dist.broadcast_object_list(answer)
     value, error = answer[0]  # type: ignore[misc] - the broadcast has replaced None
     if error is not None: raise error
-    return value
+    return cast('_Result', value)
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #copy
 def copy_rank_0(tensors: Iterable[Tensor]) -> None:

@@ -19,14 +19,15 @@ def _sync_batchnorms(model: nn.Module) -> None:
     "Let the model's BatchNorms take their statistics over all ranks."
     for m in model.modules():
         if type(m) in _batchnorms:
-            m.was, m.process_group, m.__class__ = type(m), None, nn.SyncBatchNorm
+            vars(m).update(was=type(m), process_group=None)
+            m.__class__ = nn.SyncBatchNorm
 
 def _unsync_batchnorms(model: nn.Module) -> None:
     "Make them ordinary BatchNorms again."
     for m in model.modules():
         if type(m) is nn.SyncBatchNorm and hasattr(m, 'was'):
-            m.__class__ = m.was
-            del m.was, m.process_group
+            m.__class__ = vars(m).pop('was')  # pyright: ignore[reportAttributeAccessIssue] - as it was before
+            del vars(m)['process_group']
 
 # %% ../../nbs/02_parallel/03_spreading.ipynb #spread
 def spread(model: nn.Module, unused: bool = False) -> nn.Module:
