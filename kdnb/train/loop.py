@@ -536,9 +536,9 @@ class Learner:
     callbacks: ClassVar[Sequence[str | type[Callback]]] = ('kdnb.callbacks:Progress',)
     epochs: int = 0
     epoch: int
-    history: list[dict]
+    history: list[dict[str, float]]
     best: dict
-    result: dict | None
+    result: dict[str, dict[str, float]] | None
     opt: torch.optim.Optimizer
     sched: LRScheduler
     scaler: torch.amp.GradScaler
