@@ -20,16 +20,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
 from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from .results import Results, load_results
 from ..files import Lock, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from ..schemes import (Alone, Distill, Frozen, Online, Scheme, ask_model, check_teacher_data, given_teacher,
-                          parse_scheme)
+from kdnb.schemes import (
+    Alone,
+    Distill,
+    Frozen,
+    Online,
+    Scheme,
+    ask_model,
+    check_teacher_data,
+    given_teacher,
+    parse_scheme,
+)
 from ..seeds import seeded
 from ..text import format_time
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
-from .results import Results, load_results
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -320,7 +329,8 @@ def count_students(n: int) -> range:
 def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, weights: str | None,
                  data: Data) -> Scheme:
     "A student alone, or with its teacher."
-    make, options = parse_scheme(method) or (None, {})
+    found: tuple[Any, dict] = parse_scheme(method) or (None, {})
+    make, options = found
     if make is Online:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
         return Online(students, size=data.size, **options)

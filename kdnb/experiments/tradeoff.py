@@ -18,16 +18,16 @@ from torch import nn
 
 from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
-from ..measure import accuracy, predict, profile
-from ..models import rebuild_model
-from ..show import bare_student
-from ..text import count_of
-from ..train import device_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
 from .rows import Row
 from .statistics import mean_std, scores_by_seed
+from ..measure import accuracy, predict, profile
+from ..models import rebuild_model
+from ..show import bare_student
+from ..text import count_of
+from ..train import device_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
     "The point of a module, scheme or learner; scored on test if it has no result yet."
-    net, own, done = bare_student(model), getattr(model, 'data', data), getattr(model, 'result', None)
+    net, own = bare_student(model), getattr(model, 'data', data)
+    done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
         raise WrongType(f'{name} is {type(model).__name__}: give a module, a scheme or a learner')
     if own is None: raise WrongValue(f'{name} has no accuracy yet: give data=, whose test images it is scored on')
