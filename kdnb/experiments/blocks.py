@@ -14,11 +14,11 @@ from statistics import mean
 from typing import Any
 
 from ..errors import WrongValue, unknown_name
+from .rows import Row
+from .statistics import mean_std, paired_difference, scores_by_seed
 from ..methods import parse_method
 from ..seeds import seed_from
 from ..train import flatten_dict
-from .rows import Row
-from .statistics import mean_std, paired_difference, scores_by_seed
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #setting
 _setting_keys = 'student', 'data', 'recipe', 'optimiser', 'epochs', 'amp'
@@ -62,7 +62,8 @@ def split_blocks(rows: Iterable[Row]) -> list[list[Row]]:
         teachers = count_teachers(group)
         for one in dict.fromkeys(teachers.values()):
             blocks.append([row for row in group if row['teacher'] is None or teachers[row['teacher']] == one])
-        if not teachers: blocks.append(group)
+        if not teachers:
+            blocks.append(group)
     return blocks
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #typed
@@ -160,7 +161,8 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
     "What the numbers of a block mean."
     base, lines = block['base'], block['lines']
     notes = [f"last, {block['best']}: % right on test, ± standard deviation of a seed"]
-    if last: notes.append(_seed_noise(base, last))
+    if last:
+        notes.append(_seed_noise(base, last))
     if len({row['teacher'] for line in lines for row in line['rows'] if row['teacher']}) > 1:
         notes.append('a teacher for each seed, so what varies is teacher and student together')
     pairs = {line['difference']['n'] for line in lines if line['difference']}
@@ -230,5 +232,6 @@ def make_blocks(rows: Sequence[Row], base: str | None = 'alone') -> list[Block]:
     for head in {block['head'] for block in blocks}:  # blocks with one heading: add what differs
         alike = [i for i, block in enumerate(blocks) if block['head'] == head]
         for i, more in zip(alike, describe_differences([settings[i] for i in alike]), strict=True):
-            if more: blocks[i]['head'] += f' · {more}'
+            if more:
+                blocks[i]['head'] += f' · {more}'
     return blocks

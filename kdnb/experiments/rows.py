@@ -140,4 +140,5 @@ def name_teachers(rows: Iterable[Row], found: Iterable[Run]) -> None:
         weights, teacher = read_teacher(file.parent, file.stat().st_mtime_ns)
         known.setdefault(weights, teacher)
     for row in rows:
-        if row['teacher']: row.update(known.get(row['teacher'], {}))
+        if row['teacher']:
+            row.update(known.get(row['teacher'], {}))

@@ -424,7 +424,7 @@ def profile(model: nn.Module, size: int | None = None, bs: int = 1) -> Profile:
     --------
     >>> cost = profile(resnet(8), 32)
     >>> cost.params, cost.macs
-    (78042, 12452480)
+    (78042, 12501632)
     """
     if hasattr(check_module(model), '_orig_mod'):
         raise WrongValue('a compiled model has no layers to count: profile it before torch.compile')

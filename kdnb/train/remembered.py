@@ -92,13 +92,7 @@ def _check_room(folder: Path, need: int) -> None:
     sizes = f'need {format_bytes(need)}, and {folder} has {format_bytes(free)} free'
     raise FileTrouble(f'the views that are missing {sizes}: make room, ask for fewer views, or give another root=')
 
-# %% ../../nbs/10_train/08_remembered.ipynb #open-view
-def _open_view(folder: Path, view: int) -> Tensor:
-    "The logits of a view, (N, C) in half precision, mapped into memory."
-    file = next(folder.glob(f'{view}-*.npy'), None)
-    if file is None: raise FileTrouble(f'view {view} is gone from {folder}: call remember again')
-    return torch.from_numpy(np.load(file, mmap_mode='c'))
-
+# %% ../../nbs/10_train/08_remembered.ipynb #bring
 def _bring(z: Tensor, device: torch.device) -> Tensor:
     "Rows on a device, in float32."
     return (z.pin_memory() if device.type == 'cuda' else z).to(device, non_blocking=True).float()
@@ -203,7 +197,9 @@ class Remembered:
         OSError
             If its file is gone.
         """
-        return _open_view(self.folder, view)
+        file = self.file(view)
+        if file is None: raise FileTrouble(f'view {view} is gone from {self.folder}: call remember again')
+        return torch.from_numpy(np.load(file, mmap_mode='c'))
 
     def recall(self, train, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
         """
@@ -218,9 +214,9 @@ class Remembered:
         epoch : int
             From 0. It sees view epoch % views.
 
-        Yields
-        ------
-        tuple
+        Returns
+        -------
+        iterator of tuple
             Images (B, 3, H, W), labels (B,), and what `Distill.forward` takes of a teacher: (logits (B, C), {}).
         """
         view = epoch % self.views
