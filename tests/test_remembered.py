@@ -168,8 +168,7 @@ def test_the_teacher_is_asked_once(data, root, teacher, capsys):
 
 def test_a_run_says_that_its_teacher_was_remembered(data, root, teacher, tmp_path):
     Learner(Distill(net(), teacher, 'kd'), data, run=tmp_path / 'live').fit(1)
-    Learner(Distill(net(), remember(teacher, data, views=2, root=root), 'kd'), data, run=tmp_path / 'told').fit(
-        1)
+    Learner(Distill(net(), remember(teacher, data, views=2, root=root), 'kd'), data, run=tmp_path / 'told').fit(1)
     a, b = (Run(tmp_path / n).json('config.json') for n in ('live', 'told'))
     assert {k: v for k, v in b.items() if k not in ('remembered', 'about')} == {
         k: v for k, v in a.items() if k != 'about'
@@ -195,8 +194,8 @@ def test_several_learn_from_it_together(data, root, teacher):
     def learner(method, known=known): return Learner(Distill(net(), known, method), data, seed=4)
 
     both = fit_together([learner('kd'), learner('dist')], 3, cbs=None)
-    for line, method in zip(both, ('kd', 'dist')):
-        assert whole(line) == whole(learner(method).fit(3))
+    for learn, method in zip(both, ('kd', 'dist')):
+        assert whole(learn) == whole(learner(method).fit(3))
     with pytest.raises(ValueError, match='some ask for remembered outputs'):
         fit_together([learner('kd'), learner('kd', teacher)], 1)
     with pytest.raises(ValueError, match='some ask for remembered outputs'):
@@ -234,7 +233,7 @@ OTHER = dict(
 @pytest.mark.parametrize('kind', list(OTHER))
 def test_other_images_are_refused_and_have_a_folder_of_their_own(data, root, teacher, kind):
     known, other = remember(teacher, data, views=1, root=root), load_data('digits', **ASKED | OTHER[kind])
-    with pytest.raises(ValueError, match='remembered does not fit: .*(ask for|not the same).* Call remember') as e:
+    with pytest.raises(ValueError, match='does not fit: .*(you ask for|not the same).* Call remember') as e:
         Learner(Distill(net(), known, 'kd'), other)
     assert sentence(e)
     assert remember(teacher, other, views=1, root=root).folder != known.folder

@@ -147,10 +147,8 @@ def test_whichever_write_a_run_dies_in_it_goes_on(data, tmp_path, monkeypatch, w
     "Before the k-th file is in place, after it, and with a disk that is full just then: for every k."
     real, never = os.replace, learner(data, tmp_path / 'never').fit(2)
 
-    calls = [0]
-
     def count(at):
-        calls[0] = 0
+        calls = [0]
 
         def replace(a, b):
             calls[0] += 1
@@ -218,7 +216,7 @@ import test_runs as t
 t.torch.set_num_threads(1); t.Learner.callbacks = []
 data = t.load_data('digits', size=8, n_train=100, bs=20, device='cpu')
 def wait(learn):
-    if not t.os.fork(): time.sleep(300)                          # one that reads images, and outlives its parent
+    if not t.os.fork(): time.sleep(300)         # one that reads images, say, and outlives its parent by a little
     (t.Path(sys.argv[2])/'ready').touch(); time.sleep(300)
 t.learner(data, t.Path(sys.argv[2])/'run', cbs=[t.At(8, wait)]).fit(3)
 """
@@ -419,7 +417,7 @@ def test_adapters_and_their_momentum_go_on_where_they_were(data, tmp_path, teach
     assert (
         whole(again) == whole(never)
         and weights_hash(again.scheme.adapters) == weights_hash(never.scheme.adapters) != start)
-    momenta = [[s['momentum_buffer'] for s in line.opt.state_dict()['state'].values()] for line in (again, never)]
+    momenta = [[s['momentum_buffer'] for s in learn.opt.state_dict()['state'].values()] for learn in (again, never)]
     assert len(momenta[0]) == len([*never.scheme.parameters()]) and all(torch.equal(a, b) for a, b in zip(*momenta))
     assert not any('adapt' in k for k in load_state(again.run, 'last.pt')['state'])  # they never leave with the student
 

@@ -456,7 +456,8 @@ def _train_on(learn: 'Learner') -> None:
 
 # %% ../../nbs/10_train/06_loop.ipynb #shown
 def _call_name(model: nn.Module) -> str:
-    return model_name(model.call) if getattr(model, 'call', None) else type(model).__name__
+    call = getattr(model, 'call', None)
+    return model_name(call) if call else type(model).__name__
 
 def _progress_words(learn: 'Learner') -> str:
     "'epoch 3 of 3, test_acc 91.20', from what is known."

@@ -63,31 +63,31 @@ class OwnRandom:
         _set_random_states(self.others, self.device)
 
 # %% ../../nbs/10_train/07_together.ipynb #common
-def _common_teacher(learners: list[Learner]) -> Frozen:
-    "One teacher that reads all places that theirs read."
-    own = [learn.scheme.teacher for learn in learners]
+def _common_teacher(own: list[Frozen]) -> Frozen:
+    "One teacher that reads all places that these read."
     teacher = Frozen(own[0].model, prepare=own[0].prepare)
     teacher.bn = own[0].bn
-    teacher.tap(teacher.model, {name: 0 for t in own for name in t.net.at}, logits=any(t.net.logits for t in own))
+    places = dict.fromkeys(str(name) for t in own for name in t.net.at)
+    teacher.tap(teacher.model, places, logits=any(t.net.logits for t in own))
     return teacher
 
-def _sharing(learn: Learner) -> tuple | None:
-    "Learners with the same answer may share a teacher; None: this one shares none."
+def _own_teacher(learn: Learner) -> Frozen | None:
+    "The teacher that a learner asks in each step and could share."
     scheme = learn.scheme
     if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
-    return id(scheme.teacher.model), scheme.teacher.bn, id(scheme.teacher.prepare), learn.dtype
+    return scheme.teacher
 
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
     "{learner: the teacher that it shares with others}"
-    groups: dict[tuple, list[Learner]] = {}
+    groups: dict[tuple, dict[Learner, Frozen]] = {}
     for learn in learners:
-        kind = _sharing(learn)
-        if kind:
-            groups.setdefault(kind, []).append(learn)
-    shared = {}
+        own = _own_teacher(learn)
+        if own is None: continue
+        groups.setdefault((id(own.model), own.bn, id(own.prepare), learn.dtype), {})[learn] = own
+    shared: dict[Learner, Frozen] = {}
     for group in groups.values():
         if len(group) > 1:
-            shared |= dict.fromkeys(group, _common_teacher(group))
+            shared |= dict.fromkeys(group, _common_teacher(list(group.values())))
     return shared
 
 # %% ../../nbs/10_train/07_together.ipynb #check-group
@@ -122,7 +122,7 @@ def _as_group(learners: Iterable[Learner]) -> list[Learner]:
     return learners
 
 # %% ../../nbs/10_train/07_together.ipynb #short-names
-def _short_names(names: Iterable[str]) -> list[str]:
+def _differing_names(names: Iterable[str]) -> list[str]:
     "Names without the words that all of them begin with."
     words = [n.split('-') for n in names]
     same = next((i for i, at in enumerate(zip(*words)) if len(set(at)) > 1), 0)
@@ -210,7 +210,7 @@ class LearnerGroup:
                 _close_one(learn, trained / len(now))
         went = [learn for learn in now if learn not in self.failed]
         if not went: return
-        row = _group_row(dict(zip(self.learners, _short_names(self.names.values()), strict=True)), went)
+        row = _group_row(dict(zip(self.learners, _differing_names(self.names.values()), strict=True)), went)
         row['seconds'] = round(time.perf_counter() - start, 3)
         row['images_per_second'] = round(len(self.data.train) * len(went) / trained, 1)
         self.history.append(row)
