@@ -335,9 +335,7 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
         return Online(students, size=data.size, **options)
     student = build(data.num_classes)
-    if make:
-        scheme: Callable[..., Scheme] = make
-        return scheme(student, teacher, size=data.size, **options)
+    if make: return make(student, teacher, size=data.size, **options)
     if method == 'alone': return Alone(student)
     if teacher is None: return Alone(student, method)
     return Distill(student, teacher, method, weights, size=data.size)
