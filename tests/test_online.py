@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 import kdnb.train.loop
 import kdnb.train.scoring
@@ -15,7 +14,7 @@ from kdnb.measure import accuracy, predict
 from kdnb.models import cheapnet, create_model, load_model, resnet, weights_hash
 from kdnb.schemes import Distill, Online
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Learner, Run, has_fast_bf16, load_state, read_history
+from kdnb.train import Callback, Learner, Run, has_fast_bf16, read_history
 
 pytestmark = pytest.mark.usefixtures('quiet')
 

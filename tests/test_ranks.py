@@ -37,8 +37,8 @@ def norms(module): return [m for m in module.modules() if isinstance(m, nn.Batch
 
 
 def still(scheme, x, y):
-    "Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are "
-    "another matter."
+    """Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are
+    another matter."""
     with torch.no_grad():
         for m in norms(scheme):
             m.momentum = 1.0

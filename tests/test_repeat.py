@@ -1,5 +1,5 @@
-"A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and what "
-"scripts read."
+"""A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and
+what scripts read."""
 
 import json
 import os

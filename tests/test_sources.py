@@ -14,8 +14,8 @@ from kdnb.data import known_sources, load_data
 from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.taps import Tapped
 from kdnb.systems import recipes
+from kdnb.taps import Tapped
 from kdnb.train import Run, make_optimiser, pick_recipe
 
 # --- the learning rate of each epoch
@@ -103,7 +103,9 @@ def test_what_a_network_sees(recipe, name, bs, padding, stats, monkeypatch):
     images = replace(known_sources[name], load=lambda root: ((x, y), None, (x[:9], y[:9]), range(10)))
     monkeypatch.setitem(known_sources, name, images)
     data = load_data(name, recipe=recipe, valid=0, size=32, augment='auto' if padding else None, device='cpu')
-    seen = lambda im: (im.float() / 255 - at[0]) / at[1]
+
+    def seen(im): return (im.float() / 255 - at[0]) / at[1]
+
     assert data.bs == bs and data.train.bs == bs and torch.allclose(data.test.normalise(x[:9]), seen(x[:9]), atol=1e-5)
     if padding is None: return
     xb, yb = data.one_batch()

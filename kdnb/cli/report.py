@@ -10,10 +10,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from .options import TALK_OPTIONS, make_parser, run_command
 from ..errors import FileTrouble, say
 from ..experiments import report_page
 from ..files import write_atomic
-from .options import TALK_OPTIONS, make_parser, run_command
 
 # %% ../../nbs/15_cli/04_report.ipynb #write
 def _report_on(a: argparse.Namespace) -> None:

@@ -12,4 +12,5 @@ from .folders import *
 from .loading import *
 
 # one more notebook with `@source`, one more data set
-for found in iter_modules(__path__): import_module(f'{__name__}.{found.name}')
+for found in iter_modules(__path__):
+    import_module(f'{__name__}.{found.name}')

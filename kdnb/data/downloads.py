@@ -104,7 +104,7 @@ def _receive_rest(answer: Any, part: Path, start: int, total: int | None) -> Non
         if total and f.tell() < total: raise ConnectionError('the connection ended early')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #failed
-def _why_failed(e: BaseException) -> str:
+def _why_no_download(e: BaseException) -> str:
     "The reason in an error of urllib or of the system, in a few words."
     if isinstance(e, HTTPError): return f'{e.code} {e.reason}'
     cause = getattr(e, 'reason', e)
@@ -115,7 +115,7 @@ def _download_failed(url: str, path: Path, part: Path, e: BaseException) -> File
     "Make the error for a download that ends here."
     have = _bytes_of(part)
     kept = f'; {format_bytes(have)} are kept, and the same call goes on from there' if have else ''
-    head = f'{path.name} could not be downloaded from {_host_of(url)} ({_why_failed(e)}){kept}'
+    head = f'{path.name} could not be downloaded from {_host_of(url)} ({_why_no_download(e)}){kept}'
     return FileTrouble(f'{head}: try again later, or put the file into {path.parent} yourself ({url})')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #fetch
@@ -135,7 +135,7 @@ def _fetch_rest(url: str, path: Path, part: Path) -> None:
             if _bytes_of(part) > most:
                 most, waits = _bytes_of(part), list(_download_waits)
             if not waits: raise _download_failed(url, path, part, e) from e
-            say(f'{path.name}: {_why_failed(e)}, at {format_bytes(_bytes_of(part))}; asking for the rest')
+            say(f'{path.name}: {_why_no_download(e)}, at {format_bytes(_bytes_of(part))}; asking for the rest')
             time.sleep(waits.pop(0))
 
 # %% ../../nbs/03_data/00_downloads.ipynb #lock
@@ -146,7 +146,7 @@ def _lock_beside(path: Path) -> Lock:
         lock.acquire()
         return lock
     except OSError as e:
-        head = f'{path} is not there, and cannot be written ({_why_failed(e)})'
+        head = f'{path} is not there, and cannot be written ({_why_no_download(e)})'
         raise FileTrouble(f'{head}: put it there yourself, or choose another folder') from e
 
 # %% ../../nbs/03_data/00_downloads.ipynb #settle
@@ -202,7 +202,7 @@ def _extract_all(archive: Path, new: Path) -> None:
         shutil.unpack_archive(archive, new, filter=None if zipfile.is_zipfile(archive) else 'data')
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
         shutil.rmtree(new, ignore_errors=True)
-        head = f'{archive} could not be unpacked ({_why_failed(e)}), and nothing of it is left'
+        head = f'{archive} could not be unpacked ({_why_no_download(e)}), and nothing of it is left'
         raise FileTrouble(f'{head}: make room if the disk is full, else delete the archive and load again') from e
 
 # %% ../../nbs/03_data/00_downloads.ipynb #unpack-fn

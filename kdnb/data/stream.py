@@ -12,9 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .images import (
-    Split, check_divides, count_left_out, crop_padding, cut_batches, draw_epoch, finish_batch, pad_images,
-    parse_augment, sliding_windows)
+from kdnb.data.images import (
+    Split,
+    check_divides,
+    count_left_out,
+    crop_padding,
+    cut_batches,
+    draw_epoch,
+    finish_batch,
+    pad_images,
+    parse_augment,
+    sliding_windows,
+)
 from .reading import BatchOrder, ImageReader, ImageSource, each_batch, make_loader
 from ..errors import CannotRun, FileTrouble, warn_user
 from ..seeds import seed_from

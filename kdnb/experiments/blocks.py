@@ -14,11 +14,11 @@ from statistics import mean
 from typing import Any
 
 from ..errors import WrongValue, unknown_name
+from .rows import Row
+from .statistics import mean_std, paired_difference, scores_by_seed
 from ..methods import parse_method
 from ..seeds import seed_from
 from ..train import flatten_dict
-from .rows import Row
-from .statistics import mean_std, paired_difference, scores_by_seed
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #setting
 _setting_keys = 'student', 'data', 'recipe', 'optimiser', 'epochs', 'amp'

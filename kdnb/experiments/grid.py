@@ -13,13 +13,20 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WrongValue, unknown_name
-from ..show import write_text
-from ..train import flatten_dict
-from .blocks import (count_teachers, describe_differences, group_by, setting_of, teaching_key,
-                                     teaching_of, typed_method)
+from kdnb.experiments.blocks import (
+    count_teachers,
+    describe_differences,
+    group_by,
+    setting_of,
+    teaching_key,
+    teaching_of,
+    typed_method,
+)
 from .results import Results
 from .rows import Row
 from .statistics import measure_noise, scores_by_seed
+from ..show import write_text
+from ..train import flatten_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

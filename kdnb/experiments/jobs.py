@@ -20,16 +20,25 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
 from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from .results import Results, load_results
 from ..files import Lock, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from ..schemes import (Alone, Distill, Frozen, Online, Scheme, ask_model, check_teacher_data, given_teacher,
-                          parse_scheme)
+from kdnb.schemes import (
+    Alone,
+    Distill,
+    Frozen,
+    Online,
+    Scheme,
+    ask_model,
+    check_teacher_data,
+    given_teacher,
+    parse_scheme,
+)
 from ..seeds import seeded
 from ..text import format_time
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
-from .results import Results, load_results
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:

@@ -20,11 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import pick_device
 from ..errors import FileTrouble, WrongValue
-from ..files import data_root
-from ..models import load_model
-from ..show import compare, show_history
-from ..text import count_of
-from ..train import Run, read_history
 from .blocks import Block, Line
 from .grid import spread_labels
 from .repeat import load_run_data, option_words, repeat_options
@@ -32,6 +27,11 @@ from .results import Results, read_results
 from .rows import Row, find_runs
 from .table import ResultsTable
 from .tradeoff import show_tradeoff, trim_names
+from ..files import data_root
+from ..models import load_model
+from ..show import compare, show_history
+from ..text import count_of
+from ..train import Run, read_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

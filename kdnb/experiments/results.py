@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CannotRun, WrongValue
-from ..files import write_atomic
-from ..text import AsTable, Column, Marked, Table
-from ..train import Run, flatten_dict, read_history
 from .blocks import make_blocks
 from .rows import Row, find_runs, name_teachers, read_row
 from .table import ResultsTable
+from ..files import write_atomic
+from ..text import AsTable, Column, Marked, Table
+from ..train import Run, flatten_dict, read_history
 
 # %% ../../nbs/13_experiments/05_results.ipynb #reason
 def _why_no_row(run: Run) -> tuple[str, str] | None:

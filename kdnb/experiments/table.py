@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import WrongValue
-from ..text import Column, Marked, Table, Tables, format_time
 from .blocks import Block, Line
 from .published import lay_beside
+from ..text import Column, Marked, Table, Tables, format_time
 
 # %% ../../nbs/13_experiments/04_table.ipynb #column
 @dataclass(frozen=True)

@@ -18,16 +18,16 @@ from torch import nn
 
 from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
-from ..measure import accuracy, predict, profile
-from ..models import rebuild_model
-from ..show import bare_student
-from ..text import count_of
-from ..train import device_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
 from .rows import Row
 from .statistics import mean_std, scores_by_seed
+from ..measure import accuracy, predict, profile
+from ..models import rebuild_model
+from ..show import bare_student
+from ..text import count_of
+from ..train import device_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CannotRun, WrongValue, unknown_name
-from ..losses import (Review, at_loss, check_number, hint_loss, nst_loss, ofd_loss, ofd_margin, ofd_margin_measured,
-                         review_loss, tell_shapes)
+from kdnb.losses import (
+    Review,
+    at_loss,
+    check_number,
+    hint_loss,
+    nst_loss,
+    ofd_loss,
+    ofd_margin,
+    ofd_margin_measured,
+    review_loss,
+    tell_shapes,
+)
 from .logit import warm_up
 from .schedules import Weight
 from .term import FeatureList, TapSpelling, Term, method
@@ -256,7 +266,7 @@ class OFD(Term):
 
         Parameters
         ----------
-        features : sequence of Tensor
+        features : list of Tensor
             The teacher's features of some training images.
         """
         pairs = zip(self.margins, features)
@@ -304,9 +314,9 @@ class ReviewKD(Term):
 
         Parameters
         ----------
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
@@ -324,14 +334,14 @@ class ReviewKD(Term):
         ----------
         adapters : nn.Module
             What `connect` made.
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
         -------
-        sequence of Tensor
+        list of Tensor
             One for each of the teacher's, as wide and as large.
         """
         return adapters(fs, [f.shape[2:] for f in ft])

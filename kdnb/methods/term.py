@@ -33,7 +33,7 @@ def tap_pairs(taps: TapSpelling) -> list[tuple[_TapName, _TapName]]:
 
 # %% ../../nbs/08_methods/02_term.ipynb #adapters
 _Adapt = Callable[[Tensor, Tensor], nn.Module]
-FeatureList = Sequence[Tensor]
+FeatureList = list[Tensor]
 
 def _make_adapters(adapt: _Adapt, fs: FeatureList, ft: FeatureList) -> nn.ModuleList:
     "Make an adapter for each pair of features."
@@ -183,9 +183,9 @@ class Term:
 
         Parameters
         ----------
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, one for each pair of taps.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
@@ -203,14 +203,14 @@ class Term:
         ----------
         adapters : nn.Module
             What `connect` made.
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
         -------
-        sequence of Tensor
+        list of Tensor
             One for each of the teacher's.
         """
         return _apply_adapters(adapters, fs)
@@ -233,7 +233,7 @@ class Term:
 
         Parameters
         ----------
-        features : sequence of Tensor
+        features : list of Tensor
             The teacher's features of some training images.
         """
 

@@ -195,7 +195,7 @@ def on_rank_0(f: Callable[[], _Result]) -> _Result:
     wait_for_all()
     answer = [_outcome(f) if rank() == 0 else None]
     dist.broadcast_object_list(answer)
-    value, error = answer[0]  # type: ignore[misc]  # the broadcast has replaced None on every rank
+    value, error = answer[0]  # type: ignore[misc] - the broadcast has replaced None
     if error is not None: raise error
     return value
 

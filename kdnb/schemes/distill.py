@@ -11,16 +11,16 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import Data, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -38,6 +38,7 @@ from ..taps import Tapped, Taps, find_taps
 from ..text import count_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #given
+@runtime_checkable
 class Memory(Protocol):
     "What `Distill` needs of remembered logits."
     teacher: Frozen
@@ -45,11 +46,11 @@ class Memory(Protocol):
     stream: str
     def fits(self, method: Sequence[Term]) -> None: ...
     def check(self, data: Data) -> None: ...
-    def recall(self, train: TrainSplit, seed: int, epoch: int) -> Iterator[tuple]: ...
+    def recall(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int) -> Iterator[tuple]: ...
 
 def given_teacher(teacher: Teacher | Memory) -> tuple[Frozen, Memory | None]:
     "The frozen teacher, and what is remembered of it or None."
-    if hasattr(teacher, 'recall'): return teacher.teacher, teacher
+    if isinstance(teacher, Memory): return teacher.teacher, teacher
     return teacher if isinstance(teacher, Frozen) else Frozen(teacher), None
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-pair
@@ -162,9 +163,10 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
     return net
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
-_Answer = tuple[Tensor, dict[str, Tensor]]              # (logits, {place: feature})
+_Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
 
-def _gather_each(v: Tensor | list[Tensor]): return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
+def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
+    return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
 
 def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer,
                y: Tensor) -> Tensor:
@@ -174,7 +176,7 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
         s, t = [fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]
         s = s if adapters is None else term.through(adapters, s, t)
     if term.batchwise:
-        s, t, y = _gather_each(s), _gather_each(t), _gather_each(y)
+        s, t, y = _gather_each(s), _gather_each(t), gather(y)
     return term(s, t, y)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
@@ -198,7 +200,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
-def _make_adapters(scheme: 'Distill') -> nn.ModuleDict:
+def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
     adapters = nn.ModuleDict()
     if not any(scheme.pairs): return adapters
@@ -264,12 +266,12 @@ class Distill(Scheme):
     teacher : Module, learner, str or Path
         A module, a learner, a run folder or a `Frozen`; the module is frozen in place. Or what `remember` kept of
         a teacher.
-    method : str, Term or iterable of Term
+    method : str, Term or iterable of Term, default 'kd'
         Words such as 'kd', 'kd(T=4)+at' or 'crd', or terms such as KD(.9, T=4) + AT(1000).
-    weights : str or None
-        Name of the system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch',
-        'distillation'. None: the defaults of the terms. For methods in words only.
-    size : int or None
+    weights : str, optional
+        Name of the system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch', ...
+        (see `kdnb.systems`). None: the defaults of the terms. For methods in words only.
+    size : int, optional
         Height and width of the images in pixels. It is needed if a term reads stages; None stands for 32.
 
     Attributes
@@ -335,7 +337,7 @@ class Distill(Scheme):
             self.memory.fits(self.method)
         self.pairs = _all_pairs(self.method, student, self.teacher, size)
         self.net = _tap_models(student, self.teacher, self.method, self.pairs)
-        self.adapters = _make_adapters(self)
+        self.adapters = _adapters_of_terms(self)
 
     @property
     def student(self) -> nn.Module:
@@ -396,7 +398,7 @@ class Distill(Scheme):
             Images, (B, 3, H, W).
         y : Tensor
             Labels, (B,).
-        taught : tuple of (Tensor, dict) or None
+        taught : tuple of (Tensor, dict), optional
             What the teacher says to these images, if that is known. None: the teacher is asked.
 
         Returns
@@ -453,7 +455,7 @@ class Distill(Scheme):
             where = f'in epoch {e + 1} of {epochs} every weight of {self.method} is 0'
             raise WrongValue(f'{where}: there is nothing to learn')
 
-    def batches(self, train: TrainSplit, seed: int, epoch: int) -> Iterator[tuple]:
+    def batches(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int) -> Iterator[tuple]:
         """
         Iterate over the batches of an epoch.
 

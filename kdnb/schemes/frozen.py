@@ -86,9 +86,9 @@ class Frozen(nn.Module):
     ----------
     teacher : Module, learner, str or Path
         A module, a learner, or a run folder. The module is frozen in place.
-    taps : iterable of str
+    taps : iterable of str, default ()
         Names of the places to read.
-    prepare : callable or None
+    prepare : callable, optional
         Function from the student's images to the teacher's. Give it if the teacher is used to another size,
         normalisation or number of channels. None: both see the same images.
 
@@ -102,7 +102,6 @@ class Frozen(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from kdnb.schemes import Frozen
     >>> frozen = Frozen(resnet(14))
     >>> frozen.train().model.training, len(frozen.state_dict())
     (False, 0)
@@ -137,12 +136,12 @@ class Frozen(nn.Module):
             The module that teaches.
         taps : iterable of str
             Names of the places to read.
-        logits : bool
+        logits : bool, default True
             False: run the model only as far as the last of these places, where it can be traced.
         """
         self.__dict__['net'] = Tapped(model, list(taps), logits=logits).eval()  # in no module tree, so out of reach
 
-    def forward(self, x: Tensor) -> tuple[Tensor | None, dict]:
+    def forward(self, x: Tensor) -> tuple[Tensor | None, dict[str | int, Tensor]]:
         """
         Run the teacher on a batch.
 

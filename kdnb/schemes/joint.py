@@ -42,9 +42,9 @@ def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) 
         Counted from 0.
     epochs : int
         Of the whole run.
-    fade_to : float
+    fade_to : float, default 0.5
         Where the gate ends.
-    ramp : float
+    ramp : float, default 60
         How long it sinks. Above 1: in epochs of a run of 200, scaled with the run; up to 1: a share of the run.
 
     Returns
@@ -58,7 +58,6 @@ def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) 
 
     Examples
     --------
-    >>> from kdnb.schemes import joint_gate
     >>> [round(joint_gate(epoch, 200), 2) for epoch in (0, 30, 60, 199)]
     [1.0, 0.75, 0.5, 0.5]
     """
@@ -191,17 +190,17 @@ class JointRD(Scheme):
     teacher : Module, learner, str or Path
         A module, a learner, a run folder or a `Frozen`, of the student's widths. With `train_teacher` a module that
         learns too.
-    fade_to : float
+    fade_to : float, default 0.5
         Where the gate of the mixed paths ends, from 0 to 1: 0.5 on CIFAR, 0.005 on ImageNet.
-    ramp : float
+    ramp : float, default 60
         How long the gate sinks. Above 1: in epochs of a run of 200, scaled with the run; up to 1: a share of the run.
-    weight : float
+    weight : float, default 1e-3
         Of the feature loss, a sum over elements: 1e-3 for 32 pixels, 1e-4 for 224. 0: no feature loss.
-    train_teacher : bool
+    train_teacher : bool, default False
         Train teacher and student together, from scratch.
-    as_released : bool
+    as_released : bool, default False
         Leave out the mixed paths, as the released scripts do; a control.
-    size : int or None
+    size : int, optional
         Height and width of the images in pixels; None stands for 32.
 
     Attributes

@@ -7,7 +7,7 @@ __all__ = ['Online']
 
 # %% ../../nbs/09_schemes/05_online.ipynb #imports
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
 from ..measure import evaluating
-from ..methods import CE, KD
+from ..methods import CE, KD, Weight
 from ..models import describe_model
 from .scheme import Scheme, check_size, check_student, current_weights, named_scheme, weighted_loss
 from ..taps import Tapped
@@ -32,8 +32,8 @@ def _joint_head(widths: Sequence[int], num_classes: int) -> nn.Sequential:
 
 def _side_by_side(features: Sequence[Tensor]) -> Tensor:
     "Features joined along the channels; larger maps are averaged down to the smallest."
-    size = [min(sides) for sides in zip(*(f.shape[2:] for f in features))]
-    return torch.cat([f if list(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size) for f in features], 1)
+    size = min(f.shape[2] for f in features), min(f.shape[3] for f in features)
+    return torch.cat([f if tuple(f.shape[2:]) == size else F.adaptive_avg_pool2d(f, size) for f in features], 1)
 
 # %% ../../nbs/09_schemes/05_online.ipynb #apart
 def _separate_students(students: Iterable[nn.Module]) -> list[nn.Module]:
@@ -67,7 +67,10 @@ def _teachings(zs: Sequence[Tensor], joint: Tensor | None, detach: bool) -> list
 
 def _mean_loss(kd: KD, z: Tensor, teachings: Sequence[Tensor], y: Tensor) -> Tensor:
     "The mean of the KL with each of some teachers."
-    return sum(kd(z, t, y) for t in teachings)/len(teachings)
+    total = kd(z, teachings[0], y)
+    for t in teachings[1:]:
+        total = total + kd(z, t, y)
+    return total/len(teachings)
 
 # %% ../../nbs/09_schemes/05_online.ipynb #scored
 class _AllAnswers(nn.Module):
@@ -98,19 +101,19 @@ class Online(Scheme):
     ----------
     students : iterable of Module
         Two or more, from images to logits, each with weights of its own. They may differ in kind.
-    T : float
+    T : float, default 4
         Temperature of the KL, above 0.
-    weight : float, callable or None
+    weight : float or callable, optional
         Of the KL: a number, or a function of (epoch, epochs) such as rise(.1, .3). None: 1/num_classes, as released.
-    ce : float or callable
+    ce : float or callable, default 1
         Weight of each student's cross-entropy with the labels.
-    joint : float or callable
+    joint : float or callable, default 1
         Weight of the joint teacher's cross-entropy with the labels.
-    teacher : str
+    teacher : str, default 'joint'
         'joint': a small head on the last features of all students. 'peers': each student learns from all others.
-    detach : bool or None
+    detach : bool, optional
         True: the KL does not move what teaches. None: as published, False for 'joint' and True for 'peers'.
-    size : int or None
+    size : int, optional
         Height and width of the images in pixels; None stands for 32.
 
     Attributes
@@ -152,9 +155,8 @@ class Online(Scheme):
     counts = dict(students=4)
 
     def __init__(self, students: Iterable[nn.Module], T: float = 4.0,
-                 weight: float | Callable[[int, int], float] | None = None,
-                 ce: float | Callable[[int, int], float] = 1.0, joint: float | Callable[[int, int], float] = 1.0,
-                 teacher: str = 'joint', detach: bool | None = None, size: int | None = None):
+                 weight: Weight | None = None, ce: Weight = 1.0, joint: Weight = 1.0, teacher: str = 'joint',
+                 detach: bool | None = None, size: int | None = None):
         super().__init__()
         if teacher not in ('joint', 'peers'): raise unknown_name('teacher', teacher, ['joint', 'peers'])
         self.nets = nn.ModuleList(Tapped(m, -1, size) for m in _separate_students(students))
@@ -171,7 +173,7 @@ class Online(Scheme):
     @property
     def students(self) -> list[nn.Module]:
         """Return all students, bare."""
-        return [net.model for net in self.nets]
+        return [net.get_submodule('model') for net in self.nets]
 
     @property
     def student(self) -> nn.Module:
@@ -246,7 +248,7 @@ class Online(Scheme):
 
         Parameters
         ----------
-        scores : dict or None
+        scores : dict, optional
             {name: accuracy on valid} after a validation. None: leave the choice as it is.
 
         Returns

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..data import Data, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongType, WrongValue
 from ..measure import evaluating
 from ..methods import CE, Term, known_methods, parse_calls, parse_method
@@ -103,7 +103,6 @@ class Scheme(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from kdnb.schemes import Scheme
     >>> class Plain(Scheme):
     ...     def __init__(self, student):
     ...         super().__init__()
@@ -189,7 +188,7 @@ class Scheme(nn.Module):
         device = next(self.parameters(), torch.empty(0)).device
         self.now = {k: _hold_weight(w, held.get(k), device) for k, w in self.weights(epoch, epochs).items()}
 
-    def batches(self, train: TrainSplit, seed: int, epoch: int) -> Iterator[tuple]:
+    def batches(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int) -> Iterator[tuple]:
         """
         Iterate over the batches of an epoch.
 
@@ -237,7 +236,7 @@ class Scheme(nn.Module):
 
         Parameters
         ----------
-        scores : dict or None
+        scores : dict, optional
             {name: accuracy on valid} after a validation. None: leave the choice as it is.
 
         Returns
@@ -310,7 +309,7 @@ class Alone(Scheme):
     ----------
     student : Module
         From images to logits. It is never edited.
-    method : str, Term or iterable of Term
+    method : str, Term or iterable of Term, default 'ce'
         'ce', or 'ls' for smoothed labels; any sum of terms that need no teacher.
 
     Raises

@@ -205,20 +205,20 @@ def _note_missing(cast: Cast) -> list[str]:
             f'{cast.remedy(cast.reasons)}).']
 
 # %% ../../nbs/11_show/05_comparison.ipynb #note
-_seed_noise = ('Seed noise: alone and another had no teacher and differ by their seed only. A gain counts if taught is '
+_gain_rule = ('Seed noise: alone and another had no teacher and differ by their seed only. A gain counts if taught is '
                'nearer to the teacher than both of them, by more than their two numbers differ.')
 
 def _note_of(study: _Study, models: NamedModels) -> list[str]:
     "Lines; the first is the title of the page."
     reference = study.cast.reference
-    with_seed_noise = {'alone', 'another', 'taught'} <= set(models)
+    with_rule = {'alone', 'another', 'taught'} <= set(models)
     reduced = dict.fromkeys(str(getattr(m, 'reduced', '')) for m in models.values())
     return [
         f'{", ".join(study.cast.nets)} on {study.data.name}, compared with {reference}',
         f'Over all {len(study.y)} test images: test % (right), agrees % (the same answer as {reference}), ECE '
         '(calibration error, points).',
         *_note_places(study), *_note_missing(study.cast), f'Images shown: {_rule_of(study.picked)}.',
-        *([_seed_noise] if with_seed_noise else []), *filter(None, reduced)]
+        *([_gain_rule] if with_rule else []), *filter(None, reduced)]
 
 # %% ../../nbs/11_show/05_comparison.ipynb #layout
 class _Layout(NamedTuple):

@@ -68,7 +68,7 @@ def _draw_answers(ax: 'Axes', probs: Mapping[str, Tensor], order: Sequence[int])
     ax.set_ylim(len(order) + .4, -.6)
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-names
-def _draw_names(fig: 'Figure', top: float, photo: np.ndarray, label: int, order: Sequence[int],
+def _name_classes(fig: 'Figure', top: float, photo: np.ndarray, label: int, order: Sequence[int],
                 data: Data | None) -> None:
     "The left of a row: photograph, label, and the names of the classes that are drawn."
     square_axes(fig, .1, top, 1, 1, 1.)[0, 0].imshow(photo)
@@ -104,7 +104,7 @@ def _draw_column(fig: 'Figure', left: float, top: float, T: float, z: Mapping[st
 def _draw_rows(fig: 'Figure', top: float, photos: np.ndarray, y: Tensor, order: Tensor, data: Data | None) -> None:
     "The left of all rows."
     for r, photo in enumerate(photos):
-        _draw_names(fig, top + 1.62*r, photo, int(y[r]), order[r].tolist(), data)
+        _name_classes(fig, top + 1.62*r, photo, int(y[r]), order[r].tolist(), data)
 
 def _draw_columns(fig: 'Figure', top: float, temperatures: Sequence[float], distances: Sequence[Mapping[str, float]],
                   z: Mapping[str, Tensor], order: Tensor) -> None:

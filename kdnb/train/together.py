@@ -17,9 +17,26 @@ from ..parallel import noticing, world_size
 from ..schemes import Distill, Frozen
 from ..seeds import seed_from, seeded
 from .checks import Diverged
-from .loop import Callback, Learner, begin_fit, call_back, check_callbacks, close_epoch, dropout_seed
-from .loop import epoch_batches, finish_fit, interruption, leave_fit, make_callbacks, open_epoch, roll_back
-from .loop import seconds_since, starting_callbacks, train_step, wrap_with
+from kdnb.train.loop import (
+    Callback,
+    Learner,
+    begin_fit,
+    call_back,
+    check_callbacks,
+    close_epoch,
+    dropout_seed,
+    epoch_batches,
+    finish_fit,
+    interruption,
+    leave_fit,
+    make_callbacks,
+    open_epoch,
+    roll_back,
+    seconds_since,
+    starting_callbacks,
+    train_step,
+    wrap_with,
+)
 
 # %% ../../nbs/10_train/07_together.ipynb #own-random
 def _random_states(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
