@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, Features, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -165,7 +165,7 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
 
-def _gather_each(v: Tensor | Features) -> Tensor | Features:
+def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
 
 def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer,
