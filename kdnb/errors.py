@@ -201,12 +201,3 @@ if all(h.name != 'kdnb' for h in logger.handlers):
 def say(text: str) -> None:
     "Report through the logger 'kdnb', at the level INFO."
     logger.info(text)
-
-# %% ../nbs/00_basics/00_errors.ipynb #name-methods
-def name_methods(*classes):
-    "Public methods that were attached answer to the names that they have there."
-    import inspect
-    for c in classes:
-        for name, f in vars(c).items():
-            while name[0] != '_' and inspect.isfunction(f) and f.__name__[0] == '_':
-                f.__name__, f.__qualname__, f = name, f'{c.__qualname__}.{name}', getattr(f, '__wrapped__', None)

@@ -26,7 +26,7 @@ from kdnb.schemes import Alone, Distill, JointRD, Online
 from kdnb.seeds import seeded
 from kdnb.train import Callback, Learner, copy_weights, fit_together, score_split
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = dict(size=8, n_train=100, bs=20, device='cpu')
 EPOCHS, LR = 2, 0.01
 
@@ -216,7 +216,7 @@ def torchrun(*words, **env):
     "Start two processes; their exit code, what they printed, and what stood on stderr."
     env = {
         **os.environ,
-        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')]),
+        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'slow')]),
         'OMP_NUM_THREADS': '1',
         'MPLBACKEND': 'Agg',
         'CUDA_VISIBLE_DEVICES': '',
@@ -438,7 +438,7 @@ def mortal(num_classes): return Mortal()
 @pytest.mark.parametrize('who', ['1', '0'])
 def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     monkeypatch.setenv('KDNB_RUNS', str(runs))
-    monkeypatch.syspath_prepend(str(ROOT / 'tests'))
+    monkeypatch.syspath_prepend(str(ROOT / 'tests' / 'slow'))
     code, out, err = command('kdnb_distill', *TAUGHT, '--fresh', MORTAL=who)
     assert code == 1 and said(err) == [
         'kdnb_distill: one of the processes that train together has ended, and the others cannot go on without it: '

@@ -28,7 +28,7 @@ from kdnb.models import num_params, weights_hash
 from kdnb.schemes import Distill
 from kdnb.train import Learner, begin_fit, open_epoch, train_step
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = '--quick --device cpu --threads 1'.split()
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 

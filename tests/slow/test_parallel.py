@@ -21,7 +21,7 @@ from kdnb.parallel import gather, rank, world_size
 from kdnb.schemes import Distill
 from kdnb.seeds import seeded
 
-ROOT, RANKS = Path(__file__).resolve().parent.parent, 2
+ROOT, RANKS = Path(__file__).resolve().parents[2], 2
 
 # --- what both a single process and a rank compute
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CFG = ConfigParser(delimiters=['='], interpolation=None)
 CFG.read(ROOT / 'settings.ini', encoding='utf-8')
 CFG = CFG['DEFAULT']
