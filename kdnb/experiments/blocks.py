@@ -150,7 +150,7 @@ def _block_head(of: Row) -> str:
     return ' · '.join(parts)
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #seed-noise
-def _seed_noise(name: str, last: Mapping[int, float]) -> str:
+def _base_noise(name: str, last: Mapping[int, float]) -> str:
     "How far two seeds of the base are apart, in words."
     gaps = [abs(a - b) for a, b in combinations(last.values(), 2)]
     if not gaps: return f'seed noise: unknown, as there is one seed of {name}'
@@ -162,7 +162,7 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
     base, lines = block['base'], block['lines']
     notes = [f"last, {block['best']}: % right on test, ± standard deviation of a seed"]
     if last:
-        notes.append(_seed_noise(base, last))
+        notes.append(_base_noise(base, last))
     if len({row['teacher'] for line in lines for row in line['rows'] if row['teacher']}) > 1:
         notes.append('a teacher for each seed, so what varies is teacher and student together')
     pairs = {line['difference']['n'] for line in lines if line['difference']}

@@ -329,7 +329,8 @@ def count_students(n: int) -> range:
 def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, weights: str | None,
                  data: Data) -> Scheme:
     "A student alone, or with its teacher."
-    make, options = parse_scheme(method) or (None, {})
+    found: tuple[Any, dict] = parse_scheme(method) or (None, {})
+    make, options = found
     if make is Online:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
         return Online(students, size=data.size, **options)

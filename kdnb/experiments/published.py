@@ -66,7 +66,7 @@ def _pairs_of(preset: Preset, of: Row) -> list[int]:
     fits = [student == of['student'] and of['teacher_model'] in (None, teacher) for teacher, student in preset.pairs]
     return [i for i, fit in enumerate(fits) if fit]
 
-def _names_of_pairs(preset: Preset, pairs: Sequence[int]) -> dict[str, str]:
+def _preset_names(preset: Preset, pairs: Sequence[int]) -> dict[str, str]:
     "{a method as `parse_method` shows it: its short name in a preset}."
     texts = {preset.words(name, preset.pairs[i]): name for i in pairs for name in preset.methods}
     read = {repr(parse_method(text, preset.weights)): name for text, name in texts.items() if not parse_scheme(text)}
@@ -99,7 +99,7 @@ def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) 
 def _beside(preset: Preset, block: Block) -> Table | None:
     "Published numbers beside the lines of a block; None if there are none."
     pairs = _pairs_of(preset, block['of'])
-    names = _names_of_pairs(preset, pairs) if pairs else {}
+    names = _preset_names(preset, pairs) if pairs else {}
     lines = [(line['method'], line['last'][0], _name_in_preset(names, line)) for line in block['lines']]
     if block['of']['teacher']:
         lines.insert(0, ('its teacher', None, 'teacher'))

@@ -202,7 +202,7 @@ def _data_place(name: str, about: Mapping) -> str:
         if place.exists() and place.stem == Path(name).stem: return str(place)
     raise WrongValue(f'it learnt from {name!r}, a folder or an .npz that is not here: add --data PATH')
 
-def _data_options(config: _RunConfig, given: Collection[str]) -> _RunOptions:
+def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
     data = config['data']
     if data['split_seed'] is None:
         name = data['name']
@@ -255,7 +255,7 @@ def repeat_options(path: str | Path, given: Iterable[str] = ()) -> _RunOptions:
     """
     path, given, config = Path(path), {*given}, _read_config(path)
     try:
-        found = _data_options(config, given) | _student_options(path, config, given)
+        found = _options_of_data(config, given) | _student_options(path, config, given)
         found |= _teacher_options(path, config, given)
         if '--method' not in given:
             found['--method'] = _method_in_words(config)

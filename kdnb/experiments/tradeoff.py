@@ -75,7 +75,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
     "The point of a module, scheme or learner; scored on test if it has no result yet."
-    net, own, done = bare_student(model), getattr(model, 'data', data), getattr(model, 'result', None)
+    net, own = bare_student(model), getattr(model, 'data', data)
+    done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
         raise WrongType(f'{name} is {type(model).__name__}: give a module, a scheme or a learner')
     if own is None: raise WrongValue(f'{name} has no accuracy yet: give data=, whose test images it is scored on')

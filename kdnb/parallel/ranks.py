@@ -107,7 +107,7 @@ def _end_on_signal(*_) -> None:
     raise ProcessEnded
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #met
-def check_joined(device='cpu') -> None:
+def check_joined(device: str | torch.device = 'cpu') -> None:
     """Refuse processes that have not met, and a GPU that belongs to another process.
 
     Processes that have not met would each train alone and write into the same folder.

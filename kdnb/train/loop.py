@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data import Data
+from ..data import Data, TrainSplit
 from ..errors import FileTrouble, Interrupted, WrongType, WrongValue, say, unknown_name
 from ..measure import predict
 from ..models import describe_model, model_name, model_record, num_params, weights_hash
@@ -185,7 +185,8 @@ def open_epoch(learn: 'Learner') -> None:
 
 def epoch_batches(learn: 'Learner') -> Iterator[tuple]:
     "The batches of the epoch that is next."
-    return learn.scheme.batches(learn.train, learn.seed, learn.epoch)
+    train = cast(TrainSplit, learn.train)               # images that stream have the same methods
+    return learn.scheme.batches(train, learn.seed, learn.epoch)
 
 def take_steps(learn: 'Learner') -> None:
     "Pass once over the training images."
