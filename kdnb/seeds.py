@@ -48,6 +48,11 @@ def seeded(seed: int) -> Iterator[None]:
     seed : int
         From 0 up.
 
+    Yields
+    ------
+    None
+        Nothing: `with seeded(0):` is enough.
+
     Examples
     --------
     >>> import torch
