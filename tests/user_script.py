@@ -132,6 +132,7 @@ def training(learn: Learner) -> None:
         assert_type(score(logits, y if score is not agreement else logits), float)
     assert_type(rescued_broken(logits, logits, y), dict[str, Tensor])
     d = paired_difference({0: 71.2, 1: 71.5}, {0: 70.1, 1: 70.3})
+    assert d
     assert_type(d['mean'], float)
 
 def pictures(models: dict[str, Learner], data: Data) -> None:

@@ -35,7 +35,8 @@ class _EpochBar(Callback):
 def _fit_demo(name: str, model, data: Data, epochs: int, seed: int = 0) -> Learner:
     "Train, or load, one of the demonstration's runs."
     learn = Learner(model, data, run=run_path('demo') / name, seed=seed, cbs=None)
-    learn.cbs = [_EpochBar(name)]
+    bars: list[Callback] = [_EpochBar(name)]
+    learn.cbs = bars
     return learn.fit(epochs)
 
 def _demo_student(seed: int):

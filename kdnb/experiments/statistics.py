@@ -47,7 +47,7 @@ def scores_by_seed(rows: Iterable[Mapping], which: str) -> dict[int, float]:
     return {seed: mean(values) for seed, values in sorted(seeds.items())}
 
 # %% ../../nbs/13_experiments/00_statistics.ipynb #paired-difference
-def paired_difference(taught: Mapping[int, float], base: Mapping[int, float]) -> dict | None:
+def paired_difference(taught: Mapping[int, float], base: Mapping[int, float]) -> dict[str, float] | None:
     """
     Compare two methods seed by seed.
 
@@ -97,7 +97,7 @@ def _noise_quantiles(settings: int, free: int) -> tuple[float, float]:
 
 # %% ../../nbs/13_experiments/00_statistics.ipynb #noise
 def measure_noise(cells: Mapping[Hashable, Mapping[int, float]],
-                  beside: Mapping[str, Mapping[int, float]]) -> dict | None:
+                  beside: Mapping[str, Mapping[int, float]]) -> dict[str, float] | None:
     "Compare all cells of a grid with the noise; both {name: {seed: accuracy}}, `beside` adds seeds and is no cell."
     others = {k: v for k, v in beside.items() if v not in cells.values()}  # plain KD may be a cell: it counts once
     pooled = pooled_std([list(c.values()) for c in (*cells.values(), *others.values())])

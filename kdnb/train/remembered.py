@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import FileTrouble, WrongValue, say
 from ..files import Lock, runs_root, write_atomic
 from ..methods import fingerprint
@@ -201,7 +201,8 @@ class Remembered:
         if file is None: raise FileTrouble(f'view {view} is gone from {self.folder}: call remember again')
         return torch.from_numpy(np.load(file, mmap_mode='c'))
 
-    def recall(self, train: TrainSplit, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
+    def recall(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int
+               ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
         """
         Go through the batches of an epoch.
 
@@ -221,7 +222,8 @@ class Remembered:
         """
         view = epoch % self.views
         z = self.open(view)
-        for x, y, image in train.view(view, seed, epoch):
+        held = cast(TrainSplit, train)                      # `check` has refused streams
+        for x, y, image in held.view(view, seed, epoch):
             yield x, y, (_bring(z[image], x.device), {})
 
     def fits(self, method: Iterable) -> None:
