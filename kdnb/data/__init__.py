@@ -12,4 +12,4 @@ from .folders import *
 from .loading import *
 
 # one more notebook with `@source`, one more data set
-_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]
+_found_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]
