@@ -33,7 +33,8 @@ def five_page() -> str:
     "The commands of the five systems."
     intro = (
         '# Commands of the five systems\n\nWhat the README of each source system tells its users to type, and what to '
-        'type here. Each command of ours is [typed by a test](../tests/slow/test_five.py). A run holds out a tenth of the '
+        'type here. Each command of ours is [typed by a test](../tests/slow/test_five.py). '
+        'A run holds out a tenth of the '
         'training images to choose the best epoch; `--valid 0` trains on all, as these systems do. The word after '
         '`--run` is what a later command calls the result.')
     return f'{intro}\n\n{five_table()}\n'
