@@ -22,7 +22,7 @@ import kdnb.data.digits_cifar
 import kdnb.data.downloads
 import kdnb.data.loading
 import kdnb.data.sources
-from kdnb.data import Data, Split, TrainSplit, draw_cutout_windows, draw_epoch, known_sources, load_data, source
+from kdnb.data import Data, Split, TrainSplit, draw_epoch, draw_resized_windows, known_sources, load_data, source
 
 RAW = (0.0, 0.0, 0.0), (1 / 255,) * 3  # constants that leave pixels as they are
 
@@ -251,7 +251,7 @@ def test_windows_are_distributed_as_torchvisions():
     from scipy.stats import ks_2samp
 
     n, size = 20_000, 64
-    top, left, h, w = draw_cutout_windows(n, size, 0, 0)
+    top, left, h, w = draw_resized_windows(n, size, 0, 0)
     torch.manual_seed(0)
     like = torch.empty(3, size, size)
     theirs = torch.tensor([RandomResizedCrop.get_params(like, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(n)]).T
@@ -264,8 +264,8 @@ def test_windows_are_distributed_as_torchvisions():
 
 
 def test_windows_do_not_depend_on_other_epochs():
-    assert torch.equal(draw_cutout_windows(10, 32, 0, 1), draw_cutout_windows(10, 32, 0, 1)) and not torch.equal(
-        draw_cutout_windows(10, 32, 0, 1), draw_cutout_windows(10, 32, 0, 2))
+    assert torch.equal(draw_resized_windows(10, 32, 0, 1), draw_resized_windows(10, 32, 0, 1)) and not torch.equal(
+        draw_resized_windows(10, 32, 0, 1), draw_resized_windows(10, 32, 0, 2))
 
 
 # --- files

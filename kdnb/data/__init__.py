@@ -1,6 +1,6 @@
 """Images as a network gets them: downloads, splits on the device or streamed, data sets by name."""
-from importlib import import_module
-from pkgutil import iter_modules
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
 
 from .downloads import *
 from .images import *
@@ -12,5 +12,4 @@ from .folders import *
 from .loading import *
 
 # one more notebook with `@source`, one more data set
-for found in iter_modules(__path__):
-    import_module(f'{__name__}.{found.name}')
+_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]

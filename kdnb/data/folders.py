@@ -147,7 +147,7 @@ def _imagenet_folder(root: Path) -> Path:
     "Find ImageNet's folder, or say how you get ImageNet."
     for folder in (root/'imagenet', root):
         if (folder/'train').is_dir() or (folder/_imagenet_archives[0]).is_file(): return folder
-    head = f'imagenet is not in {root}: its owners give it to those who register at image-net.org'
+    head = f'imagenet is not in {root}: its owners give it to you when you register at image-net.org'
     files = ', '.join(_imagenet_archives)
     raise FileTrouble(f"{head}; put train/ and val/ (class folders), or {files}, into {root/'imagenet'}")
 

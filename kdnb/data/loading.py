@@ -429,9 +429,9 @@ def _cut_source(
         warn_user(f"the set's own {len(own):,} valid images are not used, as valid={valid} asks for others")
     share = .1 if valid is None else valid
     tr, va = _cut_train(y, 0 if keep else share, n_train, split_seed)
-    said: dict[str, Any] = dict(split=_checksum_of(tr, va), split_seed=split_seed)
-    if keep: return train.pick(tr), own, {**said, 'valid': 'own'}, len(y)
-    return train.pick(tr), train.pick(va) if len(va) else None, said, len(y) - len(va)
+    cut: dict[str, Any] = dict(split=_checksum_of(tr, va), split_seed=split_seed)
+    if keep: return train.pick(tr), own, {**cut, 'valid': 'own'}, len(y)
+    return train.pick(tr), train.pick(va) if len(va) else None, cut, len(y) - len(va)
 
 # %% ../../nbs/03_data/07_loading.ipynb #load-data
 def load_data(

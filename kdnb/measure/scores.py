@@ -134,10 +134,10 @@ def evaluating(model: _Model) -> Iterator[_Model]:
     model : nn.Module
         Any module.
 
-    Returns
-    -------
-    context manager of nn.Module
-        It gives the same model.
+    Yields
+    ------
+    nn.Module
+        The same model.
 
     Raises
     ------
