@@ -25,17 +25,7 @@ from ..files import Lock, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from kdnb.schemes import (
-    Alone,
-    Distill,
-    Frozen,
-    Online,
-    Scheme,
-    ask_model,
-    check_teacher_data,
-    given_teacher,
-    parse_scheme,
-)
+from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
 from ..seeds import seeded
 from ..text import format_time
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
@@ -327,7 +317,7 @@ def count_students(n: int) -> range:
     return range(n)
 
 def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, weights: str | None,
-                 data: Data) -> Scheme:
+                 data: Data) -> Any:
     "A student alone, or with its teacher."
     found: tuple[Any, dict] = parse_scheme(method) or (None, {})
     make, options = found
