@@ -409,6 +409,7 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #check-asked
 def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
+    if isinstance(method, str) and method == 'alone': return
     if method is None: raise WrongType("a method is what parse_method reads, such as 'kd', not None")
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):
