@@ -496,7 +496,7 @@ def test_the_command_keeps_it_too(teacher, tmp_path, capsys, monkeypatch):
     assert config['remembered'] == 2 and config['teacher'] == weights_hash(load_model('teacher', 'last'))
     for more, why in (
         (['--method', 'at'], 'at reads places inside the teacher'),
-        (['--method', 'jointrd'], '--remember keeps what a teacher says'),
+        (['--method', 'jointrd'], '--remember keeps the logits of a teacher'),
         (['--remember', '0'], '--remember is a number of views from 1 up, not 0')):
         assert kdnb_distill([*asks, *more]) == 1
         assert why in capsys.readouterr().err

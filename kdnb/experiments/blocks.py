@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Line', 'Block', 'setting_of', 'teaching_of', 'teaching_key', 'group_by', 'count_teachers', 'split_blocks',
-           'typed_method', 'describe_differences', 'made_and_typed', 'group_methods', 'list_values', 'make_blocks']
+           'typed_method', 'describe_differences', 'list_differences', 'made_and_typed', 'group_methods', 'list_values',
+           'make_blocks']
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #imports
 import json
@@ -91,6 +92,10 @@ def describe_differences(dicts: Sequence[Mapping[str, object]]) -> list[str]:
     differing = [k for k in keys if len({json.dumps(d.get(k, 'absent')) for d in dicts}) > 1]
     words = {k: 'remembered views' if k == 'remembered' else k for k in differing}
     return [', '.join(f'{w} {_brief_value(d[k])}' if k in d else f'no {w}' for k, w in words.items()) for d in dicts]
+
+def list_differences(dicts: Sequence[Mapping[str, object]]) -> str:
+    "The same in one text, each description once."
+    return '; '.join(dict.fromkeys(describe_differences(dicts)))
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #groups
 def made_and_typed(row: Row) -> str:

@@ -13,15 +13,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WrongValue, unknown_name
-from kdnb.experiments.blocks import (
-    count_teachers,
-    describe_differences,
-    group_by,
-    setting_of,
-    teaching_key,
-    teaching_of,
-    typed_method,
-)
+from .blocks import count_teachers, group_by, list_differences, setting_of, teaching_of, typed_method
 from .results import Results
 from .rows import Row
 from .statistics import measure_noise, scores_by_seed
@@ -53,19 +45,18 @@ def _rows_with_both(results: Sequence[Row], rows: str, cols: str) -> list[Row]:
     return [row for row in results if {rows, cols} <= {*_method_settings(row)}]
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #cells
-def _list_differences(dicts: Sequence[Mapping]) -> str: return '; '.join(dict.fromkeys(describe_differences(dicts)))
-
 def _grid_cells(inside: Sequence[Row], rows: str, cols: str) -> dict[_GridCell, list[Row]]:
     "{cell: its runs}, which differ in nothing but the seed."
     teachers = count_teachers(inside)  # one for each seed counts as one
     settings = [flatten_dict(json.loads(setting_of(r)) | dict(teacher=teachers.get(r['teacher']))) for r in inside]
     if any(s != settings[0] for s in settings):
-        differences = _list_differences(settings)
+        differences = list_differences(settings)
         raise WrongValue(f'these runs do not belong in one grid, they differ in {differences}: choose some of them')
     cells = group_by(inside, lambda row: (_method_settings(row)[rows], _method_settings(row)[cols]))
     for (y, x), runs in cells.items():
-        if len({teaching_key(run) for run in runs}) > 1:
-            more = _list_differences([teaching_of(run) for run in runs])
+        taught = [teaching_of(run) for run in runs]
+        if any(settings != taught[0] for settings in taught):
+            more = list_differences(taught)
             raise WrongValue(f'the cell {rows} {y}, {cols} {x} holds more than one method: {more}: choose one')
     return cells
 

@@ -25,17 +25,7 @@ from ..files import Lock, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from kdnb.schemes import (
-    Alone,
-    Distill,
-    Frozen,
-    Online,
-    Scheme,
-    ask_model,
-    check_teacher_data,
-    given_teacher,
-    parse_scheme,
-)
+from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
 from ..seeds import seeded
 from ..text import format_time
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
@@ -327,7 +317,7 @@ def count_students(n: int) -> range:
     return range(n)
 
 def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, weights: str | None,
-                 data: Data) -> Scheme:
+                 data: Data) -> Any:
     "A student alone, or with its teacher."
     found: tuple[Any, dict] = parse_scheme(method) or (None, {})
     make, options = found
@@ -419,6 +409,7 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #check-asked
 def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
+    if isinstance(method, str) and method == 'alone': return
     if method is None: raise WrongType("a method is what parse_method reads, such as 'kd', not None")
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):

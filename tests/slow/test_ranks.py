@@ -236,7 +236,7 @@ def command(name, *words, **env):
         '--',
         sys.executable,
         '-c',
-        f"import sys, kdnb.cli.options as c; sys.exit(c.{name}())",
+        f"import sys, kdnb.cli as c; sys.exit(c.{name}())",
         *words,
         **env)
 
@@ -387,8 +387,8 @@ def test_begun_by_two_ended_by_one(ranks, place, data):
 @pytest.mark.parametrize(
     'what, words',
     dict(
-        batch='ValueError: a batch of 25 images does not divide by 2 processes: say bs=24',
-        few='ValueError: 1 images are too few for 2 processes',
+        batch='WrongValue: a batch of 25 images does not divide by 2 processes: say bs=24',
+        few='WrongValue: 1 images are too few for 2 processes',
         damaged="FileTrouble: last.pt of run 'damaged' is damaged",
         other="WrongValue: run 'two' was run differently",
         wild='Diverged: ',
@@ -442,7 +442,7 @@ def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     code, out, err = command('kdnb_distill', *TAUGHT, '--fresh', MORTAL=who)
     assert code == 1 and said(err) == [
         'kdnb_distill: one of the processes that train together has ended, and the others cannot go on without it: '
-        'same command goes on from the last whole epoch']
+        'run the same command again, and it continues after the last whole epoch']
     assert (
         out.count('epoch 1/3') == 1
         and out.count('resnet8:') <= 1
