@@ -23,10 +23,10 @@ setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clon
 	@touch $@
 
 run: setup ## The demonstration: teacher, student alone, student taught on digits; table and pictures under runs/.
-	MPLBACKEND=Agg $(BIN)/python -c 'import sys; from kdnb.demo import kdnb_demo; sys.exit(kdnb_demo())'
+	MPLBACKEND=Agg $(BIN)/python -c 'import sys; from kdnb.cli import kdnb_demo; sys.exit(kdnb_demo())'
 
 bench: setup ## kdnb beside the plain way: speed, levers, students together, memory, start, profile, each method; under 20 minutes; ARGS='--help' tells the options.
-	$(BIN)/python -c 'import sys; from kdnb.benchmark import kdnb_bench; sys.exit(kdnb_bench())' $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 lab: setup ## JupyterLab, opened on the tutorials.
 	$(BIN)/jupyter lab nbs/tutorials
@@ -68,9 +68,10 @@ sync: setup ## Clean and export the notebooks; fails if that changed anything.
 export: setup ## Write kdnb/*.py from the notebooks.
 	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
 
-readme: setup ## Write README.md and its figures from nbs/index.ipynb, whose outputs are shown as they are.
+readme: setup ## Write README.md from nbs/index.ipynb: its tables are made anew, other outputs are shown as they are.
+	$(BIN)/python -m docs.pages
 	rm -rf README_files
-	$(BIN)/jupyter nbconvert --config nbs/_readme.py --output-dir . nbs/index.ipynb
+	$(BIN)/jupyter nbconvert --config docs/readme.py --output-dir . nbs/index.ipynb
 
 clean:    ## Remove what tests and builds leave; .venv and runs/ stay.
 	rm -rf build dist _proc _docs .pytest_cache .ruff_cache .runs-of-tests .times.json

@@ -1,215 +1,209 @@
-"""kdnb without one of its levers at a time, several students beside one teacher, the memory of a step, and the seconds before the first one."""
+"""What each lever gives: kdnb without one of its levers at a time, students that learn together, memory, and the
+start.
 
+A way that is faster by five means is understood when each has been taken away alone. Levers do not multiply: where
+one thing waits for another, a lever gives nothing until the other is pulled. So each is taken away from the *whole*,
+and what it gives is the time without it by the time with it. None of them is a flag of the library: they are taken
+away from outside. Two more are off unless you ask for them, a teacher whose BatchNorms are folded and `compile=True`;
+these are put on top.
+
+We left out pairs of levers, and each lever alone on top of the plain way: there are many such tables, and they answer
+no question.
+"""
 import json
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from bench.baseline import (
-    Apart,
-    HelpedStep,
-    OurWay,
-    PlainWay,
-    batches_forever,
-    named_nets,
-    plain_loader,
-    plain_optimiser,
-    plain_step,
-    steps_for,
-    table_row,
-    warmed_up)
-from bench.bench import bytes_of, peak_memory, resident_bytes, spread_of, time_rounds, waiter_for
+from kdnb.data import Data
 from kdnb.schemes import Distill
 from kdnb.taps import fuse
+from kdnb.text import count_of
 from kdnb.train import Callback, Learner, LearnerGroup, OwnRandom, open_epoch, shared_teachers, train_step
 
+from .plain import HelpedWay, PlainWay, batches_forever, named_nets, plain_loader, plain_optimiser, plain_step
+from .rows import images_row, table_row
+from .timing import Way, bytes_of, peak_memory, resident_bytes, spread_of, steps_for, time_rounds, waiter_for
+from .ways import ROOT, Apart, OurWay, kd_learner, our_kd, warmed_up
 
-class _LoaderWay(HelpedStep, OurWay):
-    "A learner whose images come one by one."
+# --- taken away
 
-    def __init__(self, learn, workers=2):
+class _LoaderWay(HelpedWay, OurWay):
+    """A learner whose images come one by one, from the plain way's loader."""
+    def __init__(self, learn: Learner, workers: int = 2):
         super().__init__(learn)
         loader, device = self.feed(plain_loader(learn.data, workers)), learn.data.device
         self.batches = batches_forever(
             lambda epoch: ((x.to(device, memory_format=torch.channels_last), y.to(device)) for x, y in loader))
 
-    def ready(self):
+    def ready(self) -> None:
         open_epoch(self.learn)
         super().ready()
 
+def one_by_one(*nets) -> OurWay:
+    "Without batches made in four operations: images come one by one."
+    return _LoaderWay(kd_learner(*nets))
 
-def _learner(teacher, student, data, method='kd', prepare=lambda teacher: teacher, **how):  # names of models
-    teacher, student = named_nets(teacher, student, data.num_classes)
-    return Learner(Distill(student, prepare(teacher), method, size=data.size), data, cbs=None, **how)
-
-
-def _channels_first(*nets):
-    learn = _learner(*nets)
+def channels_first(*nets) -> OurWay:
+    "Without channels last: the same weights and batches, channels first; the copy of a batch is little beside a step."
+    learn = kd_learner(*nets)
     learn.scheme.to(memory_format=torch.contiguous_format)
     way = OurWay(learn)
     way.batches = ((x.contiguous(), y) for x, y in way.batches)
     return way
 
-
-def _not_fused(*nets):
-    way = OurWay(_learner(*nets))
+def not_fused(*nets) -> OurWay:
+    "Without one kernel for all parameters: SGD as it comes."
+    way = our_kd(*nets)
     way.learn.opt = plain_optimiser(way.learn.student)
     return way
 
+class _ReadLoss(Callback):
+    """Read loss and hits in each step, and wait for them."""
+    def after_batch(self, learn: Learner) -> None:
+        learn.tally.steps[-1].sum().item()
+        learn.tally.hits.item()
 
-class _Reads(Callback):
-    def after_batch(self, learn):
-        learn.tally.steps[-1].sum().item(), learn.tally.hits.item()
-
-
-def _reading(*nets):
-    way = OurWay(_learner(*nets))
-    way.learn.cbs = [_Reads()]
+def reading(*nets) -> OurWay:
+    "Loss and hits are read in each step."
+    way = our_kd(*nets)
+    way.learn.cbs = [_ReadLoss()]
     return way
 
-
-def _to_the_end(*nets):
-    teacher = (way := OurWay(_learner(*nets, 'fitnet'))).learn.scheme.teacher
+def to_the_end(*nets) -> OurWay:
+    "FitNet whose teacher does not stop at the last place that is read; KD has no use for stopping."
+    way = our_kd(*nets, method='fitnet')
+    teacher = way.learn.scheme.teacher
     teacher.tap(teacher.model, teacher.net.at)
     return way
 
+class Lever(NamedTuple):
+    """How a way with or without a lever is built, and the way that it is compared with."""
+    make: Callable[..., Way]
+    beside: str | None = 'kdnb'
 
-_levers = {  # name: (how it is built, what it is compared with)
-    'without batched augmentation': (lambda *nets: _LoaderWay(_learner(*nets)), 'kdnb'),
-    'without bfloat16 (amp=off)': (lambda *nets: OurWay(_learner(*nets, amp='off')), 'kdnb'),
-    'without channels last': (_channels_first, 'kdnb'),
-    'without the fused optimiser': (_not_fused, 'kdnb'),
-    'reading the loss in each step': (_reading, 'kdnb'),
-    'giving freed memory back': (lambda *nets: Apart('freeing', *nets), 'kdnb'),
-    'FitNet': (lambda *nets: OurWay(_learner(*nets, 'fitnet')), None),
-    'FitNet, its teacher to the end': (_to_the_end, 'FitNet'),
-    'with a folded teacher': (lambda *nets: OurWay(_learner(*nets, prepare=fuse)), 'kdnb'),
-    'with compile=True': (lambda *nets: OurWay(_learner(*nets, compile=True)), 'kdnb')}
+levers = {
+    'without batched augmentation': Lever(one_by_one),
+    'without bfloat16 (amp=off)': Lever(partial(our_kd, amp='off')),
+    'without channels last': Lever(channels_first),
+    'without the fused optimiser': Lever(not_fused),
+    'reading the loss in each step': Lever(reading),
+    'giving freed memory back': Lever(partial(Apart, 'freeing')),
+    'FitNet': Lever(partial(our_kd, method='fitnet'), None),
+    'FitNet, its teacher to the end': Lever(to_the_end, 'FitNet'),
+    'with a folded teacher': Lever(partial(our_kd, prepare=fuse)),
+    'with compile=True': Lever(partial(our_kd, compile=True))}
 
+def gain_of(name: str, took: dict) -> list[float] | None:
+    "How many times faster a step is with the lever, a number a round."
+    beside = levers[name].beside if name in levers else None
+    if beside is None: return None
+    slow, fast = (beside, name) if name.startswith('with ') else (name, beside)
+    return [s / f for s, f in zip(took[slow], took[fast], strict=True)]
 
-def _gives(name, took):  # how many times faster with the lever, a number a round
-    if not (other := _levers.get(name, (None, None))[1]): return None
-    slow, fast = (other, name) if name.startswith('with ') else (name, other)
-    return [s / f for s, f in zip(took[slow], took[fast])]
-
-
-def bench_levers(
-    teacher,
-    student,  # names of models
-    data,  # from bench_data
-    rounds=5,  # in each of which every way has its piece
-    seconds=1.0,  # of kdnb's piece, about
-    skip=(),  # names of levers
-) -> list:  # rows; `gives` is what the lever gives
-    "kdnb without one lever at a time, as ratios to the plain way."
+def bench_levers(teacher: str, student: str, data: Data, rounds: int = 5, seconds: float = 1.,
+                 skip: tuple[str, ...] = ()) -> list[dict]:
+    "Rows of images a second without one lever at a time, by the plain way's; `gives` is what the lever gives."
     torch.compiler.reset()
-    nets, wait, bs = (teacher, student, data), waiter_for(data.device), data.train.bs
-    able, why = warmed_up(
-        {'kdnb': lambda: OurWay(_learner(*nets))}
-        | {k: lambda make=make: make(*nets) for k, (make, _) in _levers.items() if k not in skip})
-    took = time_rounds(
-        {'the plain way': Apart('plain', *nets)} | able, rounds, steps_for(able['kdnb'], seconds, wait), wait)
+    nets, wait = (teacher, student, data), waiter_for(data.device)
+    makers = {name: lever.make for name, lever in levers.items() if name not in skip}
+    able, why = warmed_up({name: partial(make, *nets) for name, make in {'kdnb': our_kd, **makers}.items()})
+    ways = {'the plain way': Apart('plain', *nets)} | able
+    took = time_rounds(ways, rounds, steps_for(able['kdnb'], seconds, wait), wait)
+    rows = []
+    for name, times in took.items():
+        gain = gain_of(name, took)
+        gives = spread_of(gain) if gain else None
+        rows.append(images_row('levers', name, data.train.bs, took['the plain way'], times, gives=gives))
+    return rows + [table_row('levers', name, 'the plain way', why=reason) for name, reason in why.items()]
 
-    def row(name, v):
-        return table_row(
-            'levers',
-            name,
-            'the plain way',
-            [p / t for p, t in zip(took['the plain way'], v)],
-            [bs / t for t in v],
-            'images/s',
-            bs=bs,
-            gives=(g := _gives(name, took)) and spread_of(g))
+# --- several students, one teacher
 
-    return [row(*item) for item in took.items()] + [
-        table_row('levers', name, 'the plain way', why=v) for name, v in why.items()]
-
-
-class _Together:
-    "N students that learn together, one step of all at a call."
-
-    def __init__(self, n, teacher, student, data):
-        teacher = named_nets(teacher, student, data.num_classes)[0]
-        self.learners = [
-            Learner(
-                Distill(named_nets(student, student, data.num_classes)[1], teacher, f'kd(T={i + 1})', size=data.size),
-                data,
-                cbs=None)
-            for i in range(n)]
-        self.ways = [OurWay(l) for l in self.learners]  # which begins them
+class Together(Way):
+    """Students that learn together from one teacher, each at its own temperature: one step of all at a call."""
+    def __init__(self, n: int, teacher: str, student: str, data: Data):
+        taught_by = named_nets(teacher, student, data.num_classes)[0]
+        self.learners = [self._learner(taught_by, student, data, T) for T in range(1, n + 1)]
+        self.batches = [OurWay(learn) for learn in self.learners][0].batches       # which begins them all
         self.group, self.shared = LearnerGroup(self.learners, 240, None), shared_teachers(self.learners)
-        self.random = {l: OwnRandom(0, data.device) for l in self.learners}
+        self.random = {learn: OwnRandom(0, data.device) for learn in self.learners}
 
-    def __call__(self):
-        self.group.step(next(self.ways[0].batches), self.learners, self.shared, self.random)
-        if self.group.failed: raise next(iter(self.group.failed.values()))
+    def _learner(self, teacher: nn.Module, student: str, data: Data, T: int) -> Learner:
+        net = named_nets(student, student, data.num_classes)[1]
+        return Learner(Distill(net, teacher, f'kd(T={T})', size=data.size), data, cbs=None)
 
-    def ready(self):
-        [open_epoch(l) for l in self.learners]
+    def __call__(self) -> None:
+        self.group.step(next(self.batches), self.learners, self.shared, self.random)
+        for error in self.group.failed.values():
+            raise error
+
+    def ready(self) -> None:
+        for learn in self.learners:
+            open_epoch(learn)
         self()
 
-
-def bench_together(
-    teacher,
-    student,  # names of models
-    data,  # from bench_data
-    numbers=(1, 2, 4, 8),  # of students
-    rounds=5,  # in each of which every way has its piece
-    seconds=0.5,  # of one student's piece, about
-) -> list:  # rows
-    "A step of N students together, as a ratio to N steps of one by itself."
-    wait, one = waiter_for(data.device), OurWay(_learner(teacher, student, data))
-    ways = {n: _Together(n, teacher, student, data) for n in numbers}
+def bench_together(teacher: str, student: str, data: Data, numbers: tuple[int, ...] = (1, 2, 4, 8), rounds: int = 5,
+                   seconds: float = .5) -> list[dict]:
+    "Rows of a step of N students together, by N steps of one by itself: the teacher's share and the batch's are saved."
+    wait, one = waiter_for(data.device), our_kd(teacher, student, data)
+    ways = {n: Together(n, teacher, student, data) for n in numbers}
     took = time_rounds({0: one} | ways, rounds, steps_for(one, seconds, wait), wait)
-    return [
-        table_row(
-            'together',
-            f'{n} student{"s" * (n > 1)} of one {teacher}',
-            f'{n} by itself' if n == 1 else f'{n} by themselves',
-            [t / (n * s) for t, s in zip(took[n], took[0])],
-            took[n],
-            's/step',
-            students=n)
-        for n in ways]
+    rows = []
+    for n in numbers:
+        ratios = [together / (n*alone) for together, alone in zip(took[n], took[0], strict=True)]
+        to = f'{n} by itself' if n == 1 else f'{n} by themselves'
+        name = f"{count_of(n, 'student')} of one {teacher}"
+        rows.append(table_row('together', name, to, ratios, took[n], 's/step', students=n))
+    return rows
 
+# --- memory
 
-def bench_memory(
-    teacher,
-    student,  # names of models
-    data,  # from bench_data
-    times=3,  # how often the peak is taken
-) -> list:  # rows
-    "The peak memory of a step, kdnb's as a ratio to the plain way's."
-    (x, y), device = data.one_batch(), data.device
-    plain, learn = PlainWay(teacher, student, data, workers=0), OurWay(_learner(teacher, student, data)).learn
-
-    def most(before, step):
+def _step_peaks(step: Callable[[], object], clear: Callable[[], object], device: torch.device, times: int) -> list[int]:
+    "Peak memory of a step, so often; the step before it is not looked at: in the first one things happen once."
+    peaks = []
+    for _ in range(times):
         step()
-        before()
-        return peak_memory(step, device)  # the first time, things happen once
+        clear()
+        peaks.append(peak_memory(step, device))
+    return peaks
 
-    def theirs():
-        plain_step(plain.student, plain.teacher, plain.opt, x.contiguous(), y)
+def _plain_bytes(teacher: str, student: str, data: Data, times: int) -> list[int]:
+    way, (x, y) = PlainWay(teacher, student, data, workers=0), data.one_batch()
+    step = partial(plain_step, way.student, way.teacher, way.opt, x.contiguous(), y)
+    peaks = _step_peaks(step, way.opt.zero_grad, data.device, times)
+    return [peak + bytes_of([way.student, way.teacher], way.opt) for peak in peaks]
 
-    a = [most(plain.opt.zero_grad, theirs) + bytes_of([plain.student, plain.teacher], plain.opt) for _ in range(times)]
-    b = [most(lambda: open_epoch(learn), lambda: train_step(learn, x, y)) + resident_bytes(learn) for _ in range(times)]
-    what = f'{teacher} -> {student}, batch {data.train.bs}'
-    return [
-        table_row(
-            'memory',
-            f'{what}: {name}',
-            'the plain way',
-            [v / p for v, p in zip(vs, a)],
-            [v / 2**20 for v in vs],
-            'MB',
-            bs=data.train.bs,
-            way=name)
-        for name, vs in (('the plain way', a), ('kdnb', b))]
+def _our_bytes(teacher: str, student: str, data: Data, times: int) -> list[int]:
+    learn, batch = our_kd(teacher, student, data).learn, data.one_batch()
 
+    def step() -> None:
+        open_epoch(learn)
+        train_step(learn, *batch)
+
+    def clear() -> None:
+        learn.tally = None                          # the last step's, given up during the next, would count
+
+    peaks = _step_peaks(step, clear, data.device, times)
+    return [peak + resident_bytes(learn) for peak in peaks]
+
+def bench_memory(teacher: str, student: str, data: Data, times: int = 3) -> list[dict]:
+    "Rows of the most that a step holds, with weights, momentum and teacher, by the plain way's; images do not count."
+    nets = teacher, student, data, times
+    found = {'the plain way': _plain_bytes(*nets), 'kdnb': _our_bytes(*nets)}
+    bs, rows = data.train.bs, []
+    for way, held in found.items():
+        ratios = [own / plain for own, plain in zip(held, found['the plain way'], strict=True)]
+        name, megabytes = f'{teacher} -> {student}, batch {bs}: {way}', [n / 2**20 for n in held]
+        rows.append(table_row('memory', name, 'the plain way', ratios, megabytes, 'MB', bs=bs, way=way))
+    return rows
+
+# --- before the first step
 
 _start = '''
 import json, time
@@ -218,45 +212,30 @@ def tick(): clock.append(time.perf_counter())
 import torch, torchvision; tick()
 import kdnb; tick()
 from kdnb.all import *; tick()
-from kdnb.baseline import bench_data, our_kd; start = time.perf_counter()
+from bench.ways import bench_data, our_kd; start = time.perf_counter()
 our_kd({teacher!r}, {student!r}, bench_data(n={n}, noise={noise}, device={device!r}))()
 print(json.dumps([b - a for a, b in zip(clock, clock[1:])] + [time.perf_counter() - start]))
 '''
 
+_start_names = (
+    'import torch, torchvision', 'import kdnb, beyond that', 'from kdnb.all import *, beyond that',
+    'then data, nets, learner, and its first step')
 
-def _started(**how):
+def fresh_start(**how) -> list[float]:
     "Seconds of a fresh process: torch, kdnb, kdnb.all, the first step."
-    import kdnb
-
-    path = os.pathsep.join(
-        [str(Path(kdnb.__file__).resolve().parent.parent), *filter(None, [os.environ.get('PYTHONPATH')])])
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    program = _start.format(**how)
     child = subprocess.run(
-        [sys.executable, '-c', _start.format(**how)],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(PYTHONPATH=path))
+        [sys.executable, '-c', program], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=path))
     if child.returncode:
-        raise RuntimeError(
-            'a fresh process that imports kdnb failed: '
-            + (child.stderr.strip().splitlines() or ['it said nothing'])[-1])
+        last = (child.stderr.strip().splitlines() or ['no message'])[-1]
+        raise RuntimeError(f'a fresh process that imports kdnb failed: {last}')
     return json.loads(child.stdout.splitlines()[-1])
 
-
-def bench_start(
-    teacher,
-    student,  # names of models
-    n=50_000,
-    noise=False,
-    device=None,  # as of bench_data
-    rounds=5,  # processes, one after the other
-) -> list:  # rows
-    "Seconds of imports and of the first step, as ratios to torch's own import."
-    took = [_started(teacher=teacher, student=student, n=n, noise=noise, device=device) for _ in range(rounds)]
-    names = (
-        'import torch, torchvision',
-        'import kdnb, beyond that',
-        'from kdnb.all import *, beyond that',
-        'then data, nets, learner, and its first step')
-    return [
-        table_row('start', name, "torch's import", [t[i] / t[0] for t in took], [t[i] for t in took], 's')
-        for i, name in enumerate(names)]
+def bench_start(teacher: str, student: str, n: int = 50_000, noise: bool = False, device: str | None = None,
+                rounds: int = 5) -> list[dict]:
+    "Rows of the seconds of imports and of the first step, by torch's own import, from fresh processes."
+    how = dict(teacher=teacher, student=student, n=n, noise=noise, device=device)
+    took = [fresh_start(**how) for _ in range(rounds)]
+    return [table_row('start', name, "torch's import", [t[i] / t[0] for t in took], [t[i] for t in took], 's')
+            for i, name in enumerate(_start_names)]

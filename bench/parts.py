@@ -1,9 +1,25 @@
-"""Where the time of a step goes, what it cannot be faster than, and how much of a machine it uses."""
+"""Where the time of a step goes, what it cannot be faster than, and how much of a card it uses.
 
-import os
+*Parts.* A clock around each part of a learner's step: batch, teacher, student forward, backward, optimiser. The rest
+is the losses and Python. On a GPU each part is waited for, so there the parts sum up to more than a step. *Kinds of
+work* are what PyTorch's profiler tells of each operation.
+
+*The bound.* With a teacher and a data pipeline that take no time, the student still has to learn: a step of KD is no
+faster than a step of the student alone, and that is no faster than the student's convolutions, forward and backward.
+
+*The card.* It has two limits, operations a second and bytes a second, and what a step needs of both can be counted.
+Operations are those of convolutions and matrix products, two for each multiply-accumulate. Bytes are what the same
+operations read and write, each input and each output once: a lower bound. What the card can do is measured and not
+taken from a data sheet: a large matrix product in bfloat16, and a large copy.
+
+We left out the tables of the profiler, which `torch.profiler` shows, and counters of the hardware, which need other
+rights.
+"""
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -11,143 +27,130 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.baseline import Apart, OurWay, named_nets, our_kd, steps_for, table_row, warmed_up
-from bench.bench import time_rounds, waiter_for
+from kdnb.data import Data
 from kdnb.train import Learner, train_step
 
+from .plain import named_nets
+from .rows import table_row
+from .timing import Wait, quiet_profiler, steps_for, time_rounds, waiter_for
+from .ways import Apart, OurWay, our_kd, warmed_up
+
+PARTS = 'batch', 'teacher', 'student, forward', 'backward', 'optimiser'
 
 class _Clock:
-    "Seconds by name, of the functions that it is put around."
-
-    def __init__(self, wait):
+    """Seconds by name, of the functions that it is put around."""
+    def __init__(self, wait: Wait):
         self.took, self.wait = Counter(), wait
 
-    def around(self, name, f):
-        def timed(*args, **kwargs):
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        "Inside the `with` the seconds count for this name."
+        self.wait()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
             self.wait()
-            start = time.perf_counter()
-            try:
-                return f(*args, **kwargs)
-            finally:
-                self.wait()
-                self.took[name] += time.perf_counter() - start
+            self.took[name] += time.perf_counter() - start
 
+    def around(self, name: str, f: Callable) -> Callable:
+        "A function with the clock around it."
+        def timed(*args, **kwargs):
+            with self.running(name):
+                return f(*args, **kwargs)
         return timed
 
-
 @contextmanager
-def _clocked(learn, clock):
+def _clocked(learn: Learner, clock: _Clock) -> Iterator[None]:
     "Inside the `with` the clock runs in the parts of this learner's step."
     scheme, opt = learn.scheme, learn.opt
     with (
-        patch.object(scheme.net, 'forward', clock.around('student, forward', scheme.net.forward)),
-        patch.object(scheme.teacher, 'forward', clock.around('teacher', scheme.teacher.forward)),
-        patch.object(torch.Tensor, 'backward', clock.around('backward', torch.Tensor.backward)),
-        patch.object(opt, 'step', clock.around('optimiser', opt.step))):
+            patch.object(scheme.net, 'forward', clock.around('student, forward', scheme.net.forward)),
+            patch.object(scheme.teacher, 'forward', clock.around('teacher', scheme.teacher.forward)),
+            patch.object(torch.Tensor, 'backward', clock.around('backward', torch.Tensor.backward)),
+            patch.object(opt, 'step', clock.around('optimiser', opt.step))):
         yield
 
-
-def step_parts(
-    way,  # from our_kd
-    steps=5,  # that are timed
-) -> dict:  # {part: seconds of a step}
-    "Where the time of a step goes."
-    clock, learn = _Clock(waiter_for(way.learn.data.device)), way.learn
-
-    def step():
-        train_step(learn, *batch())
-
-    batch, step = clock.around('batch', lambda: next(way.batches)), clock.around('all', step)
+def step_parts(way: OurWay, steps: int = 5) -> dict[str, float]:
+    "{part: seconds of a step}, over so many steps."
+    learn, clock = way.learn, _Clock(waiter_for(way.learn.data.device))
     way.ready()
     with _clocked(learn, clock):
         for _ in range(steps):
-            step()
-    took = {
-        name: clock.took[name] / steps for name in ('batch', 'teacher', 'student, forward', 'backward', 'optimiser')}
+            with clock.running('all'):
+                with clock.running('batch'):
+                    batch = next(way.batches)
+                train_step(learn, *batch)
+    took = {name: clock.took[name] / steps for name in PARTS}
     return took | {'losses and the rest': clock.took['all'] / steps - sum(took.values())}
-
 
 _kinds = {
     'convolution': ('conv',),
     'batch norm': ('batch_norm',),
     'activation': ('relu', 'threshold', 'clamp'),
-    'sums': ('add', 'add_', 'sum'),
     'copies and casts': ('copy', '_to_copy', 'clone', 'fill', 'zero', 'cat', 'stack', 'index'),
     'optimiser': ('sgd',)}
 
+def kind_of(op: str) -> str:
+    "'convolution' for 'aten::convolution_backward'."
+    name = op.removeprefix('aten::')
+    if name in ('add', 'add_', 'sum'): return 'sums'
+    for kind, words in _kinds.items():
+        if any(word in name for word in words): return kind
+    return 'other'
 
-def _kind(op):  # 'aten::convolution_backward' -> 'convolution'
-    op = op.removeprefix('aten::')
-    return next((k for k, words in _kinds.items() if any(op == w if k == 'sums' else w in op for w in words)), 'other')
-
-
-def op_seconds(
-    step,  # a function
-    device='cpu',  # where it works
-    steps=3,  # that are looked at
-) -> dict:  # {kind of work: seconds of a step}
-    "Seconds of each kind of operation."
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own log
+def op_seconds(step: Callable[[], object], device: str | torch.device = 'cpu', steps: int = 3) -> dict[str, float]:
+    "{kind of work: seconds of a step}, of a function that takes a step on this device."
+    quiet_profiler()
     cuda, took = torch.device(device).type == 'cuda', Counter()
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as p:
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
+    with profile(activities=activities) as p:
         for _ in range(steps):
             step()
-    for e in p.key_averages():
-        if e.key.startswith('aten::'):
-            took[_kind(e.key)] += (e.self_device_time_total if cuda else e.self_cpu_time_total) / steps / 1e6
+    for event in p.key_averages():
+        if event.key.startswith('aten::'):
+            microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+            took[kind_of(event.key)] += microseconds / steps / 1e6
     return dict(took.most_common())
 
-
-def _alone(teacher, student, data):  # names of models
+def alone_way(teacher: str, student: str, data: Data) -> OurWay:
+    "The steps of the student of a pair, which learns from the labels alone."
     return OurWay(Learner(named_nets(teacher, student, data.num_classes)[1], data, cbs=None))
 
-
-def bench_parts(
-    teacher,
-    student,  # names of models
-    data,  # from bench_data
-    rounds=5,  # how often each is measured
-    seconds=1.0,  # of a piece, about
-) -> list:  # rows: parts of a step, kinds of work, and the bound
-    "What a step is made of, as shares of it, and what it cannot be faster than, as a ratio to the plain way."
-    way, alone, device = our_kd(teacher, student, data), _alone(teacher, student, data), data.device
-    steps = steps_for(way, seconds, waiter_for(device))
-    parts = [step_parts(way, steps) for _ in range(rounds)]
-    about = dict(nets=[teacher, student], bs=data.train.bs)
-    rows = _shares('parts', parts, 'the whole step', about) + _shares(
-        'kinds', [op_seconds(way, device) for _ in range(rounds)], 'all operations', about)
-    took = time_rounds(
-        {'plain': Apart('plain', teacher, student, data), 'alone': alone}, rounds, steps, waiter_for(device))
-    conv = [op_seconds(alone, device).get('convolution') for _ in range(rounds)]
-    for name, v in (('the student alone', took['alone']), ("the student's convolutions", conv)):
-        rows.append(
-            table_row(
-                'bound',
-                f'no faster than {name}',
-                'the plain way',
-                [p / t for p, t in zip(took['plain'], v)],
-                v,
-                's',
-                **about))
+def _share_rows(section: str, each: list[dict], of: str, about: dict) -> list[dict]:
+    "Rows of shares, from {name: seconds} of each time."
+    rows = []
+    for name in each[0]:
+        seconds = [one.get(name, 0) for one in each]
+        shares = [own / sum(one.values()) for own, one in zip(seconds, each, strict=True)]
+        rows.append(table_row(section, name, of, shares, seconds, 's', **about))
     return rows
 
+def _bound_rows(nets: tuple, alone: OurWay, rounds: int, steps: int, about: dict) -> list[dict]:
+    "Rows of what a step cannot be faster than, by the plain way."
+    device, rows = alone.learn.data.device, []
+    took = time_rounds(dict(plain=Apart('plain', *nets), alone=alone), rounds, steps, waiter_for(device))
+    convolutions = [op_seconds(alone, device)['convolution'] for _ in range(rounds)]
+    for name, seconds in (('the student alone', took['alone']), ("the student's convolutions", convolutions)):
+        ratios = [plain / own for plain, own in zip(took['plain'], seconds, strict=True)]
+        rows.append(table_row('bound', f'no faster than {name}', 'the plain way', ratios, seconds, 's', **about))
+    return rows
 
-def _shares(section, each, of, about):  # each: [{name: seconds}]
-    return [
-        table_row(
-            section,
-            name,
-            of,
-            [v.get(name, 0) / sum(v.values()) for v in each],
-            [v.get(name, 0) for v in each],
-            's',
-            **about)
-        for name in each[0]]
+def bench_parts(teacher: str, student: str, data: Data, rounds: int = 5, seconds: float = 1.) -> list[dict]:
+    "Rows of the parts of a step and the kinds of work, as shares, and of the bound, by the plain way."
+    nets, about = (teacher, student, data), dict(nets=[teacher, student], bs=data.train.bs)
+    way, alone = our_kd(*nets), alone_way(*nets)
+    steps = steps_for(way, seconds, waiter_for(data.device))
+    parts = [step_parts(way, steps) for _ in range(rounds)]
+    kinds = [op_seconds(way, data.device) for _ in range(rounds)]
+    return [*_share_rows('parts', parts, 'the whole step', about),
+            *_share_rows('kinds', kinds, 'all operations', about),
+            *_bound_rows(nets, alone, rounds, steps, about)]
 
+# --- the card
 
 class _Bytes(TorchDispatchMode):
-    "Counts the bytes that convolutions and matrix products read and write, each tensor once."
-
+    """Count the bytes that convolutions and matrix products read and write, each tensor once."""
     def __init__(self):
         super().__init__()
         self.total = 0
@@ -155,55 +158,41 @@ class _Bytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **kwargs or {})
         if any(word in func.__name__ for word in ('conv', 'mm')):
-            for v in (*args, *(out if isinstance(out, (tuple, list)) else [out])):
-                self.total += v.nbytes if isinstance(v, torch.Tensor) else 0
+            values = [*args, *(out if isinstance(out, (tuple, list)) else [out])]
+            self.total += sum(v.nbytes for v in values if isinstance(v, torch.Tensor))
         return out
 
-
-def counted(
-    step,  # a function
-) -> tuple:  # (operations, bytes)
-    "What convolutions and matrix products in `step()` compute, and read and write at the least."
+def counted(step: Callable[[], object]) -> tuple[int, int]:
+    "(operations, bytes) that convolutions and matrix products in `step()` compute, and read and write at the least."
     with FlopCounterMode(display=False) as flops:
         step()
     with _Bytes() as moved:
         step()
     return flops.get_total_flops(), moved.total
 
-
-def _limits(device, n=8192, size=2**30):
-    "(operations, bytes) a second: a product of two n x n matrices in bfloat16, and a copy of so many bytes, read and"
-    "written."
+def card_limits(device: torch.device, n: int = 8192, size: int = 2**30) -> tuple[float, float]:
+    "(operations, bytes) a second: a product of two n x n matrices in bfloat16, a copy of so many bytes."
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     x = torch.empty(size, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
     took = time_rounds(dict(product=lambda: a @ b, copy=lambda: y.copy_(x)), 5, 10, waiter_for(device))
-    return 2 * n**3 / min(took['product'][1:]), 2 * size / min(took['copy'][1:])
+    return 2*n**3 / min(took['product'][1:]), 2*size / min(took['copy'][1:])      # a copy reads and writes
 
+_card_names = 'of its bf16 operations a second', "of its memory's bytes a second"
 
-def bench_card(
-    teacher,
-    student,  # names of models
-    data,  # from bench_data
-    rounds=5,  # how often each is measured
-    seconds=1.0,  # of a piece, about
-    limits=None,  # (operations, bytes) a second; None: measured, on CUDA
-) -> list:  # rows
-    "The share of a card's operations and bytes a second that a step reaches."
+def bench_card(teacher: str, student: str, data: Data, rounds: int = 5, seconds: float = 1.,
+               limits: tuple[float, float] | None = None) -> list[dict]:
+    "Rows of the share of a card's operations and bytes a second that a step reaches; limits None: measured, on CUDA."
     torch.compiler.reset()
-    device, names = data.device, ('of its bf16 operations a second', "of its memory's bytes a second")
+    device, nets, rows = data.device, (teacher, student, data), []
     if limits is None and device.type != 'cuda':
-        return [table_row('card', name, "the card's limit", why='not measured: no GPU') for name in names]
-    wait, counts = waiter_for(device), counted(our_kd(teacher, student, data))
-    limits, (ways, _) = (
-        limits or _limits(device),
-        warmed_up(
-            {
-                'eager': lambda: our_kd(teacher, student, data),
-                'compile=True': lambda: our_kd(teacher, student, data, compile=True)}))
+        return [table_row('card', name, "the card's limit", why='not measured: no GPU') for name in _card_names]
+    wait, counts = waiter_for(device), counted(our_kd(*nets))
+    ways, _ = warmed_up({'eager': partial(our_kd, *nets), 'compile=True': partial(our_kd, *nets, compile=True)})
+    needs = [*zip(_card_names, counts, limits or card_limits(device), ('TFLOP/s', 'TB/s'), strict=True)]
     took = time_rounds(ways, rounds, steps_for(ways['eager'], seconds, wait), wait)
-    return [
-        table_row(
-            'card', f'{how}, {name}', "the card's limit", [n / t / limit for t in v], [n / t / 1e12 for t in v], unit)
-        for how, v in took.items()
-        for name, n, limit, unit in zip(names, counts, limits, ('TFLOP/s', 'TB/s'))]
+    for how, times in took.items():
+        for name, n, limit, unit in needs:
+            ratios, rates = [n / t / limit for t in times], [n / t / 1e12 for t in times]
+            rows.append(table_row('card', f'{how}, {name}', "the card's limit", ratios, rates, unit))
+    return rows

@@ -1,34 +1,48 @@
-"""One table of all methods: paper, equation, what it reads, what it adds, what a step costs, what it forgives and where it fails, each line with the way to its cell, its tutorial and its test."""
+"""The table of methods: a card for each, with its paper, its equation, and what can be computed of it.
 
+A table of methods that is typed by hand is true on the day it is typed. Here only what no program can know is typed:
+paper, equation, weak spots, and the cell, tutorial and test to read on. The rest is asked of the method: what it
+reads and its weights of its term, the parameters that it brings of a scheme, its price of what `make bench` wrote,
+and its invariances of the loss, by trying.
+
+Two students whose features differ by a rotation are one student to a loss that compares distances, and two to a loss
+that compares features one by one. So each term is called on random numbers before and after a change. If the
+student's side alone may be changed and the loss stays, the change is *free*: the method leaves the student alone
+there. If both sides may be changed alike, and not the student's alone, the entry is *both*. `kd_shuffled` draws its
+permutations row by row, so what its entry tells is true of each draw, though not on average.
+
+We left out accuracy: a table of what each method gains has a protocol, seeds and an interval, and is made of runs.
+"""
 import copy
 import json
 import re
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from kdnb.methods import CE, parse_method, tap_pairs
+from kdnb.methods import CE, Term, parse_method, tap_pairs
 from kdnb.models import create_model, num_params
 from kdnb.schemes import Distill
 from kdnb.seeds import seeded
+from kdnb.text import Column, Table, format_number
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def _numbers(*shape): return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+# --- what a student may do for free
 
+def _numbers(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
-def _order(n): return _numbers(n).argsort()
+def _order(n: int) -> torch.Tensor: return _numbers(n).argsort()
+def _turn(n: int) -> torch.Tensor: return torch.linalg.qr(_numbers(n, n))[0]
+def _sizes(*shape: int) -> torch.Tensor: return .5 + _numbers(*shape).abs()
 
-
-def _turn(n): return torch.linalg.qr(_numbers(n, n))[0]
-
-
-def _sizes(*shape): return 0.5 + _numbers(*shape).abs()
-
-
-_features = {
+FEATURE_CHANGES: dict[str, Callable] = {        # of eight images with six channels of 4 x 4 places
     'rotation': lambda f: (f.flatten(1) @ _turn(f[0].numel())).view_as(f),
     'rotation of channels': lambda f: torch.einsum('bchw,cd->bdhw', f, _turn(f.shape[1])),
     'order of channels': lambda f: f[:, _order(f.shape[1])],
@@ -36,431 +50,324 @@ _features = {
     'order of places': lambda f: f.flatten(2)[..., _order(f[0, 0].numel())].view_as(f),
     'scale of each image': lambda f: f * _sizes(len(f), 1, 1, 1),
     'scale of each channel': lambda f: f * _sizes(f.shape[1], 1, 1),
-    'scale': lambda f: 7 * f,
-    'shift': lambda f: f + 5 * _numbers(*f.shape[1:]),
+    'scale': lambda f: 7*f,
+    'shift': lambda f: f + 5*_numbers(*f.shape[1:]),
     'order of images': lambda f: f[_order(len(f))]}
 
-
-_logits = {
-    'constant for each image': lambda z: z + 5 * _numbers(len(z), 1),
+LOGIT_CHANGES: dict[str, Callable] = {          # of ten classes
+    'constant for each image': lambda z: z + 5*_numbers(len(z), 1),
     'scale of each image': lambda z: z * _sizes(len(z), 1),
-    'scale': lambda z: 7 * z,
-    'shift': lambda z: z + 5 * _numbers(z.shape[1]),
+    'scale': lambda z: 7*z,
+    'shift': lambda z: z + 5*_numbers(z.shape[1]),
     'order of classes': lambda z: z[:, _order(z.shape[1])],
     'order of images': lambda z: z[_order(len(z))]}
-_labels = {'order of images': lambda y, n: y[_order(len(y))], 'order of classes': lambda y, n: _order(n).argsort()[y]}
 
+LABEL_CHANGES: dict[str, Callable] = {          # where images or classes change places on both sides, so do the labels
+    'order of images': lambda y, classes: y[_order(len(y))],
+    'order of classes': lambda y, classes: _order(classes).argsort()[y]}
 
-def _own(method):
-    "The term that the method is named after; the labels stand before it."
+def own_term(method: str | Term) -> Term:
+    "A copy of the term that a method is named after; the labels stand before it."
     return copy.copy(parse_method(method)[-1])
 
-
-def _value(term, s, t, y):
+def term_value(term: Term, s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> float:
+    "A loss as a scheme calls it; OFD's margins are measured, and what is drawn at random is drawn alike each time."
     if hasattr(term, 'margins'):
         term.margins = [None]
         term.measure([t])
     with seeded(0):
-        return (term(s, t, y) if term.taps is None else term([s], [t], y)).item()
+        loss = term(s, t, y) if term.taps is None else term([s], [t], y)
+    return loss.item()
 
-
-def _example(term):
-    "What student and teacher say of eight images, the labels, and what may be done to it."
+def example_for(term: Term) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Callable]]:
+    "What a term reads of student and teacher for eight images, the labels, and the changes to try."
     shape = (8, 10) if term.taps is None else (8, 6, 4, 4)
-    return *_numbers(2, *shape), torch.arange(8), _logits if term.taps is None else _features
+    s, t = _numbers(2, *shape)
+    return s, t, torch.arange(8), LOGIT_CHANGES if term.taps is None else FEATURE_CHANGES
 
+def invariances(method: str | Term) -> dict[str, str]:
+    "{change: 'free' to the student alone, 'both' sides alike, or ''}: what leaves a method's loss as it was."
+    term = own_term(method)
+    s, t, y, changes = example_for(term)
+    before = term_value(term, s, t, y)
 
-def invariances(
-    method,  # 'at', or a Term
-) -> dict:  # {change: 'free' to the student alone, 'both' sides alike at no cost, or ''}
-    "What may be done to the features or logits that a method reads without changing its loss, found by trying."
-    term = _own(method)
-    s, t, y, changes = _example(term)
-    was = _value(term, s, t, y)
+    def same(s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> bool:
+        return abs(term_value(term, s, t, y) - before) < 1e-4*abs(before)
 
-    def same(s, t, y): return abs(_value(term, s, t, y) - was) < 1e-4 * abs(was)
+    def kind(name: str, change: Callable) -> str:
+        moved = LABEL_CHANGES[name](y, s.shape[1]) if name in LABEL_CHANGES else y
+        if same(change(s), t, y): return 'free'
+        return 'both' if same(change(s), change(t), moved) else ''
 
-    def moved(name): return _labels[name](y, s.shape[1]) if name in _labels else y
+    return {name: kind(name, change) for name, change in changes.items()}
 
-    return {
-        name: 'free' if same(f(s), t, y) else 'both' if same(f(s), f(t), moved(name)) else ''
-        for name, f in changes.items()}
-
-
-_implied = {
+IMPLIED = {                                     # a student that may rotate may permute
     'rotation of channels': ('order of channels', 'signs of channels'),
     'scale of each image': ('scale',),
-    'scale of each channel': ('scale',)}
-_implied['rotation'] = ('rotation of channels', 'order of channels', 'signs of channels', 'order of places')
+    'scale of each channel': ('scale',),
+    'rotation': ('rotation of channels', 'order of channels', 'signs of channels', 'order of places')}
 
-
-def _forgiven(method):
+def forgiven(method: str | Term) -> str:
     "The free changes in words, without those that follow from others."
-    free = [k for k, v in invariances(method).items() if v == 'free']
-    return ', '.join(k for k in free if not any(k in _implied.get(more, ()) for more in free)) or 'nothing'
+    free = [name for name, kind in invariances(method).items() if kind == 'free']
+    follow = {name for more in free for name in IMPLIED.get(more, ())}
+    return ', '.join(name for name in free if name not in follow) or 'nothing'
 
+# --- what a method tells of itself
 
-def _reads(term):
-    "What a term compares, in words."
-    s, t, y, _ = _example(term)
-    places = (
-        'all stages'
-        if term.taps == 'stages'
-        else ', '.join(
-            'last stage' if a == -1 else f'stage {a}' if isinstance(a, int) else a for a, _ in tap_pairs(term.taps)))
+def _place_words(place: int | str) -> str:
+    if place == -1: return 'last stage'
+    return f'stage {place}' if isinstance(place, int) else place
+
+def read_places(term: Term) -> str:
+    "What a term compares, in words: places, labels, reading, and whether across the batch."
+    s, t, y, _ = example_for(term)
+    places = 'all stages' if term.taps == 'stages' else ', '.join(_place_words(a) for a, _ in tap_pairs(term.taps))
     words = [] if isinstance(term, CE) else [places or 'logits']
-    if _value(term, s, t, y) != _value(term, s, t, y.roll(1)):
+    if term_value(term, s, t, y) != term_value(term, s, t, y.roll(1)):
         words.append('labels')
-    how = dict(pre=', before the activation', sum=', raw sums').get(term.reading, '') if places else ''
-    return ' and '.join(words) + how + (', across the batch' if term.batchwise else '')
+    reading = {'pre': ', before the activation', 'sum': ', raw sums'}.get(term.reading, '') if places else ''
+    return ' and '.join(words) + reading + (', across the batch' if term.batchwise else '')
 
+def in_full(method: str) -> str:
+    "The method with every weight, as you may type it; a twelfth of the run is shorter as a fraction."
+    def fraction(m: re.Match) -> str: return str(Fraction(m[0]).limit_denominator(1000))
+    return re.sub(r'0\.\d{7,}', fraction, repr(parse_method(method)))
 
-def _in_full(method):
-    "The method with every weight, as it may be typed."
-    return re.sub(r'0\.\d{7,}', lambda m: str(Fraction(m[0]).limit_denominator(1000)), repr(parse_method(method)))
-
-
-def extra_params(
-    *methods,  # 'ofd', ...
-    teacher='resnet56',  # name of the model that teaches
-    student='resnet20',  # name of the model that learns
-    num_classes=100,  # of both
-) -> dict:  # {method: how many}
-    "How many parameters methods train beside the student."
-    terms = {m: _own(m) for m in methods}
-    reading = {m: t for m, t in terms.items() if t.taps is not None}  # who reads logits alone has no adapter
+def extra_params(*methods: str, teacher: str = 'resnet56', student: str = 'resnet20',
+                 num_classes: int = 100) -> dict[str, int]:
+    "{method: parameters that it trains beside the student}, all built as one sum: the nets are looked through once."
+    terms = {method: own_term(method) for method in methods}
+    reading = {method: term for method, term in terms.items() if term.taps is not None}     # logits need no adapter
     with seeded(0):
         net = create_model(student, num_classes)
     with seeded(1):
         scheme = Distill(net, create_model(teacher, num_classes), [CE(), *reading.values()])
-    adapters = dict(zip(reading, scheme.names[1:]))
-    return {m: num_params(scheme.adapters[adapters[m]]) if adapters.get(m) in scheme.adapters else 0 for m in methods}
+    adapters = {m: scheme.adapters[n] for m, n in zip(reading, scheme.names[1:], strict=True) if n in scheme.adapters}
+    return {method: num_params(adapters[method]) if method in adapters else 0 for method in methods}
 
+# --- what is typed
 
-def _prices(bench):
-    "({method in full: row}, about) of a file of `make bench`."
-    if bench is None: return {}, None
-    try:
-        said = json.loads(Path(bench).read_text(encoding='utf-8'))
-        said = said['methods'] if 'methods' in said else said
-        rows, about = said['rows'], said['about']
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f'{bench} is not what `make bench` writes: make it again') from None
-    except OSError as e:
-        raise OSError(f'{bench} cannot be read ({e.strerror}): write it with make bench, or give bench=None') from None
-    return {repr(parse_method(r['method'])): r for r in rows if r['method'] != 'alone'}, about
+class Typed(NamedTuple):
+    """What no program can know of a method; equations use no underscore, bar or star, which Markdown would take."""
+    method: str
+    name: str
+    by: str
+    arxiv: str
+    equation: str           # s, t: what is read of student and teacher, behind the adapter
+    fails: str              # what the loss's formula, its errors, or a published table bears out
+    cell: str               # id of the cell with its loss
+    tutorial: str
+    test: str
 
+_typed = (
+    # what the teacher tells
+    Typed(
+        'kd', 'KD', 'Hinton et al. 2015', '1503.02531',
+        r'$T^2 \mathrm{KL}(\sigma(t/T) \Vert \sigma(s/T))$',
+        'a teacher of other classes; a better teacher may teach no better '
+        '([resnet20](https://arxiv.org/abs/1910.10699): 70.66 from resnet56, 70.67 from resnet110)',
+        'kd-loss', '01_kd', 'test_a_transformer_teaches_by_what_it_says_and_errors_say_so'),
+    Typed(
+        'kd(9, T=2, standardize=True)', 'standardised KD', 'Sun et al. 2024', '2403.01427',
+        r'KD of $z(s), z(t)$ with $z(x) = (x - \mathrm{mean}\ x) / \mathrm{std}\ x$',
+        'how sure the teacher is of an image is lost; weight and T vary with the pair',
+        'standardize-logits', '11_modern', 'test_a_step_of_every_card'),
+    Typed(
+        'dkd', 'DKD', 'Zhao et al. 2022', '2203.08679',
+        r'$T^2 (\alpha \mathrm{KL}(b(t) \Vert b(s)) + \beta \mathrm{KL}(q(t) \Vert q(s)))$; $b$: label or not, '
+        '$q$: which other',
+        'beta varies with the pair (2 to 8)',
+        'dkd-loss', '11_modern', 'test_two_ranks_learn_what_one_process_learns'),
+    Typed(
+        'dist', 'DIST', 'Huang et al. 2022', '2205.10536',
+        r'$T^2 (\beta (1 - \rho) + \gamma (1 - \rho^\top))$; $\rho$: correlation of $\sigma(s/T), \sigma(t/T)$ in '
+        r'rows, $\rho^\top$: in columns',
+        'small batches: a class is compared across their images',
+        'dist-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+    Typed(
+        'wttm', 'WTTM', 'Zheng & Yang 2024', '2402.11148',
+        r'$U \mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$, $U = \sum \sigma(t)^{1/T}$',
+        'images of which the teacher is sure count least; the weight varies with the pair',
+        'wttm-loss', '11_modern', 'test_all_methods_at_once_between_nets_of_different_kinds'),
+    # what it looks at
+    Typed(
+        'fitnet', 'FitNets', 'Romero et al. 2015', '1412.6550',
+        r'$\mathrm{mean} (r(s) - t)^2$; $r$: the regressor',
+        'features that are no maps; some unlike nets (64.14 †)',
+        'hint-loss', '02_fitnets', 'test_methods_that_never_ran_take_a_step'),
+    Typed(
+        'at', 'AT', 'Zagoruyko & Komodakis 2017', '1612.03928',
+        r'$\mathrm{mean} (a(s) - a(t))^2$; $a(f)$: $\sum f^2$ over channels, length 1',
+        'maps of one pixel; some unlike nets (59.40 †)',
+        'at-loss', '03_at', 'test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape'),
+    Typed(
+        'nst', 'NST', 'Huang & Wang 2017', '1707.01219',
+        r'$\mathrm{MMD}^2$ of channels, $k(x, y) = (x^\top y)^2$',
+        'how loud a channel is is lost; some unlike nets (58.16 †)',
+        'nst-loss', '04_nst', 'test_two_ranks_learn_what_one_process_learns'),
+    Typed(
+        'ofd', 'OFD', 'Heo et al. 2019', '1904.01866',
+        r'$\sum (c(s) - m)^2$ where $c(s) \gt m$ or $t \gt 0$; $m = \max(t, \mathrm{margin})$, $c$: the connector',
+        "no activation behind the tap; another pair's weight ([issue "
+        "13](https://github.com/clovaai/overhaul-distillation/issues/13): below alone)",
+        'ofd-loss', '07_ofd', 'test_margins_are_those_of_the_batchnorm_in_front_of_the_activation'),
+    Typed(
+        'review', 'ReviewKD', 'Chen et al. 2021', '2104.09044',
+        r'$\sum 2^{-n} \mathrm{mean} (o(s) - o(t))^2$; $o$: outline $n$, $s$ fused with deeper stages',
+        "another pair's rate, batch and weight ([issue "
+        "39](https://github.com/megvii-research/mdistiller/issues/39): 63.5 to 69.9)",
+        'review-loss', '11_modern', 'test_methods_that_never_ran_take_a_step'),
+    # how it relates images
+    Typed(
+        'sp', 'SP', 'Tung & Mori 2019', '1907.09682',
+        r'$\mathrm{mean} (g(s) - g(t))^2$; $g(f)$: $f f^\top$, rows of length 1',
+        'batches too small to hold images that are alike',
+        'sp-loss', '06_sp', 'test_without_gathering_it_is_another_loss'),
+    Typed(
+        'rkd', 'RKD', 'Park et al. 2019', '1904.05068',
+        r'$\lambda \ell(d(s), d(t)) + \mu \ell(\angle s, \angle t)$; $d$: distances / their mean, $\ell$: Huber',
+        'batches of two have no angle; scale is lost ([resnet32x4 to '
+        'resnet8x4](https://arxiv.org/abs/1910.10699): 71.90, alone 72.50)',
+        'rkd-distance-loss', '05_rkd', 'test_without_gathering_it_is_another_loss'),
+    Typed(
+        'pkt', 'PKT', 'Passalis & Tefas 2018', '1803.10837',
+        r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
+        'small batches: neighbours are looked for within them',
+        'pkt-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+    # controls, which are there to fail
+    Typed(
+        'ls', 'label smoothing', 'Szegedy et al. 2016', '1512.00567',
+        r'$\mathrm{CE}(s, (1 - \epsilon) y + \epsilon/C)$',
+        'control: soft targets that know no class from another',
+        'ce-loss', '11_modern', 'test_a_step_of_every_card'),
+    Typed(
+        'kd_shuffled', 'shuffled KD', 'Furlanello et al. 2018', '1805.04770',
+        r'KD of $\pi(t)$; $\pi$: the other classes permuted',
+        "control: the teacher's softness without its knowledge",
+        'shuffle-rest', '11_modern', 'test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone'),
+    Typed(
+        'self', 'self', 'Furlanello et al. 2018', '1805.04770',
+        'KD; $t$: a twin of another seed',
+        'control: a teacher no better than the student',
+        'kd-loss', '11_modern', 'test_self_needs_a_twin'))
 
-_typed, _tian = {}, '[Tian et al.](https://arxiv.org/abs/1910.10699)'
+def find_cell(cell: str) -> str:
+    "'nbs/07_losses/01_logit.ipynb#kd-loss', of a cell's id."
+    for path in sorted(ROOT.glob('nbs/07_losses/*.ipynb')):
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        if any(c['id'] == cell for c in cells): return f'{path.relative_to(ROOT).as_posix()}#{cell}'
+    raise ValueError(f'no notebook of the losses has a cell {cell}')
 
+def find_test(name: str) -> str:
+    "'tests/test_methods.py#test_self_needs_a_twin', of a test's name."
+    for path in sorted(ROOT.glob('tests/**/test_*.py')):
+        if f'\ndef {name}(' in path.read_text(encoding='utf-8'): return f'{path.relative_to(ROOT).as_posix()}#{name}'
+    raise ValueError(f'no test is called {name}')
 
-def _card(method, name, by, arxiv, equation, fails, cell, tutorial, test):
-    _typed[method] = dict(
-        method=method,
-        name=name,
-        by=by,
-        paper=f'https://arxiv.org/abs/{arxiv}',
-        equation=equation,
-        fails=fails,
-        cell=cell,
-        tutorial=f'nbs/tutorials/{tutorial}.ipynb',
-        test=f'tests/test_{test}')
+def _typed_entries(typed: Typed) -> dict[str, str]:
+    "What is typed, with the places found."
+    return dict(
+        method=typed.method, name=typed.name, by=typed.by, paper=f'https://arxiv.org/abs/{typed.arxiv}',
+        equation=typed.equation, fails=typed.fails, cell=find_cell(typed.cell),
+        tutorial=f'nbs/tutorials/{typed.tutorial}.ipynb', test=find_test(typed.test))
 
-
-_card(
-    'kd',
-    'KD',
-    'Hinton et al. 2015',
-    '1503.02531',
-    r'$T^2 \mathrm{KL}(\sigma(t/T) \Vert \sigma(s/T))$',
-    'a teacher of other classes; a better teacher may teach no better ([resnet20](https://arxiv.org/abs/1910.10699): '
-    '70.66 from resnet56, 70.67 from resnet110)',
-    'nbs/07_losses/00_logit.ipynb#kd-loss',
-    '01_kd',
-    'methods.py#test_a_transformer_teaches_by_what_it_says_and_errors_say_so')
-_card(
-    'kd(9, T=2, standardize=True)',
-    'standardised KD',
-    'Sun et al. 2024',
-    '2403.01427',
-    r'KD of $z(s), z(t)$ with $z(x) = (x - \mathrm{mean}\ x) / \mathrm{std}\ x$',
-    'how sure the teacher is of an image is lost; weight and T vary with the pair',
-    'nbs/07_losses/01_modern.ipynb#standardize-logits',
-    '11_modern',
-    'cards.py#test_a_step_of_every_card')
-
-
-_card(
-    'dkd',
-    'DKD',
-    'Zhao et al. 2022',
-    '2203.08679',
-    r'$T^2 (\alpha \mathrm{KL}(b(t) \Vert b(s)) + \beta \mathrm{KL}(q(t) \Vert q(s)))$; $b$: label or not, $q$: which '
-    r'other',
-    'beta varies with the pair (2 to 8)',
-    'nbs/07_losses/01_modern.ipynb#dkd-loss',
-    '11_modern',
-    'parallel.py#test_two_ranks_learn_what_one_process_learns')
-_card(
-    'dist',
-    'DIST',
-    'Huang et al. 2022',
-    '2205.10536',
-    r'$T^2 (\beta (1 - \rho) + \gamma (1 - \rho^\top))$; $\rho$: correlation of $\sigma(s/T), \sigma(t/T)$ in rows, '
-    r'$\rho^\top$: in columns',
-    'small batches: a class is compared across their images',
-    'nbs/07_losses/01_modern.ipynb#dist-loss',
-    '11_modern',
-    'parallel.py#test_without_gathering_it_is_another_loss')
-_card(
-    'wttm',
-    'WTTM',
-    'Zheng & Yang 2024',
-    '2402.11148',
-    r'$U \mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$, $U = \sum \sigma(t)^{1/T}$',
-    'images of which the teacher is sure count least; the weight varies with the pair',
-    'nbs/07_losses/01_modern.ipynb#wttm-loss',
-    '11_modern',
-    'methods.py#test_all_methods_at_once_between_nets_of_different_kinds')
-
-
-_card(
-    'fitnet',
-    'FitNets',
-    'Romero et al. 2015',
-    '1412.6550',
-    r'$\mathrm{mean} (r(s) - t)^2$; $r$: the regressor',
-    'features that are no maps; some unlike nets (64.14 †)',
-    'nbs/07_losses/02_feature.ipynb#hint-loss',
-    '02_fitnets',
-    'methods.py#test_methods_that_never_ran_take_a_step')
-_card(
-    'at',
-    'AT',
-    'Zagoruyko & Komodakis 2017',
-    '1612.03928',
-    r'$\mathrm{mean} (a(s) - a(t))^2$; $a(f)$: $\sum f^2$ over channels, length 1',
-    'maps of one pixel; some unlike nets (59.40 †)',
-    'nbs/07_losses/02_feature.ipynb#at-loss',
-    '03_at',
-    'methods.py#test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape')
-_card(
-    'nst',
-    'NST',
-    'Huang & Wang 2017',
-    '1707.01219',
-    r'$\mathrm{MMD}^2$ of channels, $k(x, y) = (x^\top y)^2$',
-    'how loud a channel is is lost; some unlike nets (58.16 †)',
-    'nbs/07_losses/02_feature.ipynb#nst-loss',
-    '04_nst',
-    'parallel.py#test_two_ranks_learn_what_one_process_learns')
-
-
-_card(
-    'ofd',
-    'OFD',
-    'Heo et al. 2019',
-    '1904.01866',
-    r'$\sum (c(s) - m)^2$ where $c(s) \gt m$ or $t \gt 0$; $m = \max(t, \mathrm{margin})$, $c$: the connector',
-    'no activation behind the tap; another pair\'s weight ([issue '
-    '13](https://github.com/clovaai/overhaul-distillation/issues/13): below alone)',
-    'nbs/07_losses/02_feature.ipynb#ofd-loss',
-    '07_ofd',
-    'methods.py#test_margins_are_those_of_the_batchnorm_in_front_of_the_activation')
-_card(
-    'review',
-    'ReviewKD',
-    'Chen et al. 2021',
-    '2104.09044',
-    r'$\sum 2^{-n} \mathrm{mean} (o(s) - o(t))^2$; $o$: outline $n$, $s$ fused with deeper stages',
-    'another pair\'s rate, batch and weight ([issue 39](https://github.com/megvii-research/mdistiller/issues/39): 63.5 '
-    'to 69.9)',
-    'nbs/07_losses/03_review.ipynb#review-loss',
-    '11_modern',
-    'methods.py#test_methods_that_never_ran_take_a_step')
-
-
-_card(
-    'sp',
-    'SP',
-    'Tung & Mori 2019',
-    '1907.09682',
-    r'$\mathrm{mean} (g(s) - g(t))^2$; $g(f)$: $f f^\top$, rows of length 1',
-    'batches too small to hold images that are alike',
-    'nbs/07_losses/04_relation.ipynb#sp-loss',
-    '06_sp',
-    'parallel.py#test_without_gathering_it_is_another_loss')
-_card(
-    'rkd',
-    'RKD',
-    'Park et al. 2019',
-    '1904.05068',
-    r'$\lambda \ell(d(s), d(t)) + \mu \ell(\angle s, \angle t)$; $d$: distances / their mean, $\ell$: Huber',
-    'batches of two have no angle; scale is lost ([resnet32x4 to resnet8x4](https://arxiv.org/abs/1910.10699): 71.90, '
-    'alone 72.50)',
-    'nbs/07_losses/04_relation.ipynb#rkd-distance-loss',
-    '05_rkd',
-    'parallel.py#test_without_gathering_it_is_another_loss')
-_card(
-    'pkt',
-    'PKT',
-    'Passalis & Tefas 2018',
-    '1803.10837',
-    r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
-    'small batches: neighbours are looked for within them',
-    'nbs/07_losses/04_relation.ipynb#pkt-loss',
-    '11_modern',
-    'parallel.py#test_without_gathering_it_is_another_loss')
-
-
-_card(
-    'ls',
-    'label smoothing',
-    'Szegedy et al. 2016',
-    '1512.00567',
-    r'$\mathrm{CE}(s, (1 - \epsilon) y + \epsilon/C)$',
-    'control: soft targets that know no class from another',
-    'nbs/07_losses/00_logit.ipynb#ce-loss',
-    '11_modern',
-    'cards.py#test_a_step_of_every_card')
-_card(
-    'kd_shuffled',
-    'shuffled KD',
-    'Furlanello et al. 2018',
-    '1805.04770',
-    r'KD of $\pi(t)$; $\pi$: the other classes permuted',
-    'control: the teacher\'s softness without its knowledge',
-    'nbs/07_losses/00_logit.ipynb#shuffle-rest',
-    '11_modern',
-    'methods.py#test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone')
-_card(
-    'self',
-    'self',
-    'Furlanello et al. 2018',
-    '1805.04770',
-    r'KD; $t$: a twin of another seed',
-    'control: a teacher no better than the student',
-    'nbs/08_methods/01_families.ipynb#self-fits',
-    '11_modern',
-    'methods.py#test_self_needs_a_twin')
-
-
-def _price(v): return '–' if v is None else f'{v:.2f}'
-
-
-def _row(c, base):
-    "A card as the cells of a Markdown table."
-    at_cell, at_test = c['cell'].replace('#', '#cell-id='), c['test']
-    see = ', '.join(f'[{k}]({base}{v})' for k, v in dict(cell=at_cell, tutorial=c['tutorial'], test=at_test).items())
-    return [
-        f"[{c['name']}]({c['paper']}), {c['by']}: `{c['method']}`",
-        c['equation'],
-        c['reads'],
-        f"`{c['weights']}`",
-        f"{c['extra_params']:,}",
-        f"{_price(c['time'])}, {_price(c['memory'])}",
-        c['forgives'],
-        c['fails'],
-        see]
-
-
-def _html(cell):
-    "Links and code of a Markdown cell as HTML."
-    cell = re.sub(r'`([^`]*)`', r'<code>\1</code>', escape(cell, quote=False))
-    return re.sub(r'\[([^]]*)\]\(([^)]*)\)', r'<a href="\2">\1</a>', cell)
-
-
-class Cards(list):
-    "Cards of methods, a dict each; shown as a table. `.about` says of what, on what and when the prices are."
-
-    head = [
-        'method',
-        'loss',
-        'reads',
-        'in full',
-        'extra parameters',
-        'time, memory',
-        'free to the student',
-        'weak spots',
-        'see']
-    site = 'https://github.com/kdnb/kdnb/blob/main/'
-
-    def __init__(self, cards=(), about=None):
-        super().__init__(cards)
-        self.about = about
-
-    def markdown(
-        self,
-        base='',  # the way from where it is shown to the top of the repository
-    ) -> str:
-        "A Markdown table, and a line on where its numbers are from."
-        rows = [self.head, ['---'] * len(self.head), *(_row(c, base) for c in self)]
-        return '\n'.join(f"| {' | '.join(r)} |" for r in rows) + f'\n\n{self.note()}'
-
+# --- the table
 
 _legend = (
     r'$s$, $t$: what is read of student and teacher, behind the adapter; $\sigma$: softmax. Extra parameters: resnet56 '
-    r'to resnet20, 100 classes; trained beside the student, and thrown away. '
+    'to resnet20, 100 classes; trained beside the student, and thrown away. '
     'Free to the student: what it may do to what is read without changing the loss, found by trying. '
-    f'†: vgg13 to MobileNetV2, where the student alone has 64.60 and KD 67.37 ({_tian}).')
+    '†: vgg13 to MobileNetV2, where the student alone has 64.60 and KD 67.37 '
+    '([Tian et al.](https://arxiv.org/abs/1910.10699)).')
 
+def _card_cells(card: dict, base: str) -> list:
+    "A card as the cells of a Markdown table; a cell's link opens JupyterLab there, and GitHub at its notebook."
+    places = dict(cell=card['cell'].replace('#', '#cell-id='), tutorial=card['tutorial'], test=card['test'])
+    prices = f"{format_number('.2f', card['time'])}, {format_number('.2f', card['memory'])}"
+    return [
+        f"[{card['name']}]({card['paper']}), {card['by']}: `{card['method']}`", card['equation'], card['reads'],
+        f"`{card['weights']}`", card['extra_params'], prices, card['forgives'], card['fails'],
+        ', '.join(f'[{name}]({base}{place})' for name, place in places.items())]
 
-def _note(self):
-    "Where the numbers are from."
-    k, kd = self.about, next((c['spread'] for c in self if c['method'] == 'kd' and c['spread']), None)
-    where = k and (k['device'] if k['device'].endswith('threads') else f"{k['device']}, threads {k['threads']}")
-    cost = (
-        'Time and memory of a step: not measured here (`make bench`).'
-        if k is None
-        else (
-            f"Time and memory of a step are relative to plain KD: {k['teacher']} to {k['student']}, batch {k['bs']}, "
-            f"{k['dtype']}, {where}, median of {k['pairs']} pairs, {k['date']}"
-            + (f"; KD beside itself takes {kd[0]:.2f} to {kd[1]:.2f}." if kd else '.')))
-    return '\n\n'.join([_legend, cost])
+def _html_cell(text: str) -> str:
+    "Links and code of a Markdown cell as HTML."
+    text = re.sub(r'`([^`]*)`', r'<code>\1</code>', escape(text, quote=False))
+    return re.sub(r'\[([^]]*)\]\(([^)]*)\)', r'<a href="\2">\1</a>', text)
 
+class Cards(list):
+    """Cards of methods, a dict each, shown as a table; `.about` tells of what, on what and when the prices are."""
+    columns = ('method', 'loss', 'reads', 'in full', Column('extra parameters', ','),
+               Column('time, memory', align='left'), 'free to the student', 'weak spots', 'see')
+    site = 'https://github.com/kdnb/kdnb/blob/main/'
 
-Cards.note = _note
+    def __init__(self, cards: Iterable[dict] = (), about: dict | None = None):
+        super().__init__(cards)
+        self.about = about
 
+    def markdown(self, base: str = '') -> str:
+        "A Markdown table, and where its numbers are from; `base`: the way from where it is shown to the repository."
+        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown()}\n\n{self.note()}'
 
-def _repr(self):
-    "The table in plain text, without what is long."
-    lines = [f"{'method':30}{'reads':36}{'extra parameters':>17}{'time':>7}{'memory':>8}  free to the student"]
-    lines += [
-        f"{c['method']:30}{c['reads']:36}{c['extra_params']:>17,}{_price(c['time']):>7}{_price(c['memory']):>8}  "
-        f"{c['forgives']}"
-        for c in self]
-    return '\n'.join(lines)
+    def note(self) -> str:
+        "Where the numbers are from."
+        about = self.about
+        if about is None: return f'{_legend}\n\nTime and memory of a step: not measured here (`make bench`).'
+        device = about['device']
+        where = device if device.endswith('threads') else f"{device}, threads {about['threads']}"
+        cost = (f"Time and memory of a step are relative to plain KD: {about['teacher']} to {about['student']}, batch "
+                f"{about['bs']}, {about['dtype']}, {where}, median of {about['pairs']} pairs, {about['date']}")
+        return f'{_legend}\n\n{cost}{self._noise()}.'
 
+    def _noise(self) -> str:
+        "What the machine's noise does to a ratio: the spread of KD beside KD."
+        for card in self:
+            if card['method'] == 'kd' and card['spread']:
+                return '; KD beside itself takes {:.2f} to {:.2f}'.format(*card['spread'])
+        return ''
 
-def _repr_html(self):
-    "The table, its links on the web."
-    rows = [self.head, *(_row(c, self.site) for c in self)]
-    cells = [''.join(f'<{tag}>{_html(v)}</{tag}>' for v in r) for r, tag in zip(rows, ['th'] + ['td'] * len(self))]
-    return f"<table>{''.join(f'<tr>{r}</tr>' for r in cells)}</table><p>{_html(self.note())}</p>"
+    def __repr__(self) -> str:
+        columns = ['method', 'reads', Column('extra parameters', ','), Column('time', '.2f'), Column('memory', '.2f'),
+                   'free to the student']
+        keys = 'method', 'reads', 'extra_params', 'time', 'memory', 'forgives'
+        return Table(columns, [[card[key] for key in keys] for card in self]).text()
 
+    def _repr_html_(self) -> str:
+        heads = ''.join(f'<th>{getattr(c, "name", c)}</th>' for c in self.columns)
+        rows = [[_html_cell(f'{v:,}' if isinstance(v, int) else v) for v in _card_cells(c, self.site)] for c in self]
+        body = ''.join(f"<tr>{''.join(f'<td>{v}</td>' for v in row)}</tr>" for row in rows)
+        return f'<table><tr>{heads}</tr>{body}</table><p>{_html_cell(self.note())}</p>'
 
-Cards.__repr__, Cards._repr_html_ = _repr, _repr_html
+# --- all cards
 
+def read_prices(bench: str | Path | None) -> tuple[dict[str, dict], dict | None]:
+    "({method in full: row}, about) of a file of `make bench`."
+    if bench is None: return {}, None
+    try:
+        found = json.loads(Path(bench).read_text(encoding='utf-8'))
+        found = found.get('methods', found)
+        rows, about = found['rows'], found['about']
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f'{bench} is not what `make bench` writes: make it again') from None
+    except OSError as e:
+        raise OSError(f'{bench} cannot be read ({e.strerror}): write it with make bench, or give bench=None') from None
+    return {repr(parse_method(row['method'])): row for row in rows if row['method'] != 'alone'}, about
 
 @cache
-def _computed():
-    "What methods say of themselves."
-    extra = extra_params(*_typed)
-    return {
-        m: dict(reads=_reads(_own(m)), weights=_in_full(m), extra_params=extra[m], forgives=_forgiven(m))
-        for m in _typed}
+def _computed_entries() -> dict[str, dict]:
+    "What methods tell of themselves."
+    extra = extra_params(*(typed.method for typed in _typed))
+    return {method: dict(reads=read_places(own_term(method)), weights=in_full(method), extra_params=n,
+                         forgives=forgiven(method)) for method, n in extra.items()}
 
-
-def method_cards(
-    bench=None,  # the file that `make bench` wrote; None: no prices
-) -> Cards:
-    "A card for every method of kdnb: what is known of it, what it says of itself, and what was measured."
-    (prices, about), cards = _prices(bench), []
-    for m, typed in _typed.items():
-        row = prices.get(repr(parse_method(m)), {})
+def method_cards(bench: str | Path | None = None) -> Cards:
+    "A card for every method of kdnb; `bench`: the file that `make bench` wrote, None for no prices."
+    prices, about = read_prices(bench)
+    cards = Cards(about=about)
+    for typed in _typed:
+        row = prices.get(repr(parse_method(typed.method)), {})
         time, memory = row.get('time', {}), row.get('memory', {})
-        cards.append(
-            typed
-            | _computed()[m]
-            | dict(time=time.get('median'), memory=memory.get('median'), spread=time and (time['min'], time['max'])))
-    return Cards(cards, about)
+        spread = (time['min'], time['max']) if time else None
+        measured = dict(time=time.get('median'), memory=memory.get('median'), spread=spread)
+        cards.append(_typed_entries(typed) | _computed_entries()[typed.method] | measured)
+    return cards

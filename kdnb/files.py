@@ -112,7 +112,8 @@ def write_atomic(path: str | Path, data: bytes | memoryview) -> None:
         os.replace(neighbour, path)
     except OSError as e:
         raise FileTrouble(f'could not write {path}: {e.strerror or e}; what was there before is intact') from e
-    finally: neighbour.unlink(missing_ok=True)
+    finally:
+        neighbour.unlink(missing_ok=True)
 
 # %% ../nbs/00_basics/01_files.ipynb #no-locks
 @functools.cache                            # once in a process
@@ -123,10 +124,13 @@ def _flock(file: int, wait: bool) -> bool:
     "Lock an open file; False if another has the lock. Without locks: True, after a warning."
     import fcntl  # not on Windows
     try:
-        if wait: fcntl.flock(file, fcntl.LOCK_EX)
-        else: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError: return False
-    except OSError as e: _warn_no_locks(e.strerror)
+    except OSError as e:
+        _warn_no_locks(e.strerror)
     return True
 
 # %% ../nbs/00_basics/01_files.ipynb #held-locks
@@ -137,12 +141,14 @@ def _close_all() -> None:
     while _held:
         os.close(_held.popitem()[1][0])
 
-if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_close_all)
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_close_all)
 
 # %% ../nbs/00_basics/01_files.ipynb #open-to-lock
 def _open_to_lock(path: Path) -> tuple[int, tuple[int, int]]:
     "Open a folder, or a file, which is made if it is new: (descriptor, which file it is)."
-    if not path.is_dir(): path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     status = os.fstat(file)
     return file, (status.st_dev, status.st_ino)
@@ -201,20 +207,25 @@ class Lock:
         if self.held: return True
         if sys.platform == 'win32': return _warn_no_locks('Windows') is None
         _held[self] = _open_to_lock(self.path)
-        try: got = _flock(_held[self][0], wait=False) or wait and self._wait()
+        try:
+            got = _flock(_held[self][0], wait=False) or wait and self._wait()
         except BaseException:
             self.release()
             raise
-        if not got: self.release()
+        if not got:
+            self.release()
         return got
     def _wait(self) -> bool:
         "Report, then wait until the lock is free."
-        if callable(self.on_wait): self.on_wait()
-        elif self.on_wait: say(self.on_wait)
+        if callable(self.on_wait):
+            self.on_wait()
+        elif self.on_wait:
+            say(self.on_wait)
         return _flock(_held[self][0], wait=True)
     def release(self) -> None:
         "Give the lock back; without effect if it is not held."
-        if self.held: os.close(_held.pop(self)[0])
+        if self.held:
+            os.close(_held.pop(self)[0])
     def __enter__(self):
         self.acquire()
         return self

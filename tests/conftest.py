@@ -6,7 +6,6 @@ import torch
 from kdnb.data import load_data
 from kdnb.train import Learner
 
-
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
     "No bars, runs in a folder of the test's own, and one thread: many threads on a busy machine wait for each other."

@@ -1,5 +1,5 @@
-"Cheap convolutions: the shift against its rule, what replaces a convolution against its shapes, the nets against the "
-"release, their taps and their names."
+"""Cheap convolutions: the shift against its rule, what replaces a convolution against its shapes, the nets against
+the release, their taps and their names."""
 
 import copy
 import itertools
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from kdnb.methods import parse_method
 from kdnb.models import (
     Shift,
     cheapen,
@@ -21,10 +20,10 @@ from kdnb.models import (
     num_params,
     resnet,
     save_model,
-    weights_hash)
+    weights_hash,
+)
 from kdnb.schemes import Distill
 from kdnb.taps import Tapped, find_taps
-
 
 def rule(x):
     "seeds.md's rule, pixel by pixel."

@@ -1,5 +1,5 @@
-"The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the "
-"same numbers as in Python."
+"""The commands, as a shell or a script meets them: exit codes, one sentence on stderr, nothing half-written, and the
+same numbers as in Python."""
 
 import json
 import os
@@ -23,14 +23,13 @@ from torchvision import datasets
 from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
 from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
-from kdnb.data.sources import _recipes
 from kdnb.experiments import sweep_commands
 from kdnb.measure import accuracy, predict
 from kdnb.methods import parse_method
 from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.systems import Preset, Published, recipes, sweep_presets
+from kdnb.systems import Preset, Published, loadings, recipes, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
@@ -54,8 +53,9 @@ def place(tmp_path_factory):
     d = load_digits()
     x, y = d.images[:600, :, :, None].astype(np.float64) * 255 / 16, d.target[:600]
     x = x.round().astype(np.uint8)
-    for name, y in (('mine.npz', y), ('five.npz', y % 5)):
-        np.savez(place / name, x_train=x[:-150], y_train=y[:-150], x_test=x[-150:], y_test=y[-150:])
+    for name, labels in (('mine.npz', y), ('five.npz', y % 5)):
+        parts = dict(x_train=x[:-150], y_train=labels[:-150], x_test=x[-150:], y_test=labels[-150:])
+        np.savez(place / name, **parts)
     (place / 'cut.npz').write_bytes((place / 'mine.npz').read_bytes()[:5000])
     (place / 'empty').mkdir()
     (place / 'wrong' / 'cifar-100-python').mkdir(parents=True)
@@ -308,7 +308,8 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--run', 'teacher', '--lr', '.2', '--seed', '3'],
-            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, or .*--fresh'),
+            'the learning rate is 0.05, you ask for 0.2; the seed is 0, you ask for 3. Choose another --run, '
+            'or .*--fresh'),
         ('kdnb_test', ['nobody'], 'nobody is not a run.*give the name or the folder'),
         ('kdnb_test', ['thesis'], 'thesis is not a run'),
         ('kdnb_test', ['bert'], 'bert is not a run'),
@@ -470,8 +471,8 @@ def test_a_run_is_named_after_what_was_asked_for(here, capsys):
 
 
 def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
-    "Alone and taught: the same seed the same weights, another seed others, and a notebook's three lines the same as "
-    "the command."
+    """Alone and taught: the same seed the same weights, another seed others, and a notebook's three lines the same as
+    the command."""
     data = load_data('digits', size=8, n_train=100, bs=20, device='cpu')
 
     def notebook(seed, taught):
@@ -481,7 +482,7 @@ def test_a_seed_names_a_student_in_the_shell_and_in_python(here):
 
     for taught in (False, True):
 
-        def shell(run, seed):
+        def shell(run, seed, taught=taught):
             assert (
                 kdnb_train(
                     [
@@ -559,7 +560,7 @@ def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsy
 
 
 def test_a_recipe_has_its_two_halves():  # the schedule, and what the data are given
-    assert set(recipes) == set(_recipes) - {None}
+    assert set(recipes) == set(loadings)
 
 
 @pytest.mark.parametrize('preset', sweep_presets)
@@ -571,12 +572,12 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
         *'--epochs 2 --seeds 2 --n-train 500 --valid 0 --root /some/where --device cuda:1 --dry-run'.split()]
     assert kdnb_sweep(words) == 0 and content(here) == before
     lines = capsys.readouterr().out.splitlines()
-    typed = [shlex.split(l, comments=True) for l in lines if not l.startswith('#')]
+    typed = [shlex.split(each_line, comments=True) for each_line in lines if not each_line.startswith('#')]
     twice = sum('-epochs4-' in w[-1] for w in typed)  # a control
     assert twice == (2 * len(sweep_presets[preset].pairs) if sweep_presets[preset].cut else 0)
     assert (
         lines[1].startswith(f'# {len(typed)} runs, {2 * (len(typed) + twice)} epochs in all, about ')
-        and all(re.search(r'  # [\d.e-]+ PFLOP$', l) for l in lines if l[0] != '#')
+        and all(re.search(r'  # [\d.e-]+ PFLOP$', each_line) for each_line in lines if each_line[0] != '#')
         and len({w[-1] for w in typed}) == len(typed))
     assert sorted(typed) == sorted(asked_commands(make_parser('kdnb_sweep', '', '', *sweep_groups).parse_args(words)))
     p, runs = sweep_presets[preset], set()
@@ -601,7 +602,7 @@ def test_a_dry_run_is_commands_that_can_be_typed(here, capsys, preset):
 def test_without_a_name_the_presets_are_listed(here, capsys):
     assert kdnb_sweep([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [l.split()[0] for l in lines] == list(sweep_presets)
+    assert [each_line.split()[0] for each_line in lines] == list(sweep_presets)
 
 
 TINY = Preset(
@@ -738,7 +739,7 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
     out, err = capsys.readouterr()
     name = 'mine-crd-epochs1-n-train100-size8'
     assert err.splitlines()[0] == 'kdnb_sweep: 4 of 7 runs are missing' and [
-        l.split(': ')[0].strip() for l in err.splitlines()[1:]
+        each_line.split(': ')[0].strip() for each_line in err.splitlines()[1:]
     ] == [
         f'{name}-resnet13-0',
         *(f'{name}-resnet8-by-{w}-0' for w in ('resnet13-kd', 'resnet13-fitnet9', 'resnet20-fitnet9'))]
@@ -756,9 +757,9 @@ def test_students_that_teach_each_other_get_no_teacher_in_a_table_of_pairs(here,
     assert kdnb_sweep(['cifar100-wrn', '--method', 'online(students=2)', '--method', 'kd', '--dry-run']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
-        sum('online' in l for l in lines) == 3
-        and not any('online' in l and '--teacher' in l for l in lines)
-        and sum('--teacher' in l for l in lines) == 3)
+        sum('online' in each_line for each_line in lines) == 3
+        and not any('online' in each_line and '--teacher' in each_line for each_line in lines)
+        and sum('--teacher' in each_line for each_line in lines) == 3)
 
 
 def test_a_name_that_no_folder_could_have_is_cut(here, capsys):

@@ -1,4 +1,4 @@
-"""What a model costs: torchvision's counts, a profiler's memory, models that cannot be traced; the model is left alone."""
+"""What a model costs: torchvision's counts, a profiler's memory, models without a graph; the model is left alone."""
 
 import copy
 import warnings
@@ -9,10 +9,9 @@ import torch.nn.functional as F
 import torchvision.models as tvm
 from torch import nn
 
-from bench.bench import peak_memory
+from bench.timing import peak_memory
 from kdnb.measure import Latency, cost, measure_latency, profile
 from kdnb.models import create_model, list_models, num_params
-
 
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):

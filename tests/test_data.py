@@ -1,12 +1,14 @@
-"What the data notebook cannot show: torchvision's own transforms as the judge, a fake CIFAR on disk, and the same "
-"stream on a GPU."
+"""What the data notebook cannot show: torchvision's own transforms as the judge, a fake CIFAR on disk, and the same
+stream on a GPU."""
 
 import hashlib
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from torchvision import datasets
 from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as TF
 
+import kdnb.data.digits_cifar
 import kdnb.data.downloads
+import kdnb.data.loading
 import kdnb.data.sources
-from kdnb.data import Data, Split, TrainSplit, draw_epoch, load_data
-from kdnb.data.images import _draw_boxes
+from kdnb.data import Data, Split, TrainSplit, draw_epoch, draw_resized_windows, known_sources, load_data, source
 
 RAW = (0.0, 0.0, 0.0), (1 / 255,) * 3  # constants that leave pixels as they are
 
@@ -39,14 +42,14 @@ def test_each_image_is_torchvisions_crop(mode):
     padded = TF.pad(marked(1)[0], [4], padding_mode=mode)
     draws = draw_epoch(300, 4, 32, 7, 3)
     xb = torch.cat([xb for xb, yb in split.epoch(7, 3)])
-    for image, (i, oy, ox, flip, *_) in zip(xb, draws.T.tolist()):
+    for image, (_, oy, ox, flip, *_) in zip(xb, draws.T.tolist()):
         want = TF.crop(padded, oy, ox, 32, 32)
         assert torch.equal(image, (TF.horizontal_flip(want) if flip else want).float())
 
 
 def test_all_crops_and_flips_are_equally_frequent():
-    "The images themselves say which of the 9 x 9 x 2 they are: chi-square against equal shares, as torchvision's own "
-    "transforms pass it."
+    """The images themselves say which of the 9 x 9 x 2 they are: chi-square against equal shares, as torchvision's
+    own transforms pass it."""
     n = 162 * 40
     windows = torch.stack([TF.crop(TF.pad(marked(1)[0], [4]), oy, ox, 32, 32) for oy in range(9) for ox in range(9)])
     names = {w.numpy().tobytes(): k for k, w in enumerate(torch.cat([windows, windows.flip(3)]))}
@@ -86,8 +89,7 @@ def test_plain_iteration_follows_the_global_generator():
     assert order() == a != b
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    for xb, yb in split.epoch(0, 0):
-        pass
+    list(split.epoch(0, 0))
     assert torch.equal(torch.get_rng_state(), before)  # a keyed epoch leaves it alone
 
 
@@ -133,7 +135,7 @@ def cifar(tmp_path, monkeypatch):
 
 
 def test_cifar(cifar, monkeypatch):
-    monkeypatch.setattr(kdnb.data.sources, 'download', lambda *_: pytest.fail('touched the network'))
+    monkeypatch.setattr(kdnb.data.digits_cifar, 'download', lambda *_: pytest.fail('touched the network'))
     data = load_data('cifar100', root=cifar, bs=16, device='cpu')
     raw = datasets.CIFAR100(cifar, train=False)
     assert (
@@ -178,7 +180,7 @@ def test_an_interrupted_download_goes_on(cifar, monkeypatch, tmp_path_factory):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(kdnb.data.downloads, '_receive', interrupted)
+        m.setattr(kdnb.data.downloads, '_receive_rest', interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data('cifar100', root=cifar)
     assert part.exists() and not archive.exists() and not (folder / 'train').exists()
@@ -235,10 +237,8 @@ def test_no_batch_waits_for_the_gpu():
     next(batches)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        for xb, yb in batches:
-            pass
-        for xb, yb in data.test:
-            pass
+        list(batches)
+        list(data.test)
     finally:
         torch.cuda.set_sync_debug_mode('default')
 
@@ -251,7 +251,7 @@ def test_windows_are_distributed_as_torchvisions():
     from scipy.stats import ks_2samp
 
     n, size = 20_000, 64
-    top, left, h, w = _draw_boxes(n, size, 0, 0)
+    top, left, h, w = draw_resized_windows(n, size, 0, 0)
     torch.manual_seed(0)
     like = torch.empty(3, size, size)
     theirs = torch.tensor([RandomResizedCrop.get_params(like, [0.08, 1], [3 / 4, 4 / 3]) for _ in range(n)]).T
@@ -264,8 +264,8 @@ def test_windows_are_distributed_as_torchvisions():
 
 
 def test_windows_do_not_depend_on_other_epochs():
-    assert torch.equal(_draw_boxes(10, 32, 0, 1), _draw_boxes(10, 32, 0, 1)) and not torch.equal(
-        _draw_boxes(10, 32, 0, 1), _draw_boxes(10, 32, 0, 2))
+    assert torch.equal(draw_resized_windows(10, 32, 0, 1), draw_resized_windows(10, 32, 0, 1)) and not torch.equal(
+        draw_resized_windows(10, 32, 0, 1), draw_resized_windows(10, 32, 0, 2))
 
 
 # --- files
@@ -330,7 +330,7 @@ def test_windows_come_from_the_files(tmp_path):
 
 
 def test_what_does_not_fit_streams(tmp_path, monkeypatch):
-    monkeypatch.setattr('kdnb.data.sources._limit', 10_000)
+    monkeypatch.setattr('kdnb.data.loading._held_limit', 10_000)
     data = load_data(parts(tmp_path), size=32, bs=8, device='cpu')
     assert data.streams and data.test.held == 0 and '0.0 GiB as pixels, and up to 9.31323e-06 are held' in repr(data)
 
@@ -511,7 +511,7 @@ def test_copies_that_jupyter_and_macs_leave_are_no_images(tmp_path):
     for f in ('.ipynb_checkpoints/000-checkpoint.jpg', '._000.jpg'):
         shutil.copy(tmp_path / 'a' / '000.jpg', tmp_path / 'a' / f)
     data = load_data(tmp_path, size=32, bs=4, device='cpu')
-    assert data.classes == ['a', 'b'] and sum(data._asked) == 20
+    assert data.classes == ['a', 'b'] and sum(data.describe()[n] for n in ('n_train', 'n_valid', 'n_test')) == 20
 
 
 def test_own_valid_images_are_not_dropped_silently(tmp_path):
@@ -603,8 +603,8 @@ def test_a_device_without_memory():
 
 
 def test_a_folder_of_anything_is_refused_without_reading_all_of_it(tmp_path, monkeypatch):
-    "One that has no images is told before those that have are listed to the end; an image two levels down is one, a "
-    "hidden one is none."
+    """One that has no images is told before those that have are listed to the end; an image two levels down is one, a
+    hidden one is none."""
     for f in 'a/deep/0.png', 'b/.hidden/0.png', 'b/.0.png', 'b/notes.txt', 'c/0.png':
         (tmp_path / f).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f).touch()
@@ -624,8 +624,8 @@ def test_a_word_as_label():
 
 
 def test_ctrl_c_at_the_whole_group(tmp_path):
-    "As a terminal or Jupyter sends it: to all processes at once. The workers do not listen, and the next epoch has "
-    "new ones."
+    """As a terminal or Jupyter sends it: to all processes at once. The workers do not listen, and the next epoch has
+    new ones."""
     parts(tmp_path, size=40)
     program = f'''if 1:
         import os, signal
@@ -641,3 +641,48 @@ def test_ctrl_c_at_the_whole_group(tmp_path):
     out = subprocess.run(
         [sys.executable, '-c', program], capture_output=True, text=True, start_new_session=True, timeout=120)
     assert out.stdout.split('\n')[:-1] == ['interrupted 6'] * 4, out.stderr[-2000:]
+
+
+# --- a data set of your own, by name
+
+
+@pytest.fixture
+def stripes(monkeypatch):
+    "A data set that a decorator names; its splits are a pair and a list of items."
+    monkeypatch.setattr(kdnb.data.sources, 'known_sources', names := dict(known_sources))
+    monkeypatch.setattr(kdnb.data.loading, 'known_sources', names)
+
+    @source('stripes', stats=((0.5,) * 3, (0.25,) * 3), augment='crop', toy=True)
+    def make_stripes(root):
+        items = [(np.full((8, 8, 3), i, np.uint8), i % 2) for i in range(40)]
+        return items, None, (torch.zeros(6, 1, 8, 8, dtype=torch.uint8), [0, 1] * 3), ['even', 'odd']
+
+    return names
+
+
+def test_a_named_source(stripes):
+    data = load_data('stripes', bs=8, recipe='distillation', device='cpu')
+    assert (data.name, data.augment, data.mean, data.reduced) == ('stripes', 'crop+reflect', (0.5,) * 3, 'stripes')
+    assert (len(data.train), len(data.valid), len(data.test), data.classes) == (36, 4, 6, ['even', 'odd'])
+    with pytest.raises(ValueError, match="unknown data set 'stripe': did you mean stripes"):
+        load_data('stripe')
+    with pytest.raises(ValueError, match="data set 'stripes' is taken by .*make_stripes: choose another name"):
+        source('stripes')(lambda root: None)
+
+
+def test_one_more_module_is_one_more_data_set(tmp_path):
+    "In a copy of the package, a module that no other file names."
+    shutil.copytree(Path(kdnb.__file__).parent, tmp_path / 'kdnb', ignore=shutil.ignore_patterns('__pycache__'))
+    (tmp_path / 'kdnb' / 'data' / 'waves.py').write_text('''if 1:
+        import numpy as np
+        from kdnb.data.sources import source
+        @source('waves')
+        def _read_waves(root):
+            x = np.zeros((40, 1, 8, 8), np.uint8)
+            return (x, [0, 1] * 20), None, (x[:4], [0] * 4), 'ab'
+        ''')
+    program = "from kdnb.data import load_data; print(load_data('waves', bs=4, device='cpu').describe()['n_train'])"
+    env = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+    out = subprocess.run(
+        [sys.executable, '-c', program], capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120)
+    assert out.stdout == '36\n', out.stderr[-2000:]

@@ -81,7 +81,8 @@ def faults(name: str, thing: object) -> list[str]:
     if takes_arguments(thing) and 'Parameters\n---' not in doc and not any(c in ('GL08', 'PR01') for c, _ in errors):
         errors.append(('PR01', 'no Parameters section'))
     codes = {c for c, _ in errors}
-    if returns_something(thing) and 'Returns\n---' not in doc and not codes & {'GL08', 'RT01', 'YD01'}:
+    told = 'Returns\n---' in doc or 'Yields\n---' in doc
+    if returns_something(thing) and not told and not codes & {'GL08', 'RT01', 'YD01'}:
         errors.append(('RT01', 'no Returns section'))
     return [f'{code} {sentence}' for code, sentence in errors]
 

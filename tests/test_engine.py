@@ -1,5 +1,5 @@
-"The step: nothing in it waits for the device, compiled it is compiled a few times only, and several learners share it "
-"without noticing."
+"""The step: nothing in it waits for the device, compiled it is compiled a few times only, and several learners share it
+without noticing."""
 
 import functools
 import sys
@@ -25,7 +25,8 @@ from kdnb.train import (
     epoch_batches,
     fit_together,
     take_steps,
-    train_step)
+    train_step,
+)
 
 METHODS = [
     'kd',
@@ -278,8 +279,8 @@ def test_compiled_it_learns_the_same(kind, data, teacher, counted):
 
 @pytest.mark.parametrize('kinds', [METHODS[:9], METHODS[9:] + ['alone', 'jointrd', 'online']])
 def test_together_is_as_alone_whatever_the_company(kinds, data, teacher, quiet):
-    for l, kind in zip(fit_together([learner(k, data, teacher) for k in kinds], 1, cbs=None), kinds):
-        assert same(l, learner(kind, data, teacher).fit(1)), kind
+    for learn, kind in zip(fit_together([learner(k, data, teacher) for k in kinds], 1, cbs=None), kinds):
+        assert same(learn, learner(kind, data, teacher).fit(1)), kind
 
 
 def test_each_is_a_run_of_its_own_that_goes_on_alone(data, teacher, tmp_path, quiet):
@@ -311,13 +312,13 @@ def test_ctrl_c_in_the_middle_leaves_whole_epochs(step, data, teacher, tmp_path,
         learner('at', data, teacher, run=tmp_path / 'b')]
     with pytest.raises(KeyboardInterrupt, match='a: the last whole epoch is . of 3; b: .* Run the same cell'):
         fit_together(some, 3, cbs=None)
-    assert [l.epoch for l in some] == [(step - 1) // 4] * 2
+    assert [learn.epoch for learn in some] == [(step - 1) // 4] * 2
     again = fit_together(
         [learner('kd', data, teacher, run=tmp_path / 'a'), learner('at', data, teacher, run=tmp_path / 'b')],
         3,
         cbs=None)
-    for l, k in zip(again, ('kd', 'at')):
-        assert same(l, learner(k, data, teacher).fit(3))
+    for learn, k in zip(again, ('kd', 'at')):
+        assert same(learn, learner(k, data, teacher).fit(3))
 
 
 def test_together_too_nobody_is_left_in_train_mode(data, teacher, quiet):
@@ -331,10 +332,10 @@ def test_together_too_nobody_is_left_in_train_mode(data, teacher, quiet):
         learner('joint', data, teacher, cbs=[Stop()])]
     with pytest.raises(KeyboardInterrupt):
         fit_together(some, 1, cbs=None)
-    assert not any(m.training for l in some for m in l.scheme.modules())
+    assert not any(m.training for learn in some for m in learn.scheme.modules())
     some[2].cbs = None
     fit_together(some, 1, cbs=None)
-    assert not any(m.training for l in some for m in l.scheme.modules())
+    assert not any(m.training for learn in some for m in learn.scheme.modules())
 
 
 def test_what_is_no_list_is_a_sentence(data, teacher):
@@ -420,6 +421,6 @@ def test_one_table_of_progress(data, teacher, capsys):
 
 def test_a_teacher_that_half_reads_serves_those_who_read_all(data, teacher, quiet):
     pair = fit_together([learner(k, data, teacher) for k in ('fitnet', 'kd')], 1, cbs=None)
-    assert [l.scheme.teacher.net.logits for l in pair] == [False, True]
-    for l, k in zip(pair, ('fitnet', 'kd')):
-        assert same(l, learner(k, data, teacher).fit(1))
+    assert [learn.scheme.teacher.net.logits for learn in pair] == [False, True]
+    for learn, k in zip(pair, ('fitnet', 'kd')):
+        assert same(learn, learner(k, data, teacher).fit(1))

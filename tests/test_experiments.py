@@ -32,8 +32,8 @@ KD = dict(
 
 
 def folder(path, last=21.86, seed=0, taught=None, about=(), **changes):
-    "A finished run as kdnb writes it, without weights; `taught` None: alone, as the first code wrote it, without a "
-    "method."
+    """A finished run as kdnb writes it, without weights; `taught` None: alone, as the first code wrote it, without a
+    method."""
     path = Path(path)
     path.mkdir(parents=True)
     config = (
@@ -182,7 +182,8 @@ def test_two_teachers_are_two_blocks_and_who_is_alone_stands_in_both(runs):
     folder(runs / 'b', 40.0, 0, KD)
     folder(runs / 'c', 50.0, 0, KD | dict(teacher='another'))
     one, two = load_results().table().blocks
-    assert [l['runs'] for l in one['lines'] + two['lines']] == [['b'], ['a'], ['c'], ['a']] and 'another' in two['head']
+    assert [line['runs'] for line in one['lines'] + two['lines']] == [['b'], ['a'], ['c'], ['a']]
+    assert 'another' in two['head']
 
 
 def test_a_teacher_of_each_seed_is_part_of_the_seed(tmp_path, runs, monkeypatch):
@@ -205,7 +206,7 @@ def test_a_teacher_of_each_seed_is_part_of_the_seed(tmp_path, runs, monkeypatch)
         folder(runs / f'alone-{s}', 30.0 + s, s)
         taught(f'kd-{s}', s, f'fa{s}')
     (block,) = load_results(['alone-*', 'kd-*']).table().blocks
-    assert [(l['method'], l['n']) for l in block['lines']] == [
+    assert [(line['method'], line['n']) for line in block['lines']] == [
         ('kd', 2),
         ('alone', 2),
     ] and 'teacher fa0, fa1 (resnet56)' in block['head']
@@ -239,7 +240,8 @@ def test_twins_are_one_line_though_each_seed_has_its_own_teacher(runs):
         folder(runs / f'kd-{seed}', 30 + seed, seed, KD)
         folder(runs / f'self-{seed}', 22 + seed, seed, twin | dict(teacher=f'twin{seed}'))
     (block,) = load_results().table().blocks
-    assert [l.split()[0] for l in str(load_results().table()).splitlines() if ' ± ' in l and 'last' not in l] == [
+    lines = str(load_results().table()).splitlines()
+    assert [line.split()[0] for line in lines if ' ± ' in line and 'last' not in line] == [
         'kd',
         'self',
         'alone']
@@ -255,14 +257,15 @@ def test_what_no_word_tells_apart_is_told_apart_by_its_settings(runs):
             0,
             KD | dict(terms=KD['terms'] | dict(kd=KD['terms']['kd'] | dict(pairs=[[place, place]]))))
     (block,) = load_results().table().blocks
-    assert [l['n'] for l in block['lines']] == [1, 1, 1] and all("'stage" in l['method'] for l in block['lines'][:2])
+    assert [line['n'] for line in block['lines']] == [1, 1, 1]
+    assert all("'stage" in line['method'] for line in block['lines'][:2])
 
 
 def test_a_live_teacher_is_told_from_a_remembered_one_in_words(runs):
     folder(runs / 'live', 30.0, 0, KD)
     folder(runs / 'kept', 31.0, 0, KD | dict(remembered=4))
     (block,) = load_results().table().blocks
-    assert [l['method'] for l in block['lines']] == ['kd (remembered views 4)', 'kd (no remembered views)']
+    assert [line['method'] for line in block['lines']] == ['kd (remembered views 4)', 'kd (no remembered views)']
 
 
 def test_names_are_shown_as_names(runs):
@@ -311,7 +314,7 @@ def test_memory_is_shown_where_a_run_kept_it_and_never_made_up(runs):
     assert 'memory' not in repr(load_results().table())
     folder(runs / 'c', 42.0, 1, KD, about=dict(memory=dict(bytes=3 * 2**30, of='gpu'), device='NVIDIA'))
     text = repr(load_results().table())
-    kd, alone = (next(l for l in text.splitlines() if l.startswith(m)) for m in ('kd', 'alone'))
+    kd, alone = (next(line for line in text.splitlines() if line.startswith(m)) for m in ('kd', 'alone'))
     assert (
         '3.00 GiB' in kd
         and kd.rstrip().endswith('CPU, 1 threads, NVIDIA')

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 matplotlib.use('agg')
-from kdnb.callbacks import Film, show_film
-from kdnb.callbacks.film import _film_of
+from kdnb.callbacks import Film, read_film, show_film
 from kdnb.models import plainnet, resnet, weights_hash
 from kdnb.schemes import Distill, JointRD, Online
 from kdnb.seeds import seeded
@@ -59,8 +58,8 @@ def test_a_killed_run_has_its_film_whole(data, tmp_path):
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert _film_of(Run(tmp_path / 'killed'))['epochs'] == [0, 1]
-    film, whole = (_film_of(taught(data, run).fit(4).run) for run in (tmp_path / 'killed', None))
+    assert read_film(Run(tmp_path / 'killed'))['epochs'] == [0, 1]
+    film, whole = (read_film(taught(data, run).fit(4).run) for run in (tmp_path / 'killed', None))
     assert film['epochs'] == whole['epochs'] == [0, 1, 2, 4] and torch.equal(
         torch.stack(film['frames']), torch.stack(whole['frames']))
     assert len(show_film(tmp_path / 'killed').axes) == 4 * (1 + 4 + 1)
@@ -69,12 +68,12 @@ def test_a_killed_run_has_its_film_whole(data, tmp_path):
 def test_learning_together_each_has_its_film(data):
     learners = [taught(data, f'run-{m}', method=m) for m in ('at', 'kd')]
     fit_together(learners, 2, cbs=None)
-    for l in learners:
-        assert weights_hash(l.student) == weights_hash(
-            Learner(Distill(student(1), student(0), l.run.path.name[4:], size=8), data).fit(2).student)
-    assert [_film_of(l.run)['epochs'] for l in learners] == [[0, 1, 2]] * 2
+    for learn in learners:
+        assert weights_hash(learn.student) == weights_hash(
+            Learner(Distill(student(1), student(0), learn.run.path.name[4:], size=8), data).fit(2).student)
+    assert [read_film(learn.run)['epochs'] for learn in learners] == [[0, 1, 2]] * 2
     assert (
-        not torch.equal(*(_film_of(l.run)['frames'][-1] for l in learners))
+        not torch.equal(*(read_film(learn.run)['frames'][-1] for learn in learners))
         and 'run-kd' not in show_film(learners[0]).texts[0].get_text())
     with pytest.raises(ValueError, match='a film is of one learner'):
         fit_together([taught(data), taught(data, seed=2)], 1, cbs=[Film()])
@@ -85,7 +84,7 @@ def test_one_camera_for_two_learners(data):
     a, b = (Learner(student(s), data, cbs=[camera]) for s in (1, 2))
     a.fit(1)
     b.fit(1)
-    assert not torch.equal(_film_of(a.run)['frames'][-1], _film_of(b.run)['frames'][-1])
+    assert not torch.equal(read_film(a.run)['frames'][-1], read_film(b.run)['frames'][-1])
     assert len(show_film({'a': a, 'b': b}, n=2).axes) == 2 * 2 * 3
 
 
@@ -93,12 +92,12 @@ def test_one_camera_for_two_learners(data):
     'scheme', [lambda: Online([student(1), student(2)], size=8), lambda: JointRD(plainnet(8), student(0), size=8)])
 def test_other_schemes_are_filmed(data, scheme):
     learn = Learner(scheme(), data, cbs=[Film(6)]).fit(1)
-    assert _film_of(learn.run)['epochs'] == [0, 1] and (_film_of(learn.run)['goal'] is None) == isinstance(
+    assert read_film(learn.run)['epochs'] == [0, 1] and (read_film(learn.run)['goal'] is None) == isinstance(
         learn.scheme, Online)
     show_film(learn)
 
 
-def test_a_film_of_other_images_begins_anew_and_says_so(data, capsys):
+def test_aread_film_other_images_begins_anew_and_says_so(data, capsys):
     class Stop(Exception):
         pass
 
@@ -112,18 +111,18 @@ def test_a_film_of_other_images_begins_anew_and_says_so(data, capsys):
             Learner(student(), data, run=run, cbs=[At3(6)]).fit(4)
 
     begin('same')
-    assert _film_of(Learner(student(), data, run='same', cbs=[Film(6)]).fit(4).run)['epochs'] == [0, 1, 2, 4]
+    assert read_film(Learner(student(), data, run='same', cbs=[Film(6)]).fit(4).run)['epochs'] == [0, 1, 2, 4]
     begin('other')
     capsys.readouterr()
-    assert _film_of(Learner(student(), data, run='other', cbs=[Film(data.examples(9, 'valid')[0])]).fit(4).run)[
+    assert read_film(Learner(student(), data, run='other', cbs=[Film(data.examples(9, 'valid')[0])]).fit(4).run)[
         'epochs'
     ] == [4]
-    assert 'was filmed otherwise, and its film begins anew at epoch 3' in capsys.readouterr().out
+    assert 'its film was of other images or another place; a new one begins at epoch 3' in capsys.readouterr().out
 
 
 def test_mistakes_are_one_sentence(data):
     for make, said in [
-        (lambda: Film('first'), 'images are str'),
+        (lambda: Film('first'), 'images is a whole number'),
         (lambda: Film(torch.zeros(1, 3, 8, 8)), '2 or more'),
         (lambda: Film(True), 'whole number'),
         (lambda: Film(epochs=3), 'epochs are whole numbers'),

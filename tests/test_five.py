@@ -1,24 +1,27 @@
-"Every command of the table of the five systems, typed as the table shows it, with a few words after it that make it "
-"small."
+"""The table of the five systems: every command is typed as it stands, with a few words after it that make it small."""
 
 import shlex
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from docs.five import five_systems, five_table
-from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train
+from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, train_parser
+from kdnb.methods import parse_method
+from kdnb.models import create_model
+from kdnb.schemes import parse_scheme
+from kdnb.systems import loadings, recipes, sweep_presets
 from kdnb.train import Learner, Run
 
 COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep)
-
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     "Noise of ten classes; ImageNet's nets get it twice as large."
     place, rng = tmp_path_factory.mktemp('five'), np.random.RandomState(0)
-    noise = lambda n: (rng.randint(0, 256, (n, 16, 16, 3)).astype(np.uint8), np.arange(n) % 10)
+    def noise(n): return rng.randint(0, 256, (n, 16, 16, 3)).astype(np.uint8), np.arange(n) % 10
     (x, y), (xt, yt) = noise(140), noise(10)
     np.savez(place / 'noise.npz', x_train=x, y_train=y, x_test=xt, y_test=yt)
     n = torch.get_num_threads()
@@ -28,7 +31,6 @@ def place(tmp_path_factory):
         m.setattr(Learner, 'callbacks', [])
         yield place
     torch.set_num_threads(n)
-
 
 def small(words, place):
     "What is typed after a command."
@@ -52,7 +54,6 @@ def small(words, place):
         '--lr',
         '.001']
 
-
 @pytest.mark.parametrize('row', five_systems, ids=lambda r: f"{r['system']}: {r['source']}")
 def test_a_command_of_the_table_runs(place, capsys, row):
     for command in row['ours']:
@@ -62,7 +63,6 @@ def test_a_command_of_the_table_runs(place, capsys, row):
         assert COMMANDS[words[0]]([*words[1:], *small(words, place)]) == 0, capsys.readouterr().err
         if '--run' in words:
             assert Run(words[words.index('--run') + 1]).json('result.json')['last']['test_acc'] >= 0
-
 
 def test_the_table_shows_what_is_typed():
     table = five_table()
@@ -75,3 +75,39 @@ def test_the_table_shows_what_is_typed():
         'Distillation',
         'JointRD',
         'OD-cheap-convolution'}
+
+# --- what is typed means what theirs means
+
+WORDS = [shlex.split(command) for row in five_systems for command in row['ours']]
+
+def test_each_teacher_was_trained_above_and_every_name_is_known():
+    runs = set()
+    for name, *words in WORDS:
+        if name == 'kdnb_sweep':
+            assert words[0] in sweep_presets
+        elif name == 'kdnb_test':
+            assert words[0] in runs
+        else:
+            args = train_parser().parse_args(words)
+            assert {*filter(None, [args.teacher, args.shrink, args.init])} <= runs, words
+            assert parse_scheme(args.method) or parse_method(args.method or 'ce', args.weights)
+            assert args.student is None or create_model(args.student, 10)
+            runs.add(args.run)
+
+def test_the_numbers_of_their_commands_are_those_of_recipes_and_methods():
+    assert repr(parse_method('kd', 'distillation')) == 'CE(0.8) + KD(0.2, T=16)'       # --alpha 0.8 --temperature 16
+    assert recipes['distillation'].epochs == 200
+    cinic = recipes['cinic10']                                                          # --epochs 140 --lr 0.01 -b 96
+    assert (cinic.epochs, cinic.lr, loadings['cinic10'].bs) == (140, .01, 96)
+    jointrd = recipes['jointrd_imagenet']       # the last word of resnet_imagenet.sh; its ramp is half of these epochs
+    assert (jointrd.wd, jointrd.epochs) == (1e-4, 120)
+
+@pytest.mark.parametrize('row', five_systems[:3], ids=lambda row: row['theirs'])
+def test_reducenets_loss_is_the_mean_over_images_and_classes(row):
+    args = train_parser().parse_args(shlex.split(row['ours'][1])[1:])
+    classes = {'cifar10': 10, 'cifar100': 100}[args.data]
+    z, zt, y = torch.randn(8, classes), torch.randn(8, classes), torch.arange(8)
+    kl = F.kl_div((z/5).log_softmax(1), (zt/5).softmax(1), reduction='none').mean()
+    theirs = .7*5**2*kl + .3*F.cross_entropy(z, y)
+    ours = sum(term.weight_at(0, 1)*term(z, zt, y) for term in parse_method(args.method, args.weights))
+    assert torch.allclose(ours, theirs, atol=1e-5)

@@ -85,7 +85,7 @@ def test_wheel_says_what_settings_say(built):
 
 def test_commands_are_installed(built):
     lines = metadata(built[1], 'entry_points.txt').replace(' ', '').splitlines()
-    wanted = [l.strip() for l in CFG['console_scripts'].splitlines() if l.strip()]
+    wanted = [each_line.strip() for each_line in CFG['console_scripts'].splitlines() if each_line.strip()]
     assert wanted and set(wanted) <= set(lines)
 
 
@@ -94,7 +94,8 @@ def test_works_without_the_tools(installed, tmp_path):
         import sys
         class Never:
             def find_spec(self, name, path=None, target=None):
-                if name.split('.')[0] in {'nbdev', 'execnb', 'ghapi', 'jupyterlab', 'nbconvert', 'pytest', 'timm', 'tensorboard'}: raise ImportError(f'{name} is not there')
+                tools = {'nbdev', 'execnb', 'ghapi', 'jupyterlab', 'nbconvert', 'pytest', 'timm', 'tensorboard'}
+                if name.split('.')[0] in tools: raise ImportError(f'{name} is not there')
         sys.meta_path.insert(0, Never())
         import kdnb
         print(kdnb.__file__)

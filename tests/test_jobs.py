@@ -1,5 +1,5 @@
-"Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what learns "
-"together is what learns alone."
+"""Sweeps: several processes make each run once, a killed one leaves nothing locked, what fails is told, and what
+learns together is what learns alone."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def start(tmp_path, pause):
         text=True)
 
 
-def lines(out, word): return sorted(l.split()[1] for l in out.splitlines() if l.startswith(word + ' '))
+def lines(out, word): return sorted(line.split()[1] for line in out.splitlines() if line.startswith(word + ' '))
 
 
 def test_two_processes_make_each_run_once(tmp_path, monkeypatch):
@@ -163,7 +163,8 @@ def test_a_finished_run_that_is_another_is_refused_and_told_when_it_is_found(dat
     assert (
         not results
         and all(
-            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place ($KDNB_RUNS)'
+            'the learning rate is 0.05, you ask for 0.2. Remove that folder, or make these runs in another place '
+            '($KDNB_RUNS)'
             in r['detail']
             for r in results.left_out)
         and capsys.readouterr().out.count('failed: mine') == 2)

@@ -1,5 +1,5 @@
-"JointRD: what the notebook cannot show: runs that stop and go on, two processes, compiled, half precision, "
-"torchvision's teachers, and the tails and folded models that it stands on."
+"""JointRD: what the notebook cannot show: runs that stop and go on, two processes, compiled, half precision,
+torchvision's teachers, and the tails and folded models that it stands on."""
 
 import copy
 import json
@@ -16,7 +16,6 @@ import torchvision.models as tvm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from kdnb.data import load_data
 from kdnb.models import create_model, list_models, load_model, plainnet, resnet, weights_hash
 from kdnb.schemes import Alone, JointRD
 from kdnb.seeds import seeded

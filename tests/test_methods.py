@@ -2,16 +2,19 @@
 
 import copy
 import math
+import shutil
 import warnings
 
+import house
+import numpy as np
 import pytest
 import torch
 import torchvision.models as tvm
 from torch import nn
 
 from kdnb.data import Data, load_data
-from kdnb.losses import ofd_margin
-from kdnb.methods import AT, KD, OFD, SP, FitNet, known_methods, parse_method
+from kdnb.losses import hint_loss, kd_loss, ofd_margin
+from kdnb.methods import AT, KD, OFD, RKD, SP, FitNet, Term, known_methods, parse_method, regressor
 from kdnb.models import create_model, load_model, mobilenetv2, resnet, shufflenetv1, shufflenetv2, vgg, weights_hash
 from kdnb.schemes import Alone, Distill, Frozen
 from kdnb.seeds import seeded
@@ -45,8 +48,7 @@ def vit(): return tvm.VisionTransformer(32, 8, 2, 4, 64, 128, num_classes=10)
 
 
 def step(scheme, data):
-    "One forward and backward pass; the losses. All of what is trained gets a finite gradient, nothing of the teacher "
-    "does."
+    "One forward and backward pass; the losses. All that is trained gets a finite gradient, the teacher none."
     scheme.check(data)
     scheme.train()
     losses, logits = scheme(*data.one_batch())
@@ -221,7 +223,7 @@ def test_images_of_another_size_are_told_before_their_mean(digits):
 
 def test_a_scheme_shows_its_method_its_teacher_and_its_pairs():
     shown = repr(Distill(resnet(8), resnet(14), 'kd+at+rkd')).split('\n')
-    assert [l.strip() for l in shown[1:6]] == [
+    assert [line.strip() for line in shown[1:6]] == [
         'CE(1) + KD(0.9, T=4) + AT(1000, p=2) + RKD(1, distance=25, angle=50)',
         *(f"at: 'stages.{i}.0.act2' ~ 'stages.{i}.1.act2'" for i in range(3)),
         "rkd: 'embedding' ~ 'embedding'"]
@@ -507,3 +509,50 @@ def test_the_distillation_systems_words_on_its_shufflenets(method):
     losses, _ = scheme(*data.one_batch())
     sum(losses.values()).backward()
     assert all(v.isfinite() and v > 0 for v in losses.values())
+
+
+# --- names
+
+
+MEAN = '''"""A method that an added notebook would export."""
+from ..losses import hint_loss
+from .term import Term, method
+
+__all__ = ['Mean']
+
+@method('mean', 'average')
+class Mean(Term):
+    """Compares means."""
+
+    def __init__(self, weight=1., taps=-1):
+        super().__init__(lambda s, t: hint_loss(s.mean(1), t.mean(1)), weight, taps, name='mean')
+'''
+
+
+def test_one_more_module_is_one_more_method(tmp_path):
+    "No other file is touched: its names are known to `parse_method`, and its class is handed on by the package."
+    shutil.copytree(house.ROOT / 'kdnb', tmp_path / 'kdnb', ignore=shutil.ignore_patterns('__pycache__'))
+    (tmp_path / 'kdnb' / 'methods' / 'mean.py').write_text(MEAN, encoding='utf-8')
+    program = """if 1:
+        import json, kdnb.methods
+        from kdnb.methods import Mean, known_methods, parse_method
+        words = repr(parse_method('kd+average(2)'))
+        print(json.dumps([kdnb.__file__, words, known_methods['mean'] is Mean is kdnb.methods.Mean]))"""
+    at, words, same = house.fresh(program, folder=tmp_path, PYTHONPATH=str(tmp_path))
+    assert at.startswith(str(tmp_path))
+    assert (words, same) == ('CE(1) + KD(0.9, T=4) + Mean(2)', True)
+
+
+def test_functions_of_kdnb_are_called_in_config_json_what_version_0_1_0_called_them():
+    assert Term(kd_loss, taps=None).describe()['loss'] == 'kd_loss#5773d86ce3f904ec'
+    described = Term(hint_loss, 3, taps=[1, 2], adapt=regressor).describe()
+    assert described == dict(
+        name='hint', taps='[1, 2]', reading='post', weight=3, loss='hint_loss#5895a0aaf52cb359',
+        adapt='regressor#3ef8cb58125a77e7')
+
+
+def test_numbers_of_numpy_and_of_tensors_are_numbers():
+    terms = KD(np.float32(0.5), T=torch.tensor(4)), RKD(distance=np.int64(1)), AT(p=torch.tensor(2.0))
+    assert [repr(t) for t in terms] == [
+        'KD(0.5, T=4)', 'RKD(1, distance=1, angle=50)', 'AT(1000, p=2)']
+    assert all(type(v) in (int, float) for t in terms for v in (t.weight, *t.options.values()))

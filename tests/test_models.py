@@ -1,5 +1,5 @@
-"What the model notebooks cannot show: the published counts in one table, every net under the knife, a compiled model, "
-"wrong arguments."
+"""What the model notebooks cannot show: the published counts in one table, every net under the knife, a compiled
+model, wrong arguments."""
 
 import copy
 import pickle
@@ -24,8 +24,8 @@ from kdnb.models import (
     shufflenetv1,
     shufflenetv2,
     vgg,
-    wrn)
-
+    wrn,
+)
 
 @pytest.mark.parametrize(
     'build,args,params',
@@ -399,7 +399,7 @@ def test_inherit_false_keeps_nothing():
     for model in resnet(8), Net():
         for p in model.parameters():
             nn.init.constant_(p, 5)
-        for n, b in model.named_buffers():
+        for b in model.buffers():
             b.fill_(5)
         fresh = shrink(grow(model), inherit=False)
         assert not any((v == 5).any() for v in fresh.state_dict().values()) and repr(fresh) == repr(model)

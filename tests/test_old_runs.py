@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kdnb.all import Callback, load_model
 
 OLD = Path(__file__).resolve().parent/'old_runs'
 sys.path.insert(0, str(OLD))
-import make  # noqa: E402
+import make  # noqa: E402 - found by the line above
 
 EXACT = os.environ.get('KDNB_EXACT') == '1'
 EXPECTED = json.loads((OLD/'expected.json').read_text(encoding='utf-8'))

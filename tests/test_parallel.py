@@ -116,7 +116,8 @@ def half(method='sp'):
 
 def tensors():
     "gather on tensors of all sorts: [(what it gave, what it should have given)]."
-    f = lambda r: torch.arange(48.0).reshape(2, 3, 2, 4) + 100 * r
+    def f(r): return torch.arange(48.0).reshape(2, 3, 2, 4) + 100 * r
+
     sorts = dict(
         plain=lambda v: v,
         strided=lambda v: v[:, ::2].mT,

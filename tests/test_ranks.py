@@ -1,5 +1,5 @@
-"Two processes under torchrun make the run that one process makes: the same steps, scores and folder, resumed either "
-"way; and one that dies ends both with one sentence."
+"""Two processes under torchrun make the run that one process makes: the same steps, scores and folder, resumed either
+way; and one that dies ends both with one sentence."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from kdnb.models import plainnet, resnet
 from kdnb.parallel import join, leave, rank, wait_for_all, world_size
 from kdnb.schemes import Alone, Distill, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Diverged, Learner, copy_weights, fit_together, score_split
+from kdnb.train import Callback, Learner, copy_weights, fit_together, score_split
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = dict(size=8, n_train=100, bs=20, device='cpu')
@@ -37,8 +37,8 @@ def norms(module): return [m for m in module.modules() if isinstance(m, nn.Batch
 
 
 def still(scheme, x, y):
-    "Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are "
-    "another matter."
+    """Its BatchNorms, and its teacher's, have the statistics of a batch and keep them: those of a part of a batch are
+    another matter."""
     with torch.no_grad():
         for m in norms(scheme):
             m.momentum = 1.0
@@ -236,7 +236,7 @@ def command(name, *words, **env):
         '--',
         sys.executable,
         '-c',
-        f"import sys, kdnb.cli.options as c; sys.exit(c.{name}())",
+        f"import sys, kdnb.cli as c; sys.exit(c.{name}())",
         *words,
         **env)
 
@@ -362,12 +362,12 @@ def test_the_run_folder_is_the_same(ranks, place):
     a.pop('about')
     b.pop('about')
     assert a == b
-    a, b = ([json.loads(l) for l in (run / 'history.jsonl').read_text().splitlines()] for run in (one, two))
+    a, b = ([json.loads(line) for line in (run / 'history.jsonl').read_text().splitlines()] for run in (one, two))
     same_rows(b, a)
 
 
 def test_begun_by_one_ended_by_two(ranks, place):
-    one = [json.loads(l) for l in (place / 'one' / 'history.jsonl').read_text().splitlines()]
+    one = [json.loads(line) for line in (place / 'one' / 'history.jsonl').read_text().splitlines()]
     for r in ranks:
         same_rows(r['joined'], one)
     assert files(place / 'one-two') == files(place / 'one') and 'processes' not in config(place / 'one-two')['about']
@@ -387,8 +387,8 @@ def test_begun_by_two_ended_by_one(ranks, place, data):
 @pytest.mark.parametrize(
     'what, words',
     dict(
-        batch='ValueError: a batch of 25 images does not divide by 2 processes: say bs=24',
-        few='ValueError: 1 images are too few for 2 processes',
+        batch='WrongValue: a batch of 25 images does not divide by 2 processes: say bs=24',
+        few='WrongValue: 1 images are too few for 2 processes',
         damaged="FileTrouble: last.pt of run 'damaged' is damaged",
         other="WrongValue: run 'two' was run differently",
         wild='Diverged: ',
@@ -403,7 +403,7 @@ def test_refused_on_all_ranks(ranks, what, words):
 SMALL = '--data digits --size 8 --n-train 100 --bs 20 --device cpu --amp off --epochs 3'.split()
 
 
-def said(err): return [l for l in err.splitlines() if l.startswith('kdnb_')]
+def said(err): return [line for line in err.splitlines() if line.startswith('kdnb_')]
 
 
 @pytest.fixture(scope='module')
@@ -442,7 +442,7 @@ def test_a_process_that_dies(runs, monkeypatch, capsys, who):
     code, out, err = command('kdnb_distill', *TAUGHT, '--fresh', MORTAL=who)
     assert code == 1 and said(err) == [
         'kdnb_distill: one of the processes that train together has ended, and the others cannot go on without it: '
-        'same command goes on from the last whole epoch']
+        'run the same command again, and it continues after the last whole epoch']
     assert (
         out.count('epoch 1/3') == 1
         and out.count('resnet8:') <= 1
@@ -470,9 +470,9 @@ def test_what_fails_in_one_process_ends_a_group_in_all(tmp_path, data):
     "The other process would wait for steps that are no longer taken, or take those of another learner for them."
     code, out, err = torchrun(__file__, tmp_path, 'group')
     told = sorted(
-        l.split(': ', 1)[1]
-        for l in err.splitlines()
-        if l.startswith('[rank') and ('ZeroDivisionError: ' in l or 'ProcessEnded: ' in l))
+        line.split(': ', 1)[1]
+        for line in err.splitlines()
+        if line.startswith('[rank') and ('ZeroDivisionError: ' in line or 'ProcessEnded: ' in line))
     assert (
         code == 1
         and {t.split(':')[0] for t in told} == {'ZeroDivisionError', 'kdnb.parallel.ranks.ProcessEnded'}

@@ -1,35 +1,38 @@
-"README.md is nbs/index.ipynb, converted; its figures and links lead somewhere."
-
+"""README.md is nbs/index.ipynb, converted; the pages are those of today; figures and links lead somewhere."""
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / 'README.md').read_text(encoding='utf-8')
+import pytest
 
+from docs.pages import PAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT/'README.md').read_text(encoding='utf-8')
 
 def files(root):
-    return {
-        p.relative_to(root).as_posix(): p.read_bytes() for p in [root / 'README.md', *(root / 'README_files').glob('*')]
-    }
+    paths = [root/'README.md', *(root/'README_files').glob('*')]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in paths}
 
+def links_of(text): return re.findall(r'\]\((?![a-z]+:|#)([^)#\s]+)', text)
 
 def test_readme_is_the_index(tmp_path):
-    command = [
-        sys.executable,
-        '-m',
-        'nbconvert',
-        '--config',
-        'nbs/_readme.py',
-        '--output-dir',
-        tmp_path,
-        'nbs/index.ipynb']
+    config = ['--config', 'docs/readme.py', '--output-dir', tmp_path]
+    command = [sys.executable, '-m', 'nbconvert', *config, 'nbs/index.ipynb']
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     committed, converted = files(ROOT), files(tmp_path)
     assert [p for p in {**committed, **converted} if committed.get(p) != converted.get(p)] == [], 'run `make readme`'
 
-
 def test_links_and_figures_exist():
-    links = re.findall(r'\]\((?![a-z]+:|#)([^)#\s]+)', README)
-    assert [l for l in links if not (ROOT / l).exists()] == []
+    assert [link for link in links_of(README) if not (ROOT/link).exists()] == []
+
+def test_every_room_is_in_the_reading_order():
+    rooms = [p.parent for p in (ROOT/'nbs').glob('*/*.ipynb') if p.parent.name[0] not in '._']
+    assert [room.name for room in {*rooms} if f'](nbs/{room.name})' not in README] == []
+
+@pytest.mark.parametrize('path', PAGES)
+def test_a_page_is_of_today(path):
+    text = (ROOT/path).read_text(encoding='utf-8')
+    assert text == PAGES[path](), 'run `make readme`'
+    assert [link for link in links_of(text) if not (ROOT/path).parent.joinpath(link).exists()] == []

@@ -1,5 +1,5 @@
-"What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a "
-"full disk, a damaged file."
+"""What is remembered of a teacher is what it says, or is refused: other images, another teacher, a killed process, a
+full disk, a damaged file."""
 
 import copy
 import errno
@@ -167,9 +167,8 @@ def test_the_teacher_is_asked_once(data, root, teacher, capsys):
 
 
 def test_a_run_says_that_its_teacher_was_remembered(data, root, teacher, tmp_path):
-    live = Learner(Distill(net(), teacher, 'kd'), data, run=tmp_path / 'live').fit(1)
-    told = Learner(Distill(net(), remember(teacher, data, views=2, root=root), 'kd'), data, run=tmp_path / 'told').fit(
-        1)
+    Learner(Distill(net(), teacher, 'kd'), data, run=tmp_path / 'live').fit(1)
+    Learner(Distill(net(), remember(teacher, data, views=2, root=root), 'kd'), data, run=tmp_path / 'told').fit(1)
     a, b = (Run(tmp_path / n).json('config.json') for n in ('live', 'told'))
     assert {k: v for k, v in b.items() if k not in ('remembered', 'about')} == {
         k: v for k, v in a.items() if k != 'about'
@@ -195,8 +194,8 @@ def test_several_learn_from_it_together(data, root, teacher):
     def learner(method, known=known): return Learner(Distill(net(), known, method), data, seed=4)
 
     both = fit_together([learner('kd'), learner('dist')], 3, cbs=None)
-    for l, method in zip(both, ('kd', 'dist')):
-        assert whole(l) == whole(learner(method).fit(3))
+    for learn, method in zip(both, ('kd', 'dist')):
+        assert whole(learn) == whole(learner(method).fit(3))
     with pytest.raises(ValueError, match='some ask for remembered outputs'):
         fit_together([learner('kd'), learner('kd', teacher)], 1)
     with pytest.raises(ValueError, match='some ask for remembered outputs'):
@@ -234,7 +233,7 @@ OTHER = dict(
 @pytest.mark.parametrize('kind', list(OTHER))
 def test_other_images_are_refused_and_have_a_folder_of_their_own(data, root, teacher, kind):
     known, other = remember(teacher, data, views=1, root=root), load_data('digits', **ASKED | OTHER[kind])
-    with pytest.raises(ValueError, match='what was remembered does not fit: .*(you ask for|not the same).* Call remember') as e:
+    with pytest.raises(ValueError, match='does not fit: .*(you ask for|not the same).* Call remember') as e:
         Learner(Distill(net(), known, 'kd'), other)
     assert sentence(e)
     assert remember(teacher, other, views=1, root=root).folder != known.folder
@@ -497,7 +496,7 @@ def test_the_command_keeps_it_too(teacher, tmp_path, capsys, monkeypatch):
     assert config['remembered'] == 2 and config['teacher'] == weights_hash(load_model('teacher', 'last'))
     for more, why in (
         (['--method', 'at'], 'at reads places inside the teacher'),
-        (['--method', 'jointrd'], '--remember keeps what a teacher says'),
+        (['--method', 'jointrd'], '--remember keeps the logits of a teacher'),
         (['--remember', '0'], '--remember is a number of views from 1 up, not 0')):
         assert kdnb_distill([*asks, *more]) == 1
         assert why in capsys.readouterr().err

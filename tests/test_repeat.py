@@ -1,5 +1,5 @@
-"A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and what "
-"scripts read."
+"""A run done again from its config.json: the same weights to the last bit, or one sentence that says why not; and
+what scripts read."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_who_learnt_alone_is_not_distilled(here, capsys):
     assert (
         kdnb_distill(['--config', config('teacher'), '--device', 'cpu', '--run', 'never']) == 1
         and not (here / 'runs' / 'never').exists())
-    assert 'learnt alone: add --teacher RUN, or say kdnb_train' in capsys.readouterr().err
+    assert 'learnt alone: add --teacher RUN, or use kdnb_train' in capsys.readouterr().err
     assert (
         kdnb_distill(
             ['--config', config('teacher'), '--device', 'cpu', *R8, '--teacher', 'teacher', '--run', 'taught-now'])
@@ -274,7 +274,7 @@ def test_files_that_are_no_config(here, capsys, tmp_path):
             (
                 good | {'data': good['data'] | {'name': 'pets'}},
                 "it learnt from 'pets', a folder or an .npz that is not here: add --data PATH"),
-            (good | {'data': good['data'] | {'split': 'x'}}, 'data.split is x there'),
+            (good | {'data': good['data'] | {'split': 'x'}}, 'the choice of valid images is not the same'),
             (good | {'seed': None}, 'seed'),
             (good | {'amp': 'fp8'}, 'unknown amp'),
             (good | {'method': 7}, 'is damaged|7'),
@@ -359,7 +359,7 @@ def test_the_machine_says_no_in_one_sentence(here, capsys, monkeypatch, error, s
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr('kdnb.cli.options.load_data', fail)
+    monkeypatch.setattr('kdnb.cli.train.load_data', fail)
     assert re.search(says, refused(capsys, [*SMALL, *R8]))
 
 

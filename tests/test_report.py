@@ -1,5 +1,5 @@
-"What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names, missing "
-"data, Ctrl-C."
+"""What no notebook shows of tables for others, grids and pages: files read back by other programs, evil names,
+missing data, Ctrl-C."""
 
 import csv
 import html
@@ -46,18 +46,18 @@ def test_csv_is_read_back_as_numbers(runs):
     some(runs)
     table = load_results().table()
     read = list(csv.DictReader(io.StringIO(table.csv())))
-    lines = [l for b in table.blocks for l in b['lines']]
+    lines = [each_line for b in table.blocks for each_line in b['lines']]
     assert len(read) == len(lines) == 3 and {len(r) for r in read} == {len(read[0])} and None not in read[0]
-    for r, l in zip(read, lines):
+    for r, each_line in zip(read, lines):
         assert (
-            r['method'] == l['method']
-            and float(r['last']) == l['last'][0]
-            and int(r['n']) == l['n']
+            r['method'] == each_line['method']
+            and float(r['last']) == each_line['last'][0]
+            and int(r['n']) == each_line['n']
             and int(r['images']) == 20000)
         assert (
-            (r['last_std'] == '') == (l['n'] == 1)
+            (r['last_std'] == '') == (each_line['n'] == 1)
             and r['best_on_test'] == r['memory_bytes'] == ''
-            and float(r['best_on_valid']) == l['last'][0] - 1)
+            and float(r['best_on_valid']) == each_line['last'][0] - 1)
     assert {r['method'] for r in read} == {'alone', 'kd', EVIL}
     assert '\r' not in table.csv() and len(table.csv().splitlines()) == 4
 
@@ -79,7 +79,7 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
     table = load_results().table()
     tex = table.latex()
     body = re.sub(
-        r'\\([&%$#_{}\\])', '', '\n'.join(l for l in tex.splitlines() if not l.startswith('%'))
+        r'\\([&%$#_{}\\])', '', '\n'.join(each_line for each_line in tex.splitlines() if not each_line.startswith('%'))
     )  # what is escaped is harmless
     assert (
         body.count('{') == body.count('}')
@@ -88,8 +88,8 @@ def test_latex_is_balanced_and_every_letter_escaped(runs, tmp_path):
         and not re.search(r'[±†–·≤→]', body))
     for env in ('table', 'tabular'):
         assert tex.count(rf'\begin{{{env}}}') == tex.count(rf'\end{{{env}}}') == len(table.blocks)
-    rows = [l for l in tex.splitlines() if l.endswith(r'\\')]
-    assert {len(re.findall(r'(?<!\\)&', l)) for l in rows} == {
+    rows = [each_line for each_line in tex.splitlines() if each_line.endswith(r'\\')]
+    assert {len(re.findall(r'(?<!\\)&', each_line)) for each_line in rows} == {
         len(re.search(r'\\begin\{tabular\}\{@\{\}.*?(r+)@\{\}\}\n', tex)[1])}
     assert (
         tex.splitlines()[-1]
@@ -214,7 +214,8 @@ def test_two_thousand_runs_are_read_and_shown_in_seconds(runs):
 def test_all_forms_of_a_table_have_the_same_columns(runs):
     some(runs)
     table = load_results().table()
-    rows = [re.split(r'(?<!\\)\|', l)[1:-1] for l in table.markdown().splitlines() if l.startswith('|')]
+    lines = [each_line for each_line in table.markdown().splitlines() if each_line.startswith('|')]
+    rows = [re.split(r'(?<!\\)\|', each_line)[1:-1] for each_line in lines]
     assert {len(r) for r in rows} == {7} and len(rows) == 2 + 3
     assert [c.strip() for c in rows[0]] == ['', 'last', 'best on valid', 'minus alone', 'n', 'epochs', 'time']
     html = table._repr_html_()
@@ -342,15 +343,15 @@ def test_the_noise_is_pooled_over_all_that_the_figure_shows(runs):
     [([1] * 16, 0.0), ([1] * 16, 2.0), ([1, 2, 3, 1, 2, 1], 0.0), ([3] * 9, 1.0)],
     ids=['one seed', 'one lucky seed', 'uneven', 'three seeds'])
 def test_the_levels_of_the_noise_hold_on_grids_of_known_noise(seeds, shared):
-    "Equal cells: 5 of 100 pairs beyond their bound, best and worst beyond theirs in 5 of 100 grids; fewer where a "
-    "seed is lucky for all cells alike."
+    """Equal cells: 5 of 100 pairs beyond their bound, best and worst beyond theirs in 5 of 100 grids; fewer where a
+    seed is lucky for all cells alike."""
     import numpy as np
 
     rng, many = np.random.default_rng(0), []
     for _ in range(2000):
         luck = rng.normal(0, shared, 3)
 
-        def setting(n): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
+        def setting(n, luck=luck): return {s: float(20 + luck[s] + rng.normal(0, 0.7)) for s in range(n)}
 
         many.append(measure_noise({i: setting(n) for i, n in enumerate(seeds)}, dict(alone=setting(3), kd=setting(3))))
     pairs, ranges = np.mean([d['apart'] / d['pairs'] for d in many]), np.mean([d['range'] > d['chance'] for d in many])
@@ -442,7 +443,7 @@ def each_its_own(runs, monkeypatch):
         folder(runs / f'alone-{s}', 20.0 + s, s)
         for name, w, T in ('c', 0.2, 2), ('d', 0.8, 2), ('e', 0.8, 4):
             cell(runs / f'{name}{s}', w, T, 30.0 + s, s)
-            change(runs / f'{name}{s}', 'config.json', lambda c: c.update(teacher=f'{s:012}'))
+            change(runs / f'{name}{s}', 'config.json', lambda c, s=s: c.update(teacher=f'{s:012}'))
         folder(runs / f'kd-{s}', 40.0 + s, s, KD | dict(teacher=f'{s:012}'))
     return runs
 
@@ -597,8 +598,8 @@ def commands(page):  # of the last section, in its order
 
 
 def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkeypatch, capsys):
-    "Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here "
-    "it was this program."
+    """Copied into a shell, in the order of the page, on a machine that has none of the runs; whatever made them: here
+    it was this program."""
     from kdnb.cli import kdnb_distill, kdnb_train
     from kdnb.models import load_model, weights_hash
     from kdnb.schemes import Distill
@@ -628,7 +629,7 @@ def test_the_commands_of_a_page_make_the_same_runs(quiet, data, tmp_path, monkey
             subprocess.run(['bash', '-n', '-c', line]).returncode == 0
             and dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill)[command]([*words, '--device', 'cpu']) == 0)
     assert {n: weights_hash(load_model(n, 'last')) for n in made} == {
-        n: weights_hash(l.student) for n, l in made.items()}
+        n: weights_hash(each_line.student) for n, each_line in made.items()}
 
 
 def test_what_no_shell_can_say_is_said_without_a_path(runs):

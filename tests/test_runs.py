@@ -1,5 +1,5 @@
-"Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as "
-"if it had not, or says in one sentence why not."
+"""Whatever happens to a run - killed, interrupted, a full disk, a damaged file, a loss that is no number - it ends as
+if it had not, or says in one sentence why not."""
 
 import errno
 import inspect
@@ -39,7 +39,8 @@ from kdnb.train import (
     has_fast_bf16,
     load_state,
     pick_amp,
-    read_history)
+    read_history,
+)
 
 OWN = ['best.pt', 'config.json', 'history.jsonl', 'last.pt', 'result.json']
 CPU = torch.device('cpu')
@@ -138,7 +139,7 @@ def readable(path):
         elif p.suffix == '.json':
             json.loads(p.read_text())
         else:
-            assert p.name == 'history.jsonl' and [json.loads(l) for l in p.read_text().splitlines()]
+            assert p.name == 'history.jsonl' and [json.loads(line) for line in p.read_text().splitlines()]
 
 
 @pytest.mark.parametrize('when', ['before', 'after', 'full'])
@@ -146,8 +147,8 @@ def test_whichever_write_a_run_dies_in_it_goes_on(data, tmp_path, monkeypatch, w
     "Before the k-th file is in place, after it, and with a disk that is full just then: for every k."
     real, never = os.replace, learner(data, tmp_path / 'never').fit(2)
 
-    def count(at, calls=[0]):
-        calls[0] = 0
+    def count(at):
+        calls = [0]
 
         def replace(a, b):
             calls[0] += 1
@@ -215,7 +216,7 @@ import test_runs as t
 t.torch.set_num_threads(1); t.Learner.callbacks = []
 data = t.load_data('digits', size=8, n_train=100, bs=20, device='cpu')
 def wait(learn):
-    if not t.os.fork(): time.sleep(300)                          # one that reads images, say, and outlives its parent by a little
+    if not t.os.fork(): time.sleep(300)         # one that reads images, say, and outlives its parent by a little
     (t.Path(sys.argv[2])/'ready').touch(); time.sleep(300)
 t.learner(data, t.Path(sys.argv[2])/'run', cbs=[t.At(8, wait)]).fit(3)
 """
@@ -416,7 +417,7 @@ def test_adapters_and_their_momentum_go_on_where_they_were(data, tmp_path, teach
     assert (
         whole(again) == whole(never)
         and weights_hash(again.scheme.adapters) == weights_hash(never.scheme.adapters) != start)
-    momenta = [[s['momentum_buffer'] for s in l.opt.state_dict()['state'].values()] for l in (again, never)]
+    momenta = [[s['momentum_buffer'] for s in learn.opt.state_dict()['state'].values()] for learn in (again, never)]
     assert len(momenta[0]) == len([*never.scheme.parameters()]) and all(torch.equal(a, b) for a, b in zip(*momenta))
     assert not any('adapt' in k for k in load_state(again.run, 'last.pt')['state'])  # they never leave with the student
 
@@ -497,7 +498,7 @@ def test_a_damaged_file_is_one_sentence_and_nothing_is_touched(tmp_path, kind, n
 
 def test_a_damaged_best_is_one_sentence(tmp_path):
     run, marker = tmp_path / 'run', tmp_path / 'executed'
-    d = of('unfinished', run)
+    of('unfinished', run)
     good = (run / 'best.pt').read_bytes()
     for bad in damages(good, marker).values():
         (run / 'best.pt').write_bytes(bad)
@@ -957,8 +958,8 @@ def test_callbacks_are_called_in_order(data):
             said.append((self.name, 'after_fit', sorted(learn.result)))
 
     learn = learner(data, cbs=[Note('a'), Note('b')]).fit(2)
-    epoch = lambda e: ['batches', *['after_batch'] * 5, 'after_epoch']
-    events = ['before_fit', 'epochs', *epoch(0), *epoch(1), 'after_fit']
+    epoch = ['batches', *['after_batch'] * 5, 'after_epoch']
+    events = ['before_fit', 'epochs', *epoch, *epoch, 'after_fit']
     assert [(n, e) for n, e, _ in said] == [(n, e) for e in events for n in 'ab']
     assert [x for n, e, x in said if n == 'a' and e != 'after_batch'] == [0, [0, 1], 0, 1, 1, 2, ['best', 'last']]
     said.clear()

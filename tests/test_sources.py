@@ -1,22 +1,21 @@
-"What the five systems do, written out by hand from their code, number by number: schedules, pixels, losses on whole "
-"networks, and their networks' parameters."
+"""What the five systems do, by hand from their code: schedules, pixels, losses on whole networks, parameters."""
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import kdnb.data.sources
 from kdnb.cli import kdnb_train
-from kdnb.data import load_data
+from kdnb.data import known_sources, load_data
 from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.taps import Tapped
 from kdnb.systems import recipes
+from kdnb.taps import Tapped
 from kdnb.train import Run, make_optimiser, pick_recipe
 
 # --- the learning rate of each epoch
@@ -101,9 +100,12 @@ def test_what_a_network_sees(recipe, name, bs, padding, stats, monkeypatch):
         torch.randint(0, 256, (n := max(bs, 130), 3, 32, 32), dtype=torch.uint8, generator=g),
         torch.arange(n) % 10,
         [torch.tensor(v).view(3, 1, 1) for v in stats])
-    monkeypatch.setitem(kdnb.data.sources.known_sources, name, lambda root: ((x, y), None, (x[:9], y[:9]), range(10)))
+    images = replace(known_sources[name], load=lambda root: ((x, y), None, (x[:9], y[:9]), range(10)))
+    monkeypatch.setitem(known_sources, name, images)
     data = load_data(name, recipe=recipe, valid=0, size=32, augment='auto' if padding else None, device='cpu')
-    seen = lambda im: (im.float() / 255 - at[0]) / at[1]
+
+    def seen(im): return (im.float() / 255 - at[0]) / at[1]
+
     assert data.bs == bs and data.train.bs == bs and torch.allclose(data.test.normalise(x[:9]), seen(x[:9]), atol=1e-5)
     if padding is None: return
     xb, yb = data.one_batch()
@@ -252,8 +254,7 @@ def test_knowledge_distillation_with_pytorch(residuals, method):
 
 @pytest.mark.parametrize('method', ['kd', 'at', 'sp', 'margin_ReLU'])
 def test_distillation(method):
-    "Its four on its networks: four places, the stem among them; for the margins each is read through the next batch "
-    "norm, once."
+    """Its four on its networks: four places, the stem among them; margins read through the next batch norm, once."""
     with seeded(0):
         student, teacher = alive(wrn(10, 1, C)), alive(wrn(16, 2, C))
     scheme = Distill(student, teacher, method, 'distillation')
@@ -261,7 +262,9 @@ def test_distillation(method):
     z, raw, nexts = preact(student, x)
     with torch.no_grad():
         zt, raw_t, nexts_t = preact(teacher.eval(), x)
-    entropy = lambda p: -(p * p.log()).sum(1).mean()
+
+    def entropy(p): return -(p * p.log()).sum(1).mean()
+
     want = {
         'kd': lambda: (
             0.8 * ce(z, y)
@@ -307,8 +310,10 @@ def test_reducenet_after_the_cut():
 
 @pytest.mark.parametrize('epoch, m', [(0, 1.0), (30, 0.75), (60, 0.5), (150, 0.5)])
 def test_jointrd_in_an_epoch(epoch, m):
-    "Student heads and teacher tails, each with its cross-entropy and its distance from the teacher's last feature, a "
-    "quarter each (here a third), the mixed ones times the gate."
+    """Student heads and teacher tails, each with its cross-entropy and its distance from the teacher's last feature.
+
+    A quarter each (here a third), the mixed ones times the gate.
+    """
     with seeded(0):
         scheme = JointRD(alive(plainnet(14, C)), alive(resnet(20, C)))
     scheme.begin_epoch(epoch, 200)
@@ -327,7 +332,7 @@ def test_jointrd_in_an_epoch(epoch, m):
 
     f, cuts = student.stem(x), []
     for i, stage in enumerate(student.stages):
-        f = plain(stage, F.relu(f), lambda b: i > 0 and b is stage[0])
+        f = plain(stage, F.relu(f), lambda b, i=i, stage=stage: i > 0 and b is stage[0])
         cuts.append(f)
     with torch.no_grad():
         target = residual(teacher, x)[1][2]
@@ -405,8 +410,7 @@ def test_a_name_is_their_network(name, classes, params):
         ('cheapnet20_dw', 'in'),
         ('cheapnet20_shift', 'in')])
 def test_how_their_convolutions_begin(name, fan):
-    "N(0, 2/fan), by what comes out or by what goes in; the large ones, of which a deviation can be told. The wide "
-    "nets' classifier has a bias of 0."
+    """N(0, 2/fan), by what comes out or goes in, of the large ones; the wide nets' classifier has a bias of 0."""
     with seeded(0):
         net = create_model(name)
     large = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.weight.numel() > 2000]

@@ -115,9 +115,10 @@ def test_star_imports_stand_in_packages_only():
     assert [m for m in stars if MODULES[m].name not in ('__init__.py', 'all.py')] == []
 
 @pytest.mark.parametrize('room', ROOMS)
-def test_a_package_hands_on_its_modules_in_reading_order(room):
+def test_a_package_hands_on_its_modules(room):
     imports = [n for n in TREES[f'kdnb.{room}'].body if isinstance(n, ast.ImportFrom) and n.level == 1]
-    assert [f'kdnb.{room}.{n.module}' for n in imports] == [m for m in HOME if house.room_of(m) == room]
+    named = [name for n in imports for name in ([n.module] if n.module else [a.name for a in n.names])]
+    assert sorted({f'kdnb.{room}.{name}' for name in named}) == sorted(m for m in HOME if house.room_of(m) == room)
 
 def test_all_names_what_it_imports_in_reading_order():
     imports = [n for n in TREES['kdnb.all'].body if isinstance(n, ast.ImportFrom)]
@@ -265,15 +266,14 @@ def test_importing_everything_is_light():
     assert seconds <= .5, f'{seconds:.2f} s of processor time beyond torch and torchvision'
 
 def test_importing_a_module_has_no_effect():
-    "No call as a statement, and no assignment to an attribute or an item, where a module is imported."
+    "No assignment to an attribute where a module is imported: classes are whole, and other modules stay as they are."
     wrong = []
-    for m in MODULES:
+    for m in [m for m, p in MODULES.items() if p.name != '__init__.py']:
         for s in house.statements(TREES[m]):
-            if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call): wrong.append((m, s.lineno))
             targets = s.targets if isinstance(s, (ast.Assign, ast.Delete)) else [getattr(s, 'target', None)]
             flat = [t for target in targets if target for t in ast.walk(target)]
             stored = [t for t in flat if isinstance(getattr(t, 'ctx', None), (ast.Store, ast.Del))]
-            if any(isinstance(t, (ast.Attribute, ast.Subscript)) for t in stored): wrong.append((m, s.lineno))
+            if any(isinstance(t, ast.Attribute) for t in stored): wrong.append((m, s.lineno))
     assert wrong == [], '`Class.name = ...`: methods stand in the class body, registries are filled by decorators'
 
 # --- lines and statements: what ruff has no rule for
@@ -412,7 +412,7 @@ def test_the_last_section_says_what_is_left_out(path):
     prose = '\n'.join(house.text(c['source']) for c in LIBRARY[path]['cells'] if c['cell_type'] == 'markdown')
     assert re.findall(r'^## .*$', prose, re.M)[-1:] == ['## What we left out']
 
-@each(NOTEBOOKS)
+@each(LIBRARY)
 def test_words_that_are_not_used(path):
     prose = [(c['id'], house.text(c['source'])) for c in NOTEBOOKS[path]['cells'] if c['cell_type'] == 'markdown']
     wrong = re.compile(r'\b([Ff]loors?|[Nn]obody|[Ww]hoever)\b(?!\()')

@@ -9,8 +9,23 @@ from pathlib import Path
 import pytest
 
 from kdnb.systems import (
-    Loading, Preset, Published, Recipe, System, add_system, find_loading, find_preset, find_recipe, find_system,
-    find_weights, loadings, method_weights, recipes, sweep_presets, systems)
+    Loading,
+    Preset,
+    Published,
+    Recipe,
+    System,
+    add_system,
+    find_loading,
+    find_preset,
+    find_recipe,
+    find_system,
+    find_weights,
+    loadings,
+    method_weights,
+    recipes,
+    sweep_presets,
+    systems,
+)
 
 RULES = 'last epoch', 'best epoch on test', 'median of 5 last epochs', 'not said'
 VIEWS = systems, recipes, loadings, method_weights, sweep_presets

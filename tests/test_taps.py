@@ -1,5 +1,5 @@
-"Taps: every model family, every way of copying, moving and compiling; what is read agrees with hooks, and the model "
-"is never changed."
+"""Taps: every model family, every way of copying, moving and compiling; what is read agrees with hooks, and the model
+is never changed."""
 
 import copy
 import io

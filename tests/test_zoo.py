@@ -20,15 +20,16 @@ from kdnb.models import (
     model_name,
     resnet,
     save_model,
-    weights_hash)
-
+    weights_hash,
+)
 
 def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     model = create_model('resnet8x4', 7)
     (tmp_path / 'teacher').mkdir()
     save_model(model, tmp_path / 'teacher' / 'best.pt')
     code = (
-        "from kdnb.models import load_model, weights_hash; m = load_model('teacher'); print(weights_hash(m), m.call['depth'], "
+        "from kdnb.models import load_model, weights_hash; m = load_model('teacher'); "
+        "print(weights_hash(m), m.call['depth'], "
         "m.call['num_classes'])")
     out = subprocess.run(
         [sys.executable, '-c', code],
@@ -328,8 +329,8 @@ def test_only_the_head_may_differ(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    "An empty folder of downloads; `hub(name)` publishes random weights of torchvision's model at a file address, "
-    "under the hash that they have."
+    """An empty folder of downloads; `hub(name)` publishes random weights of torchvision's model at a file address,
+    under the hash that they have."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
 
     def publish(name, content=None, hash=None):

@@ -11,10 +11,9 @@ from typing_extensions import assert_type
 
 from kdnb.all import *
 from kdnb.experiments import Results
-from kdnb.losses import block_contrast
-from kdnb.measure import Profile, attention_correlation, linear_cka, rescued_broken
-from kdnb.methods import Method
-from kdnb.models import ResNet, StagedNet, reestimate_bn, regressor
+from kdnb.measure import Profile, attention_correlation, block_contrast, linear_cka, rescued_broken
+from kdnb.methods import Method, regressor
+from kdnb.models import ResNet, StagedNet, reestimate_bn
 from kdnb.schemes import Pulls, joint_gate
 from kdnb.show import Comparison, show_dark_knowledge
 from kdnb.taps import Tail, Taps

@@ -8,4 +8,4 @@ from .tensorboard import *
 from .film import *
 
 # one more notebook in this room, one more callback
-_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]
+_callback_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]

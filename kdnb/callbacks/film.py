@@ -37,6 +37,7 @@ from kdnb.show import (
 from ..text import short_label
 from ..train import Callback, Learner, Run, load_state, save_state
 
+# %% ../../nbs/12_callbacks/03_film.ipynb #figure-type
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -135,6 +136,14 @@ class Film(Callback):
         self.taps = taps
 
     def before_fit(self, learn: Learner) -> None:
+        """
+        Begin a film or go on with the run's, and take a frame if one is due.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         nets, images = self._cast(learn)
         film = _new_film(nets, images, learn.data, self.stage, self.taps)
         old = read_film(learn.run) if learn.epoch else None
@@ -148,6 +157,14 @@ class Film(Callback):
             self.after_epoch(learn)
 
     def after_epoch(self, learn: Learner) -> None:
+        """
+        Take a frame if one is due.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         if not _is_due(learn.epoch, learn.epochs, self.when): return
         film = read_film(learn.run)
         if film is None: return

@@ -71,16 +71,54 @@ class Progress(Callback):
     bar: Any = None             # fastprogress's master bar, in a notebook
 
     def epochs(self, learn: Learner, it: Iterable) -> Iterable:
+        """
+        Put a bar over the epochs, in a notebook.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        it : iterable
+            The numbers of the epochs.
+
+        Returns
+        -------
+        iterable
+            The same numbers.
+        """
         bars = _bars()
         self.bar = bars.master_bar(it) if bars.IN_NOTEBOOK else None
         return it if self.bar is None else self.bar
 
     def batches(self, learn: Learner, it: Iterable) -> Iterable:
+        """
+        Put a bar over the batches, in a notebook or a terminal.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        it : iterable
+            The batches.
+
+        Returns
+        -------
+        iterable
+            The same batches.
+        """
         n = learn.data.train.num_batches
         if self.bar is not None: return _bars().progress_bar(it, total=n, parent=self.bar)
         return _bars().progress_bar(it, total=n, leave=False) if sys.stdout.isatty() else it
 
     def after_epoch(self, learn: Learner) -> None:
+        """
+        Report the epoch: a line, or the table and the curves.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         epochs = learn.epochs or learn.epoch
         if self.bar is None:
             say(epoch_line(learn.history[-1], epochs))

@@ -97,6 +97,14 @@ class TensorBoard(Callback):
         self.writer: SummaryWriter | None = None            # of several processes, rank 0 has one
 
     def before_fit(self, learn: Learner) -> None:
+        """
+        Open the files, and write the points of earlier epochs that they lack.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         folder = self.folder or learn.run.path
         if folder is None:
             raise WrongValue("this learner has no run folder: name one for TensorBoard's files, "
@@ -111,12 +119,28 @@ class TensorBoard(Callback):
             self._draw(learn)
 
     def after_epoch(self, learn: Learner) -> None:
+        """
+        Write a point on each curve, and a figure when it is due.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         if self.writer is None: return
         if self.every and (learn.epoch % self.every == 0 or learn.epoch == learn.epochs):
             self._draw(learn)
         self._write(learn.history[-1])
 
     def after_fit(self, learn: Learner) -> None:
+        """
+        Write the scores on test, and close the files.
+
+        Parameters
+        ----------
+        learn : Learner
+            What is trained.
+        """
         if self.writer is None: return
         for name, scores in (learn.result or {}).items():
             self.writer.add_scalar(f'test/{name}', scores['test_acc'], learn.epoch)

@@ -174,7 +174,7 @@ def _talking(args: argparse.Namespace) -> Iterator[None]:
 # %% ../../nbs/15_cli/00_options.ipynb #run-command
 _Command = Callable[[argparse.Namespace], int | bool | None]
 
-def _read_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def _read_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     "The options, with `given` (those that were typed) and `answer` (for --json)."
     args = parser.parse_args(argv)
     empty = [keyword for keyword, value in vars(args).items() if value == '']
@@ -199,7 +199,7 @@ def run_command(do: _Command, parser: argparse.ArgumentParser, argv: Sequence[st
     "Run a command, together with the processes that torchrun started; return the exit code."
     try:
         with joined():
-            return _run_options(do, _read_options(parser, argv))
+            return _run_options(do, _read_command(parser, argv))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader has stopped, as in `| head`

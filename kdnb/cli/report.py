@@ -7,14 +7,13 @@ __all__ = ['kdnb_report']
 
 # %% ../../nbs/15_cli/04_report.ipynb #imports
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .options import TALK_OPTIONS, make_parser, run_command
 from ..errors import FileTrouble, say
 from ..experiments import report_page
 from ..files import write_atomic
-from .options import TALK_OPTIONS, make_parser, run_command
 
 # %% ../../nbs/15_cli/04_report.ipynb #write
 def _report_on(a: argparse.Namespace) -> None:
@@ -47,4 +46,4 @@ def kdnb_report(argv: Sequence[str] | None = None) -> int:
     example = "kdnb_report 'few-*' teacher --out few.html"
     return run_command(_report_on, make_parser('kdnb_report', _report_help, example, *groups), argv)
 
-if __name__ == '__main__' and __spec__: sys.exit(kdnb_report())  # python -m kdnb.cli.report
+if __name__ == '__main__' and __spec__: raise SystemExit(kdnb_report())  # python -m kdnb.cli.report

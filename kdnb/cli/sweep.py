@@ -11,6 +11,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
+from kdnb.cli.options import (
+    DATA_OPTIONS,
+    KEEP_OPTIONS,
+    TALK_OPTIONS,
+    TRAIN_OPTIONS,
+    Options,
+    as_options,
+    keyword_name,
+    make_parser,
+    run_command,
+)
+from .train import build_learner, load_asked_data, settle_options, train_parser
 from ..data import check_loading
 from ..errors import MISTAKES, WrongValue, say
 from ..experiments import Job, is_finished, load_results, published_table, run_jobs, sweep_commands, training_cost
@@ -18,9 +30,6 @@ from ..schemes import parse_scheme
 from ..systems import find_preset, recipes, sweep_presets
 from ..text import AsTable, Column, Table
 from ..train import Learner, Run
-from .options import DATA_OPTIONS, KEEP_OPTIONS, TALK_OPTIONS, TRAIN_OPTIONS, Options
-from .options import as_options, keyword_name, make_parser, run_command
-from .train import build_learner, load_asked_data, settle_options, train_parser
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #cost
 _data_keys = ('data', 'root', 'size', 'bs', 'valid', 'n_train', 'augment', 'recipe', 'split_seed', 'stream', 'strict',
@@ -165,7 +174,8 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     if not done: return
     say(f'\n{load_results(done).table()}')
     theirs = published_table(a.preset).text() if a.data in (None, find_preset(a.preset).data) else ''
-    if theirs: say(f'\n{theirs}')
+    if theirs:
+        say(f'\n{theirs}')
 
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."

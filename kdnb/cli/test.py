@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
+from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_command
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
 from ..measure import accuracy, calibration_error, predict
 from ..models import create_model, load_model
 from ..train import Run
-from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_command
 
 # %% ../../nbs/15_cli/02_test.ipynb #read-run
 def _read_run(name: str) -> tuple[Run, dict, list[str]]:

@@ -16,6 +16,16 @@ from pathlib import Path
 from torch import nn
 
 from ..callbacks import create_callback
+from kdnb.cli.options import (
+    DATA_OPTIONS,
+    KEEP_OPTIONS,
+    MODEL_OPTIONS,
+    TALK_OPTIONS,
+    TRAIN_OPTIONS,
+    keyword_name,
+    make_parser,
+    run_command,
+)
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, repeat_options
@@ -23,12 +33,19 @@ from ..files import run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model, load_model, num_params, shrink
 from ..parallel import first_rank_0
-from ..schemes import Alone, Distill, Frozen, Online, Scheme, bare_model, check_teacher_data
-from ..schemes import parse_scheme, training_data_of
+from kdnb.schemes import (
+    Alone,
+    Distill,
+    Frozen,
+    Online,
+    Scheme,
+    bare_model,
+    check_teacher_data,
+    parse_scheme,
+    training_data_of,
+)
 from ..seeds import seeded
 from ..train import Learner, device_name, differences, pick_recipe, remember, run_config
-from .options import DATA_OPTIONS, KEEP_OPTIONS, MODEL_OPTIONS, TALK_OPTIONS, TRAIN_OPTIONS
-from .options import keyword_name, make_parser, run_command
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
 _same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--root', '--device', '--stream', '--workers', '--strict', '--compile'}
@@ -43,9 +60,12 @@ def _name_run(a: argparse.Namespace) -> str:
     if a.config: return _name_again(a)
     cut = f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}" if a.shrink else ''
     words = [run_path(a.data).stem, a.student or cut, a.method or 'alone']
-    if a.weights: words.append(a.weights)
-    if a.remember: words += ['remember', str(a.remember)]
-    if a.init: words += ['from', a.init]
+    if a.weights:
+        words.append(a.weights)
+    if a.remember:
+        words += ['remember', str(a.remember)]
+    if a.init:
+        words += ['from', a.init]
     return run_name(*words, a.seed)
 
 # %% ../../nbs/15_cli/01_train.ipynb #repeat
@@ -121,8 +141,10 @@ def _check_student_options(a: argparse.Namespace) -> None:
 def settle_options(a: argparse.Namespace) -> None:
     "Set the options that follow from others: the default student, and kd where there is a teacher."
     _check_student_options(a)
-    if not a.shrink and not a.student: a.student = 'resnet20'
-    if a.teacher and not a.method: a.method = 'kd'
+    if not a.shrink and not a.student:
+        a.student = 'resnet20'
+    if a.teacher and not a.method:
+        a.method = 'kd'
 
 def _create_student(a: argparse.Namespace, data: Data) -> nn.Module:
     "A new student, with its initial weights."
@@ -135,7 +157,8 @@ def _asked_student(a: argparse.Namespace, data: Data) -> nn.Module:
     "The model that learns."
     if not a.shrink: return _create_student(a, data)
     seen = training_data_of(a.shrink)
-    if seen: check_teacher_data(seen, data)
+    if seen:
+        check_teacher_data(seen, data)
     batches = list(islice(data.train.epoch(a.seed, 0), 10)) if a.refit else None
     return shrink(bare_model(a.shrink).to(data.device), refit=batches)
 
@@ -165,7 +188,8 @@ def _taught_scheme(a: argparse.Namespace, data: Data) -> Scheme:
     student, method = _asked_student(a, data), parse_method(a.method or 'ce', a.weights)
     if a.teacher:
         teacher = _asked_teacher(a, data)
-        if a.remember is not None: teacher = remember(teacher, data, a.remember, a.amp)
+        if a.remember is not None:
+            teacher = remember(teacher, data, a.remember, a.amp)
         return Distill(student, teacher, method, size=data.size)
     if a.teacher_model: raise WrongValue('--teacher-model tells how to build a teacher: add --teacher RUN')
     if not all(isinstance(t, CE) for t in method): raise WrongValue(f'{a.method} needs a teacher: add --teacher RUN')
@@ -220,7 +244,8 @@ def _print_result(learn: Learner) -> None:
     speeds = sorted(row['images_per_second'] for row in learn.history)
     speed = speeds[len(speeds) // 2]
     say(f'{speed:,.0f} images/s (median epoch) on {device_name(learn.data.device)}; {learn.run}')
-    if learn.reduced: say(learn.reduced)
+    if learn.reduced:
+        say(learn.reduced)
 
 # %% ../../nbs/15_cli/01_train.ipynb #train-body
 def _train(a: argparse.Namespace) -> None:
@@ -237,8 +262,8 @@ def _train(a: argparse.Namespace) -> None:
     a.answer = dict(run=str(learn.run.path), result=learn.result, reduced=learn.reduced)
 
 # %% ../../nbs/15_cli/01_train.ipynb #train-parser
-_data_options = {k: how for k, how in DATA_OPTIONS.items() if k != '--device'}
-_groups = (('the student and its teacher', MODEL_OPTIONS), ('the data', _data_options), ('the training', TRAIN_OPTIONS),
+_data_group = {k: how for k, how in DATA_OPTIONS.items() if k != '--device'}
+_groups = (('the student and its teacher', MODEL_OPTIONS), ('the data', _data_group), ('the training', TRAIN_OPTIONS),
            ('the run', {'--device': DATA_OPTIONS['--device']} | KEEP_OPTIONS), ('for scripts', TALK_OPTIONS))
 _run_help = """A run is a folder under runs/ (or $KDNB_RUNS) with weights, history and scores on test. The same command
 again loads it, or continues where it stopped."""
@@ -269,5 +294,6 @@ def kdnb_distill(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     repeats = any(w.split('=')[0] == '--config' for w in words)
     for action in parser._actions:
-        if action.dest == 'teacher': action.required = not repeats
+        if action.dest == 'teacher':
+            action.required = not repeats
     return run_command(_train, parser, argv)

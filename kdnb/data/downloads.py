@@ -6,7 +6,6 @@
 __all__ = ['download', 'unpack']
 
 # %% ../../nbs/03_data/00_downloads.ipynb #imports
-import hashlib
 import os
 import shutil
 import sys
@@ -14,234 +13,229 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from http.client import HTTPException
+from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from fastprogress.fastprogress import IN_NOTEBOOK
-from filelock import FileLock, Timeout
+from torchvision.datasets.utils import calculate_md5
+
+from ..errors import CannotRun, FileTrouble, say
+from ..files import Lock
+from ..text import format_bytes
 
 # %% ../../nbs/03_data/00_downloads.ipynb #md5-fn
-def _md5(path):
-    "The hash of a file, read in pieces of 1 MiB."
-    h = hashlib.md5(usedforsecurity=False)
-    with open(path, 'rb') as f:
-        while piece := f.read(2**20):
-            h.update(piece)
-    return h.hexdigest()
-
-def _finished(path, md5):
-    "Whether the file is there; an error if it is, and is not what was published."
-    if path.exists() and _md5(path) != md5:
-        raise OSError(f'{path} is damaged (its hash is not the published one): delete it, and load again')
-    return path.exists()
+def _is_finished(path: Path, md5: str) -> bool:
+    "Tell whether the file is there; refuse one whose hash is not the published one."
+    if not path.exists(): return False
+    if calculate_md5(path) == md5: return True
+    raise FileTrouble(f'{path} is damaged (its hash is not the published one): delete it, and load again')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #ask
-_timeout = 30  # seconds without a byte
+_download_timeout = 30  # seconds without a byte
 
-def _bytes(part): return part.stat().st_size if part.exists() else 0
-
-def _ask(url, have):
+def _ask_from(url: str, have: int) -> tuple[Any, int, int | None]:
     "Ask for a file from byte `have` on: (answer, the byte it starts at, the size of the whole or None)."
-    headers = {'User-Agent': 'kdnb'} | ({'Range': f'bytes={have}-'} if have else {})
+    headers = {'User-Agent': 'kdnb', 'Range': f'bytes={have}-'} if have else {'User-Agent': 'kdnb'}
     try:
-        answer = urlopen(Request(url, headers=headers), timeout=_timeout)
+        answer = urlopen(Request(url, headers=headers), timeout=_download_timeout)
     except HTTPError as e:
-        if have and e.code == 416: return _ask(url, 0)
+        if have and e.code == 416: return _ask_from(url, 0)
         raise
-    if have and answer.status == 206 and not answer.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
-        return _ask(url, 0)
-    start, length = have if answer.status == 206 else 0, answer.headers['Content-Length']
+    resumed = answer.status == 206
+    if resumed and not answer.headers.get('Content-Range', '').startswith(f'bytes {have}-'): return _ask_from(url, 0)
+    start = have if resumed else 0
+    length = answer.headers['Content-Length']
     return answer, start, start + int(length) if length else None
 
 # %% ../../nbs/03_data/00_downloads.ipynb #announce
-def _mib(n): return f'{n / 2**20:.1f} MiB'
+def _host_of(url: str) -> str: return urlsplit(url).hostname or 'this machine'
 
-def _say(text, end='\n'):
-    print(text, end=end, flush=True, file=sys.stdout if IN_NOTEBOOK else sys.stderr)
+def _bytes_of(part: Path) -> int: return part.stat().st_size if part.exists() else 0
 
-def _announce(url, path, start, total):
-    "Say what is going to come; an error if it does not fit on the disk."
+def _announce_download(url: str, path: Path, start: int, total: int | None) -> None:
+    "Say what is fetched; refuse what does not fit on the disk."
     free = shutil.disk_usage(path.parent).free
     if total and total - start > free:
-        raise RuntimeError(
-            f'{path.name} needs {_mib(total - start)}, and {path.parent} has {_mib(free)} free: make room, or choose '
-            'another folder')
-    here = f', {_mib(start)} of it are here' if start else ''
-    _say(
-        f"{path.name}: {_mib(total) if total else 'size unknown'} from {urlsplit(url).hostname or 'this machine'} to "
-        f"{path.parent}{here}")
+        needs = f'{path.name} needs {format_bytes(total - start)}, and {path.parent} has {format_bytes(free)} free'
+        raise CannotRun(f'{needs}: make room, or choose another folder')
+    size = format_bytes(total) if total else 'size unknown'
+    here = f', {format_bytes(start)} of it are here' if start else ''
+    say(f'{path.name}: {size} from {_host_of(url)} to {path.parent}{here}')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #watched
-def _watched(pieces, start, total):
-    "The same pieces; meanwhile a line that says how far they are, four times a second at most, and is wiped at the "
-    "end."
+def _progress_text(n: int, start: int, total: int | None, seconds: float) -> str:
+    "How far a download is and how fast it was: '1.5 MiB of 3.0 MiB, 50%, 4.1 MiB/s'."
+    share = f' of {format_bytes(total)}, {n/total:.0%}' if total else ''
+    return f'{format_bytes(n)}{share}, {format_bytes((n - start)/seconds)}/s'
+
+def _watch_pieces(pieces: Iterable[bytes], start: int, total: int | None) -> Iterator[bytes]:
+    "Hand pieces on; a line shows the progress, at most four times a second, and is wiped at the end."
     began = last = time.monotonic()
     n = start
     try:
         for piece in pieces:
             n += len(piece)
             now = time.monotonic()
-            if now - last > 0.25:
-                _say(
-                    f"\r{_mib(n)}{f' of {_mib(total)}, {n / total:.0%}' if total else ''}, "
-                    f"{_mib((n - start) / (now - began))}/s".ljust(
-                        60),
-                    end='')
+            if now - last > .25:
+                print('\r' + _progress_text(n, start, total, now - began).ljust(60), end='', flush=True)
                 last = now
             yield piece
     finally:
         if last > began:
-            _say(f"\r{' ' * 60}\r", end='')
+            print('\r' + ' '*60 + '\r', end='', flush=True)
 
 # %% ../../nbs/03_data/00_downloads.ipynb #receive
-def _receive(answer, part, start, total):
+def _receive_rest(answer: Any, part: Path, start: int, total: int | None) -> None:
     "Write what comes, from byte `start` of `part` on; an error if it ends before the file does."
-    with answer, open(part, 'r+b' if part.exists() else 'wb', buffering=0) as f:
+    line_moves = 'ipykernel' in sys.modules or sys.stdout.isatty()
+    with answer, open(part, 'r+b' if part.exists() else 'wb') as f:
         f.seek(start)
         f.truncate()
         pieces = iter(lambda: answer.read1(2**20), b'')
-        for piece in _watched(pieces, start, total) if IN_NOTEBOOK or sys.stderr.isatty() else pieces:
-            while piece:
-                piece = piece[f.write(piece) :]
+        for piece in _watch_pieces(pieces, start, total) if line_moves else pieces:
+            f.write(piece)
+            f.flush()
         os.fsync(f.fileno())
         if total and f.tell() < total: raise ConnectionError('the connection ended early')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #failed
-def _why(e):
+def _why_no_download(e: BaseException) -> str:
     "The reason in an error of urllib or of the system, in a few words."
     if isinstance(e, HTTPError): return f'{e.code} {e.reason}'
-    e = getattr(e, 'reason', e)
-    return (getattr(e, 'strerror', None) or str(e) or type(e).__name__).split(':\n')[0]
+    cause = getattr(e, 'reason', e)
+    text = getattr(cause, 'strerror', None) or str(cause) or type(cause).__name__
+    return text.split(':\n')[0]
 
-def _failed(url, path, part, e):
-    "The error for a download that ends here."
-    kept = f'; {_mib(_bytes(part))} are kept, and the same call goes on from there' if _bytes(part) else ''
-    return OSError(
-        f"{path.name} could not be downloaded from {urlsplit(url).hostname or 'this machine'} ({_why(e)}){kept}: "
-        f'try again later, or put the file into {path.parent} yourself ({url})')
+def _download_failed(url: str, path: Path, part: Path, e: BaseException) -> FileTrouble:
+    "Make the error for a download that ends here."
+    have = _bytes_of(part)
+    kept = f'; {format_bytes(have)} are kept, and the same call goes on from there' if have else ''
+    head = f'{path.name} could not be downloaded from {_host_of(url)} ({_why_no_download(e)}){kept}'
+    return FileTrouble(f'{head}: try again later, or put the file into {path.parent} yourself ({url})')
 
 # %% ../../nbs/03_data/00_downloads.ipynb #fetch
-_waits = 1, 2, 4  # seconds
+_download_waits: tuple[float, ...] = (1, 2, 4)  # seconds
 
-def _fetch(url, path, part):
+def _fetch_rest(url: str, path: Path, part: Path) -> None:
     "Fetch what `part` lacks, over as many connections as it takes while they bring more."
-    most = _bytes(part)
-    waits = []
-    told = False
-    while True:
+    most = _bytes_of(part)
+    waits: list[float] = []
+    for attempt in count():
         try:
-            answer, start, total = _ask(url, _bytes(part))
-            if not told:
-                _announce(url, path, start, total)
-                told = True
-            return _receive(answer, part, start, total)
+            answer, start, total = _ask_from(url, _bytes_of(part))
+            if attempt == 0:
+                _announce_download(url, path, start, total)
+            return _receive_rest(answer, part, start, total)
         except (OSError, HTTPException) as e:
-            if _bytes(part) > most:
-                most, waits = _bytes(part), list(_waits)
-            if not waits: raise _failed(url, path, part, e) from e
-            _say(f'{path.name}: {_why(e)}, at {_mib(_bytes(part))}; asking for the rest')
+            if _bytes_of(part) > most:
+                most, waits = _bytes_of(part), list(_download_waits)
+            if not waits: raise _download_failed(url, path, part, e) from e
+            say(f'{path.name}: {_why_no_download(e)}, at {format_bytes(_bytes_of(part))}; asking for the rest')
             time.sleep(waits.pop(0))
 
 # %% ../../nbs/03_data/00_downloads.ipynb #lock
-def _lock(path):
-    "Hold this in a `with`: one process at a time has it for a path, the others say that they wait."
+def _lock_beside(path: Path) -> Lock:
+    "Let one process at a time work on a path; the others say that they wait."
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f'{path}.lock')
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            _say(f'{path.name}: another process is at work on it, this one waits')
-            return lock.acquire()
+        lock = Lock(f'{path}.lock', on_wait=f'{path.name}: another process is at work on it, this one waits')
+        lock.acquire()
+        return lock
     except OSError as e:
-        raise OSError(
-            f'{path} is not there, and cannot be written ({_why(e)}): put it there yourself, or choose another folder'
-        ) from e
+        head = f'{path} is not there, and cannot be written ({_why_no_download(e)})'
+        raise FileTrouble(f'{head}: put it there yourself, or choose another folder') from e
 
 # %% ../../nbs/03_data/00_downloads.ipynb #settle
-def _settle(url, path, part, md5):
+def _name_if_whole(url: str, path: Path, part: Path, md5: str) -> None:
     "Give a whole file its name in one step; delete one that is not what was published."
-    if _md5(part) != md5:
+    if calculate_md5(part) != md5:
         part.unlink()
-        raise OSError(
-            f"{path.name} came from {urlsplit(url).hostname or 'this machine'}, but its hash is not the published one "
-            "(another file, or halves of two); "
-            f'it is deleted: try again, or put the file into {path.parent} yourself ({url})')
+        head = f'{path.name} came from {_host_of(url)}, but its hash is not the published one, and it is deleted'
+        raise FileTrouble(f'{head}: try again, or put the file into {path.parent} yourself ({url})')
     os.replace(part, path)
 
 # %% ../../nbs/03_data/00_downloads.ipynb #download-fn
-def download(url: str, path, md5: str) -> Path:
-    """Fetch a file unless it is there: announced, resumed where it was interrupted, checked, and named when it is
-    whole.
+def download(url: str, path: str | Path, md5: str) -> Path:
+    """Fetch a file unless it is there.
+
+    An interrupted download goes on where it stopped. The file gets its name when it is whole and its hash is right.
 
     Parameters
     ----------
     url : str
-        http, https or file
-    path
-        what it will be; its folder is made
+        Address; http, https or file.
+    path : str or Path
+        Where the file goes; its folder is made.
     md5 : str
-        the published hash, 32 hexadecimal digits
+        The published hash, 32 hexadecimal digits.
 
     Returns
     -------
     Path
-        the file: whole, and with that hash
+        The file, with that hash.
+
+    Raises
+    ------
+    OSError
+        If it cannot be fetched or written, or if a file is there or comes that has another hash.
+    RuntimeError
+        If there is no room for it.
     """
     path = Path(path)
     part = path.with_name(f'{path.name}.part')
-    if _finished(path, md5): return path
-    with _lock(path):
-        if _finished(path, md5): return path  # the process that this one waited for has done it
-        if not part.exists() or _md5(part) != md5:
-            _fetch(url, path, part)
-        _settle(url, path, part, md5)
+    if _is_finished(path, md5): return path
+    with _lock_beside(path):
+        if _is_finished(path, md5): return path  # another process has fetched it meanwhile
+        if not part.exists() or calculate_md5(part) != md5:
+            _fetch_rest(url, path, part)
+        _name_if_whole(url, path, part, md5)
     return path
 
 # %% ../../nbs/03_data/00_downloads.ipynb #extract
-def _extract(archive, new):
+def _extract_all(archive: Path, new: Path) -> None:
     "Unpack into `new`, or leave nothing of it."
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as z:
-                z.extractall(new)  # which keeps inside of its folder of itself
-        else:
-            with tarfile.open(archive) as t:
-                t.extractall(new, filter='data')
+        shutil.unpack_archive(archive, new, filter=None if zipfile.is_zipfile(archive) else 'data')
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
         shutil.rmtree(new, ignore_errors=True)
-        raise OSError(
-            f'{archive} could not be unpacked ({_why(e)}), and nothing of it is left: make room if the disk is full, '
-            'else delete the archive and load again') from e
+        head = f'{archive} could not be unpacked ({_why_no_download(e)}), and nothing of it is left'
+        raise FileTrouble(f'{head}: make room if the disk is full, else delete the archive and load again') from e
 
 # %% ../../nbs/03_data/00_downloads.ipynb #unpack-fn
-def unpack(archive, folder) -> Path:
-    """Unpack an archive beside its place and move it there in one step: a killed process leaves no half of a data set.
+def unpack(archive: str | Path, folder: str | Path) -> Path:
+    """Unpack an archive into a folder that is whole or not there.
 
     Parameters
     ----------
-    archive
-        a .tar, .tar.gz, .zip, ...
-    folder
-        what it will be; one that is there stays as it is
+    archive : str or Path
+        A .tar, .tar.gz, .zip, ...
+    folder : str or Path
+        Where its content goes. A folder that is there stays as it is.
 
     Returns
     -------
     Path
-        the folder; where the archive holds one folder and nothing else, it is that one
+        The folder. Where the archive holds one folder and nothing else, it is that one.
+
+    Raises
+    ------
+    OSError
+        If the archive is damaged, or the folder cannot be written.
     """
     folder = Path(folder)
-    new = folder.with_name(f'{folder.name}.unpacking')
     if folder.exists(): return folder
-    with _lock(folder):
+    new = folder.with_name(f'{folder.name}.unpacking')
+    with _lock_beside(folder):
         if folder.exists(): return folder
         shutil.rmtree(new, ignore_errors=True)
-        _say(f'{Path(archive).name}: unpacked into {folder}')
-        _extract(archive, new)
+        say(f'{Path(archive).name}: unpacked into {folder}')
+        _extract_all(Path(archive), new)
         inside = list(new.iterdir())
-        os.replace(inside[0] if len(inside) == 1 and inside[0].is_dir() else new, folder)
+        one_folder = len(inside) == 1 and inside[0].is_dir()
+        os.replace(inside[0] if one_folder else new, folder)
         shutil.rmtree(new, ignore_errors=True)
     return folder

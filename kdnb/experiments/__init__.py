@@ -16,5 +16,6 @@ from .tradeoff import *
 from .report import *
 
 # a further notebook of this folder may add columns
-for found in iter_modules(__path__): import_module(f'{__name__}.{found.name}')
+for found in iter_modules(__path__):
+    import_module(f'{__name__}.{found.name}')
 del found, import_module, iter_modules

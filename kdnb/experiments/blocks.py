@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Line', 'Block', 'setting_of', 'teaching_of', 'teaching_key', 'group_by', 'count_teachers', 'split_blocks',
-           'typed_method', 'describe_differences', 'made_and_typed', 'group_methods', 'list_values', 'make_blocks']
+           'typed_method', 'describe_differences', 'list_differences', 'made_and_typed', 'group_methods', 'list_values',
+           'make_blocks']
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #imports
 import json
@@ -14,11 +15,11 @@ from statistics import mean
 from typing import Any
 
 from ..errors import WrongValue, unknown_name
+from .rows import Row
+from .statistics import mean_std, paired_difference, scores_by_seed
 from ..methods import parse_method
 from ..seeds import seed_from
 from ..train import flatten_dict
-from .rows import Row
-from .statistics import mean_std, paired_difference, scores_by_seed
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #setting
 _setting_keys = 'student', 'data', 'recipe', 'optimiser', 'epochs', 'amp'
@@ -62,7 +63,8 @@ def split_blocks(rows: Iterable[Row]) -> list[list[Row]]:
         teachers = count_teachers(group)
         for one in dict.fromkeys(teachers.values()):
             blocks.append([row for row in group if row['teacher'] is None or teachers[row['teacher']] == one])
-        if not teachers: blocks.append(group)
+        if not teachers:
+            blocks.append(group)
     return blocks
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #typed
@@ -90,6 +92,10 @@ def describe_differences(dicts: Sequence[Mapping[str, object]]) -> list[str]:
     differing = [k for k in keys if len({json.dumps(d.get(k, 'absent')) for d in dicts}) > 1]
     words = {k: 'remembered views' if k == 'remembered' else k for k in differing}
     return [', '.join(f'{w} {_brief_value(d[k])}' if k in d else f'no {w}' for k, w in words.items()) for d in dicts]
+
+def list_differences(dicts: Sequence[Mapping[str, object]]) -> str:
+    "The same in one text, each description once."
+    return '; '.join(dict.fromkeys(describe_differences(dicts)))
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #groups
 def made_and_typed(row: Row) -> str:
@@ -149,7 +155,7 @@ def _block_head(of: Row) -> str:
     return ' · '.join(parts)
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #seed-noise
-def _seed_noise(name: str, last: Mapping[int, float]) -> str:
+def _base_noise(name: str, last: Mapping[int, float]) -> str:
     "How far two seeds of the base are apart, in words."
     gaps = [abs(a - b) for a, b in combinations(last.values(), 2)]
     if not gaps: return f'seed noise: unknown, as there is one seed of {name}'
@@ -160,7 +166,8 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
     "What the numbers of a block mean."
     base, lines = block['base'], block['lines']
     notes = [f"last, {block['best']}: % right on test, ± standard deviation of a seed"]
-    if last: notes.append(_seed_noise(base, last))
+    if last:
+        notes.append(_base_noise(base, last))
     if len({row['teacher'] for line in lines for row in line['rows'] if row['teacher']}) > 1:
         notes.append('a teacher for each seed, so what varies is teacher and student together')
     pairs = {line['difference']['n'] for line in lines if line['difference']}
@@ -230,5 +237,6 @@ def make_blocks(rows: Sequence[Row], base: str | None = 'alone') -> list[Block]:
     for head in {block['head'] for block in blocks}:  # blocks with one heading: add what differs
         alike = [i for i, block in enumerate(blocks) if block['head'] == head]
         for i, more in zip(alike, describe_differences([settings[i] for i in alike]), strict=True):
-            if more: blocks[i]['head'] += f' · {more}'
+            if more:
+                blocks[i]['head'] += f' · {more}'
     return blocks

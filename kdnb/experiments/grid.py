@@ -13,13 +13,12 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WrongValue, unknown_name
-from ..show import write_text
-from ..train import flatten_dict
-from .blocks import (count_teachers, describe_differences, group_by, setting_of, teaching_key,
-                                     teaching_of, typed_method)
+from .blocks import count_teachers, group_by, list_differences, setting_of, teaching_of, typed_method
 from .results import Results
 from .rows import Row
 from .statistics import measure_noise, scores_by_seed
+from ..show import write_text
+from ..train import flatten_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,19 +45,18 @@ def _rows_with_both(results: Sequence[Row], rows: str, cols: str) -> list[Row]:
     return [row for row in results if {rows, cols} <= {*_method_settings(row)}]
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #cells
-def _list_differences(dicts: Sequence[Mapping]) -> str: return '; '.join(dict.fromkeys(describe_differences(dicts)))
-
 def _grid_cells(inside: Sequence[Row], rows: str, cols: str) -> dict[_GridCell, list[Row]]:
     "{cell: its runs}, which differ in nothing but the seed."
     teachers = count_teachers(inside)  # one for each seed counts as one
     settings = [flatten_dict(json.loads(setting_of(r)) | dict(teacher=teachers.get(r['teacher']))) for r in inside]
     if any(s != settings[0] for s in settings):
-        differences = _list_differences(settings)
+        differences = list_differences(settings)
         raise WrongValue(f'these runs do not belong in one grid, they differ in {differences}: choose some of them')
     cells = group_by(inside, lambda row: (_method_settings(row)[rows], _method_settings(row)[cols]))
     for (y, x), runs in cells.items():
-        if len({teaching_key(run) for run in runs}) > 1:
-            more = _list_differences([teaching_of(run) for run in runs])
+        taught = [teaching_of(run) for run in runs]
+        if any(settings != taught[0] for settings in taught):
+            more = list_differences(taught)
             raise WrongValue(f'the cell {rows} {y}, {cols} {x} holds more than one method: {more}: choose one')
     return cells
 
@@ -106,15 +104,19 @@ def _notes_on_runs(results: Sequence[Row], inside: Sequence[Row], shown: Sequenc
     "What goes along with the two settings, what is missing, what is not in the grid."
     settings = [_method_settings(row) for row in shown]
     along = [k for k in settings[0] if k not in spanned and any(s.get(k) != settings[0][k] for s in settings)]
-    if along: yield f"with them changes {', '.join(along)}"
+    if along:
+        yield f"with them changes {', '.join(along)}"
     missing = [name for name in ('alone', 'kd') if name not in levels]
-    if missing: yield f"no run of {' and of '.join(missing)}"
+    if missing:
+        yield f"no run of {' and of '.join(missing)}"
     if len({row['teacher'] for row in shown if row['teacher']}) > 1:
         yield 'a teacher for each seed, so what varies is teacher and student together'
     near = [row for row in results if setting_of(row) == setting_of(inside[0]) and row not in inside]
     out = [name for name in dict.fromkeys(map(typed_method, near)) if name not in levels]
-    if out: yield f"not in it: {', '.join(out)}"
+    if out:
+        yield f"not in it: {', '.join(out)}"
 
+# %% ../../nbs/13_experiments/09_grid.ipynb #grid-note
 def _grid_note(results: Sequence[Row], inside: list[Row], cells: _GridScores, levels: _GridScores, rows: str,
                cols: str) -> list[str]:
     "The lines below a grid: seeds, noise, what goes along, what is not in it, REDUCED."
@@ -130,11 +132,11 @@ def _grid_note(results: Sequence[Row], inside: list[Row], cells: _GridScores, le
 # %% ../../nbs/13_experiments/09_grid.ipynb #draw-cells
 _Means = Mapping[_GridCell, tuple[float, int]]            # {cell: (mean, number of seeds)}
 
-def _brief(value: Any) -> str:
+def _tick_text(value: Any) -> str:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f'{value:g}' if is_number else str(value)
 
-def _in_order(values: Iterable[Any]) -> list[Any]:
+def _order_values(values: Iterable[Any]) -> list[Any]:
     "Different values: numbers by size, then words."
     different = list(dict.fromkeys(values))
     numbers = [v for v in different if isinstance(v, (int, float))]
@@ -161,8 +163,8 @@ def _draw_cells(ax: 'Axes', numbers: _Means, ys: list, xs: list, scale: 'Normali
             count = f'\nn = {n}' if differ else ''
             _draw_cell(ax, j, i, 'no run' if value is None else f'{value:.1f}{count}', value, scale)
     ax.set(xlim=(-.5, len(xs) - .5), ylim=(len(ys) - .5, -.5))
-    ax.set_xticks(range(len(xs)), list(map(_brief, xs)))
-    ax.set_yticks(range(len(ys)), list(map(_brief, ys)))
+    ax.set_xticks(range(len(xs)), list(map(_tick_text, xs)))
+    ax.set_yticks(range(len(ys)), list(map(_tick_text, ys)))
     ax.tick_params(length=0, labelsize=8)
     ax.set_frame_on(False)
 
@@ -195,27 +197,32 @@ def _draw_levels(fig: 'Figure', ax: 'Axes', scale: 'Normalize', marks: Mapping[s
                         va='center', annotation_clip=False, arrowprops=line)
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #draw-grid
-def _draw_grid(numbers: _Means, marks: Mapping[str, float], rows: str, cols: str, note: Iterable[str]) -> 'Figure':
-    "The figure: heat map, colour bar, note; sizes in inches."
+def _grid_axes(ys: list, lines: list[str], wide: float) -> tuple['Figure', 'Axes', 'Axes']:
+    "The figure, with places for map and colour bar; sizes in inches."
     import matplotlib.pyplot as plt
-    from matplotlib.colors import Normalize
-    ys, xs = _in_order(y for y, _ in numbers), _in_order(x for _, x in numbers)
-    seen = [v for v, _ in numbers.values()] + list(marks.values())
-    scale = Normalize(min(seen), max(max(seen), min(seen) + 1e-6))
-    left, high = .55 + .075*max(len(_brief(y)) for y in ys), .6 + .5*len(ys)
-    wide = max(4.8, left + 1.8 + .75*len(xs))
-    lines = [line for text in note for line in textwrap.wrap(text, int(wide*17))]
+    left, high = .55 + .075*max(len(_tick_text(y)) for y in ys), .6 + .5*len(ys)
     tall = high + .4 + .14*len(lines)
     fig = plt.figure(figsize=(wide, tall), dpi=72)
-    under = 1 - (high - .1)/tall
-    ax = fig.add_axes((left/wide, under, (wide - left - 1.6)/wide, (high - .35)/tall))
-    bar = fig.add_axes((1 - 1.1/wide, under, .14/wide, (high - .35)/tall))
+    under, map_height = 1 - (high - .1)/tall, (high - .35)/tall
+    ax = fig.add_axes((left/wide, under, (wide - left - 1.6)/wide, map_height))
+    bar = fig.add_axes((1 - 1.1/wide, under, .14/wide, map_height))
+    write_text(fig, .1, high + .35, '\n'.join(lines), fontsize=7, linespacing=1.35)
+    plt.close(fig)
+    return fig, ax, bar
+
+def _draw_grid(numbers: _Means, marks: Mapping[str, float], rows: str, cols: str, note: Iterable[str]) -> 'Figure':
+    "The figure: heat map, colour bar, note."
+    from matplotlib.colors import Normalize
+    ys, xs = _order_values(y for y, _ in numbers), _order_values(x for _, x in numbers)
+    seen = [v for v, _ in numbers.values()] + list(marks.values())
+    scale = Normalize(min(seen), max(max(seen), min(seen) + 1e-6))
+    wide = max(4.8, 2.35 + .075*max(len(_tick_text(y)) for y in ys) + .75*len(xs))
+    lines = [line for text in note for line in textwrap.wrap(text, int(wide*17))]
+    fig, ax, bar = _grid_axes(ys, lines, wide)
     _draw_cells(ax, numbers, ys, xs, scale)
     _draw_levels(fig, bar, scale, marks)
     ax.set_xlabel(cols, fontsize=9)
     ax.set_ylabel(rows, fontsize=9)
-    write_text(fig, .1, high + .35, '\n'.join(lines), fontsize=7, linespacing=1.35)
-    plt.close(fig)
     return fig
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #show-grid

@@ -20,16 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
 from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from .results import Results, load_results
 from ..files import Lock, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from ..schemes import (Alone, Distill, Frozen, Online, Scheme, ask_model, check_teacher_data, given_teacher,
-                          parse_scheme)
+from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
 from ..seeds import seeded
 from ..text import format_time
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
-from .results import Results, load_results
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -47,7 +46,7 @@ class Job:
     needs : iterable of str
         Runs that must be there before, such as its teacher's.
     group : hashable, optional
-        Jobs of one group share data and seed, and learn together. None: it learns by itself.
+        Jobs of one group share data and seed, and learn together. None: not with others.
     cost : float
         Floating point operations that it takes; 0 if not known.
 
@@ -108,7 +107,8 @@ def training_cost(student: _StudentBuild, teacher: _StudentBuild | None = None, 
     5.4
     """
     per_image = 3 * students * _forward_cost(student, size)
-    if teacher: per_image += _forward_cost(teacher, size)
+    if teacher:
+        per_image += _forward_cost(teacher, size)
     return float(epochs * images * per_image)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #lock
@@ -133,14 +133,17 @@ class _Book:
     def close(self, run: str, why: str | None = None) -> None:
         "Note that a run is there, or why it will not be."
         del self.todo[run]
-        if why is None: self.done.add(run)
-        else: self.failed[run] = why
+        if why is None:
+            self.done.add(run)
+        else:
+            self.failed[run] = why
 
     def ready(self) -> list[Job]:
         "The jobs whose teachers are there; those whose teachers failed are given up."
         for job in list(self.todo.values()):
             bad = job.needs & {*self.failed}
-            if bad: self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
+            if bad:
+                self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
         return [job for job in self.todo.values() if not job.needs & {*self.todo}]
 
     def time_left(self) -> str:
@@ -158,7 +161,8 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
         first = next(iter(taken), job)
         if taken and (job.group is None or job.group != first.group or len(taken) == _largest_group): continue
         lock = lock_run(job.run)
-        if lock: taken[job] = lock
+        if lock:
+            taken[job] = lock
     return taken
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make
@@ -171,17 +175,21 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
     "{job: its learner} of those that can be built."
     made = {}
     for job in jobs:
-        try: made[job] = job.make()
-        except MISTAKES as e: book.close(job.run, _why_failed(e))
+        try:
+            made[job] = job.make()
+        except MISTAKES as e:
+            book.close(job.run, _why_failed(e))
     return made
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #fit-jobs
 def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
     "Train learners of one group: {learner that failed: its error}."
     try:
-        if len(made) > 1: fit_together(made.values(), next(iter(made)).epochs)
+        if len(made) > 1:
+            fit_together(made.values(), next(iter(made)).epochs)
         else:
-            for job, learn in made.items(): learn.fit(job.epochs)
+            for job, learn in made.items():
+                learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
     except MISTAKES as e: return dict.fromkeys(made.values(), e)
     return {}
@@ -208,7 +216,8 @@ def _load_finished(book: _Book, say: _SayLine) -> None:
             for learn in made.values():
                 learn.cbs = None  # one line tells of all
             _fit_jobs(book, made)
-    if len(book.done) > had: say(f'{len(book.done) - had} of {len(book)} runs: finished, loaded')
+    if len(book.done) > had:
+        say(f'{len(book.done) - had} of {len(book)} runs: finished, loaded')
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #tell
 def _tell_failed(book: _Book, say: _SayLine) -> None:
@@ -268,22 +277,26 @@ def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) 
         _load_finished(book, tell)
         taken = _take_group(book)
         try:
-            if taken: _train_taken(book, [*taken], tell)
-            elif book.todo: _wait_for_others(book, wait, tell)
+            if taken:
+                _train_taken(book, [*taken], tell)
+            elif book.todo:
+                _wait_for_others(book, wait, tell)
         finally:
-            for lock in taken.values(): lock.release()
+            for lock in taken.values():
+                lock.release()
         _tell_failed(book, tell)
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names
 def _as_list(value: Any) -> list: return list(value) if isinstance(value, (list, tuple)) else [value]
-def _called(value: Any) -> str:
+def _name_in_run(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, '__name__', type(value).__name__)
 
 def _list_seeds(seeds: int | Sequence[int]) -> list[int]:
-    "[0, 1, 2] of 3, or the list itself; refused if there is none or more than 1,000."
+    "[0, 1, 2] of 3, or the list as given; refused if there is none or more than 1,000."
     many = list(seeds) if isinstance(seeds, (list, tuple, range)) else []
-    if type(seeds) is int: many = list(range(min(seeds, 1001)))
+    if type(seeds) is int:
+        many = list(range(min(seeds, 1001)))
     wrong = [s for s in many if type(s) is not int or not 0 <= s < 2**63]
     if wrong or not 0 < len(many) <= 1000:
         asked = 'a number of seeds from 1 to 1,000, or a list of whole numbers from 0 up'
@@ -304,9 +317,10 @@ def count_students(n: int) -> range:
     return range(n)
 
 def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, weights: str | None,
-                 data: Data) -> Scheme:
+                 data: Data) -> Any:
     "A student alone, or with its teacher."
-    make, options = parse_scheme(method) or (None, {})
+    found: tuple[Any, dict] = parse_scheme(method) or (None, {})
+    make, options = found
     if make is Online:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
         return Online(students, size=data.size, **options)
@@ -366,7 +380,7 @@ class _SweepPlan:
         "One student, one method, one seed."
         alone = method == 'alone'
         weights = [self.weights] if self.weights and not alone else []
-        run = run_name(self.name, _called(student), _called(method), *weights, seed)
+        run = run_name(self.name, _name_in_run(student), _name_in_run(method), *weights, seed)
         needs = [self.teacher_run] if self.teacher_run and not alone else []
         group = seed, None if alone else getattr(self.teacher, 'stream', None)
         make = functools.partial(self.learn, student, method, run, seed)
@@ -384,7 +398,8 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
-    if epochs is None: epochs = usual
+    if epochs is None:
+        epochs = usual
     if type(epochs) is not int or epochs < 1:
         raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
     if name and run_name(name) != name:
@@ -394,40 +409,46 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #check-asked
 def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
+    if isinstance(method, str) and method == 'alone': return
     if method is None: raise WrongType("a method is what parse_method reads, such as 'kd', not None")
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
     taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
-        raise WrongValue(f'{_called(method)} needs a teacher: say teacher=, a run, a learner or the name of a model')
+        raise WrongValue(f'{_name_in_run(method)} needs a teacher: say teacher=, a run, a learner or a model')
 
 def _check_students(students: Sequence[_StudentBuild]) -> None:
     if not students: raise WrongValue('student is empty: give the name of a model, or a function that builds one')
     with seeded(0):  # no random number of yours is used up
         for student in students:
             build = _builder_of(student)
-            if not callable(student): build(2)
+            if not callable(student):
+                build(2)
 
 def _check_teacher(teacher: Any, data: Data) -> None:
     model, memory = given_teacher(teacher)
     n = ask_model('the teacher', model.to(data.device), data.examples(1)[0])[0].shape[1]
     if n != data.num_classes:
         raise WrongValue(f'the teacher has {n} classes and {data.name} has {data.num_classes}: take another teacher')
-    if model.trained_on: check_teacher_data(model.trained_on, data)
-    if memory: memory.check(data)
+    if model.trained_on:
+        check_teacher_data(model.trained_on, data)
+    if memory:
+        memory.check(data)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #plan-jobs
 def _plan_jobs(plan: _SweepPlan, students: list[_StudentBuild], methods: list, seeds: list[int]) -> list[Job]:
     "All jobs of a sweep, checked."
     teacher = plan.teacher
     _check_students(students)
-    for method in methods: _check_method(method, teacher, plan.weights)
+    for method in methods:
+        _check_method(method, teacher, plan.weights)
     if not (teacher is None or isinstance(teacher, (str, Path, nn.Module)) or hasattr(teacher, 'student')
             or hasattr(teacher, 'recall')):
         raise WrongType(f'a teacher is a run, a learner, a module or the name of a model, not {teacher!r}')
     jobs = plan.teacher_jobs()
-    if teacher is not None and not jobs: _check_teacher(plan.frozen, plan.data)
+    if teacher is not None and not jobs:
+        _check_teacher(plan.frozen, plan.data)
     every = dict.fromkeys(['alone', *methods])
     jobs += [plan.student_job(student, method, seed) for student in students for method in every for seed in seeds]
     if len({job.run for job in jobs}) < len(jobs):

@@ -8,12 +8,12 @@ __all__ = ['published_table', 'lay_beside']
 # %% ../../nbs/13_experiments/03_published.ipynb #imports
 from collections.abc import Mapping, Sequence
 
+from .blocks import Block, Line
+from .rows import Row
 from ..methods import parse_method
 from ..schemes import parse_scheme
 from ..systems import Preset, Published, find_preset, sweep_presets
 from ..text import Column, Table, Tables
-from .blocks import Block, Line
-from .rows import Row
 
 # %% ../../nbs/13_experiments/03_published.ipynb #published-table
 def _pairs_table(source: Published, preset: Preset) -> Table:
@@ -49,9 +49,12 @@ def published_table(preset: str) -> Tables:
     >>> from kdnb.experiments import published_table
     >>> published_table('reducenet')
     published by ReduceNet on cifar10; rule: last epoch (no control; the student after 200 + 200 epochs)
-                               teacher  shrunk, kd
-    reducenet20 -> resnet20      91.97       92.72
+                                 teacher  shrunk, kd
+    reducenet20 -> resnet20        91.97       92.72
     reducenet20w2 -> resnet20w2    93.27       94.40
+    reducenet20w4 -> resnet20w4    93.74       95.08
+    reducenet56 -> resnet56        92.84       93.79
+    reducenet56w2 -> resnet56w2    94.11       95.27
     """
     found = find_preset(preset)
     return Tables(_pairs_table(source, found) for source in found.published)
@@ -63,7 +66,7 @@ def _pairs_of(preset: Preset, of: Row) -> list[int]:
     fits = [student == of['student'] and of['teacher_model'] in (None, teacher) for teacher, student in preset.pairs]
     return [i for i, fit in enumerate(fits) if fit]
 
-def _short_names(preset: Preset, pairs: Sequence[int]) -> dict[str, str]:
+def _preset_names(preset: Preset, pairs: Sequence[int]) -> dict[str, str]:
     "{a method as `parse_method` shows it: its short name in a preset}."
     texts = {preset.words(name, preset.pairs[i]): name for i in pairs for name in preset.methods}
     read = {repr(parse_method(text, preset.weights)): name for text, name in texts.items() if not parse_scheme(text)}
@@ -86,7 +89,8 @@ def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) 
     "Whose numbers these are, and why ours may not be comparable."
     of = block['of']
     ours = f"; ours: {of['n_train']:,} training images, {of['epochs']} epochs"
-    if block['reduced']: ours = f"; ours are {block['reduced']}"
+    if block['reduced']:
+        ours = f"; ours are {block['reduced']}"
     notes = '; '.join(f'{source.source}: {source.note}' for source in sources if source.note)
     whose = f"published for {of['student']} on {preset.data} (preset {preset.name})"
     more = f' ({notes})' if notes else ''
@@ -95,9 +99,10 @@ def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) 
 def _beside(preset: Preset, block: Block) -> Table | None:
     "Published numbers beside the lines of a block; None if there are none."
     pairs = _pairs_of(preset, block['of'])
-    names = _short_names(preset, pairs) if pairs else {}
+    names = _preset_names(preset, pairs) if pairs else {}
     lines = [(line['method'], line['last'][0], _name_in_preset(names, line)) for line in block['lines']]
-    if block['of']['teacher']: lines.insert(0, ('its teacher', None, 'teacher'))
+    if block['of']['teacher']:
+        lines.insert(0, ('its teacher', None, 'teacher'))
     scores = {m: [_score_of(source, name, pairs) for source in preset.published] for m, _, name in lines}
     rows = [[m, ours, *scores[m]] for m, ours, _ in lines if any(v is not None for v in scores[m])]
     if not rows: return None

@@ -89,10 +89,11 @@ _scheme_in_words: dict[str, Callable[[_RunConfig], str]] = dict(
     Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words)
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #method
-def _check_words(method: str) -> None:
+def _check_readable(method: str) -> None:
     "Refuse a method that a shell cannot read."
     try:
-        if not parse_scheme(method): parse_method(method)
+        if not parse_scheme(method):
+            parse_method(method)
     except ValueError as e:
         raise WrongValue(f"its method {method!r} has a word of a notebook's own ({e}): repeat it there") from None
 
@@ -106,7 +107,7 @@ def _method_in_words(config: _RunConfig) -> str | None:
     if scheme not in _scheme_in_words: raise WrongValue(f"its scheme {scheme} is a notebook's own: repeat it there")
     if config.get('method') == 'CE(1)': return None
     words = _scheme_in_words[scheme](config)
-    _check_words(words)
+    _check_readable(words)
     return words
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #beside
@@ -201,7 +202,7 @@ def _data_place(name: str, about: Mapping) -> str:
         if place.exists() and place.stem == Path(name).stem: return str(place)
     raise WrongValue(f'it learnt from {name!r}, a folder or an .npz that is not here: add --data PATH')
 
-def _data_options(config: _RunConfig, given: Collection[str]) -> _RunOptions:
+def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
     data = config['data']
     if data['split_seed'] is None:
         name = data['name']
@@ -246,16 +247,18 @@ def repeat_options(path: str | Path, given: Iterable[str] = ()) -> _RunOptions:
     Examples
     --------
     >>> data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
-    >>> learn = Learner(create_model('resnet8', 10), data, run='alone', seed=3).fit(1)
+    >>> from kdnb.experiments import repeat_options
+    >>> learn = Learner(create_model('resnet8', 10), data, run='to-repeat', seed=3).fit(1)
     >>> options = repeat_options(learn.run.path/'config.json')
     >>> options['--student'], options['--seed']
     ('resnet8', 3)
     """
     path, given, config = Path(path), {*given}, _read_config(path)
     try:
-        found = _data_options(config, given) | _student_options(path, config, given)
+        found = _options_of_data(config, given) | _student_options(path, config, given)
         found |= _teacher_options(path, config, given)
-        if '--method' not in given: found['--method'] = _method_in_words(config)
+        if '--method' not in given:
+            found['--method'] = _method_in_words(config)
         found |= _training_options(config)
     except (KeyError, TypeError, AttributeError, IndexError) as e:
         raise FileTrouble(f'{path} is damaged ({type(e).__name__}: {e}): copy it anew from its run') from e
@@ -266,24 +269,26 @@ def option_words(options: Mapping[str, object]) -> list[str]:
     return [str(word) for k, v in options.items() for word in ([k] if v is True else [k, v])]
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #load-run-data
-_data_keys = 'name size bs n_valid n_train augment recipe split_seed'.split()
+def _loading_of(known: Mapping, run: object) -> dict[str, Any]:
+    "What `load_data` is to be asked for."
+    for key in ('augment', 'bs', 'n_train', 'n_valid', 'name', 'recipe', 'size', 'split_seed'):
+        if key not in known: raise FileTrouble(f'config.json of {run} is damaged: it does not say {key!r} of the data')
+    asked = {k: known[k] for k in ('size', 'bs', 'n_train', 'augment', 'recipe', 'split_seed')}
+    valid = None if known.get('valid') == 'own' else known['n_valid']
+    resized = False if 'resized' in str(known['augment']) else None  # a stream would cut other windows
+    return asked | dict(valid=valid, stream=known.get('stream', resized))
 
 def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path | None = None,
                   root: str | Path | None = None, device: str | None = None, workers: int | None = None) -> Data:
     "Load the data of a run again, from its configuration; `data`: where they are, if it was a folder or an .npz."
     known = config['data']
-    for key in sorted(_data_keys):
-        if key not in known: raise FileTrouble(f'config.json of {run} is damaged: it does not say {key!r} of the data')
-    asked = {k: known[k] for k in ('size', 'bs', 'n_train', 'augment', 'recipe', 'split_seed')}
-    valid = None if known.get('valid') == 'own' else known['n_valid']
-    resized = False if 'resized' in str(known['augment']) else None  # a stream would cut other windows
-    stream, name = known.get('stream', resized), known['name']
+    asked, name = _loading_of(known, run), known['name']
     try:
-        loaded = load_data(data or name, valid=valid, root=root, device=device, stream=stream, workers=workers, **asked)
+        loaded = load_data(data or name, root=root, device=device, workers=workers, **asked)
     except (ValueError, OSError) as e:
         if data or name in known_sources: raise
-        where = f'the run learnt from {name!r}: if that was a folder or an .npz, say where it is with --data'
-        raise type(e)(f'{e} ({where})') from e
+        hint = 'if that was a folder or an .npz, say where it is with --data'
+        raise type(e)(f'{e} (the run learnt from {name!r}: {hint})') from e
     other = differences(known, json.loads(json.dumps(loaded.describe())))
     if other: raise WrongValue(f"this is not the data of the run: {'; '.join(other)}")
     return loaded

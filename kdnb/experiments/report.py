@@ -20,11 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import pick_device
 from ..errors import FileTrouble, WrongValue
-from ..files import data_root
-from ..models import load_model
-from ..show import compare, show_history
-from ..text import count_of
-from ..train import Run, read_history
 from .blocks import Block, Line
 from .grid import spread_labels
 from .repeat import load_run_data, option_words, repeat_options
@@ -32,6 +27,11 @@ from .results import Results, read_results
 from .rows import Row, find_runs
 from .table import ResultsTable
 from .tradeoff import show_tradeoff, trim_names
+from ..files import data_root
+from ..models import load_model
+from ..show import compare, show_history
+from ..text import count_of
+from ..train import Run, read_history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ class _Gathered:
         "A run by its name."
         return Run(self.folders[name])
 
-def _gather(runs: Any, **images: Any) -> _Gathered:
+def _gather_page(runs: Any, **images: Any) -> _Gathered:
     "Read the runs of a page."
     found = find_runs(runs)
     if any(run.path is None for run in found):
@@ -67,7 +67,7 @@ def _gather(runs: Any, **images: Any) -> _Gathered:
     return _Gathered(results, {run.path.name: run.path for run in found if run.path}, results.table(), images)
 
 # %% ../../nbs/13_experiments/11_report.ipynb #image
-def _picture(fig: 'Figure', alt: str) -> str:
+def _picture_tag(fig: 'Figure', alt: str) -> str:
     from PIL import Image
     full, small = io.BytesIO(), io.BytesIO()
     fig.savefig(full, format='png', dpi=110)
@@ -87,14 +87,9 @@ def _mean_curve(histories: Sequence[Sequence[Mapping]]) -> tuple[list[float], st
     return None
 
 # %% ../../nbs/13_experiments/11_report.ipynb #draw-curves
-def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
-    "Draw a line for each method, its name at its end."
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-    fig, ax = plt.subplots(figsize=(7, max(2.8, .6 + .17*len(curves))), dpi=72, layout='constrained')
-    styles: dict[str, Any] = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
-    for name, values in curves.items():
-        ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
+def _name_ends(fig: 'Figure', curves: Mapping[str, Sequence[float]], styles: Mapping[str, dict]) -> None:
+    "Names at the ends of curves, none over another."
+    ax = fig.axes[0]
     low, high = ax.get_ylim()
     ends = sorted((values[-1], len(values), name) for name, values in curves.items())
     heights = spread_labels([end for end, _, _ in ends], (high - low)*.17/(fig.get_figheight() - .5), high)
@@ -103,6 +98,16 @@ def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
         line = dict(arrowstyle='-', lw=.5, relpos=(0, .5), shrinkA=0, shrinkB=2, **styles[name])
         ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center',
                     annotation_clip=False, color=styles[name]['color'], arrowprops=line)
+
+def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
+    "Draw a line for each method, its name at its end."
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+    fig, ax = plt.subplots(figsize=(7, max(2.8, .6 + .17*len(curves))), dpi=72, layout='constrained')
+    styles: dict[str, Any] = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
+    for name, values in curves.items():
+        ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
+    _name_ends(fig, curves, styles)
     ax.set_xlabel('epoch', fontsize=9)
     ax.set_ylabel(f'accuracy on {split}, %', fontsize=9)
     ax.grid(alpha=.3)
@@ -117,7 +122,7 @@ def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
     if any('train_acc' not in row or not columns <= row.keys() for row in rows): return ''
-    return _element('h4', method) + _picture(show_history(histories), f'losses of {method}')
+    return _element('h4', method) + _picture_tag(show_history(histories), f'losses of {method}')
 
 def _block_curves(page: _Gathered, block: Block) -> str:
     "The curves of a block, and each method's losses below."
@@ -130,7 +135,7 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     figure = draw_curves({method: values for method, (values, _) in found.items()}, split)
     losses = ''.join(_own_losses(method, runs[method]) for method in found)
     folded = _folded('losses and accuracy of each run, method by method', losses) if losses else ''
-    return head + _picture(figure, f'accuracy on {split}, epoch by epoch') + folded
+    return head + _picture_tag(figure, f'accuracy on {split}, epoch by epoch') + folded
 
 def make_curves(page: _Gathered) -> str:
     "The section on curves."
@@ -144,7 +149,7 @@ def _tradeoff_of(name: str, results: Results) -> str:
     try:
         figures = {cost: show_tradeoff(results, cost) for cost in ('latency', 'parameters')}
     except (ValueError, RuntimeError) as e: return _element('p', f'{name}: {e}.')
-    pictures = ''.join(_picture(fig, f'accuracy against {cost}') for cost, fig in figures.items())
+    pictures = ''.join(_picture_tag(fig, f'accuracy against {cost}') for cost, fig in figures.items())
     return _element('h3', name) + pictures
 
 def _make_tradeoffs(page: _Gathered) -> str:
@@ -172,7 +177,7 @@ _downloaded_files = {
     'cifar100': ('cifar-100-python', 'cifar-100-python.tar.gz'),
     'cinic10': ('cinic10', 'CINIC-10', 'CINIC-10.tar.gz')}
 
-def _check_images(name: str, root: str | Path | None) -> None:
+def _check_images_here(name: str, root: str | Path | None) -> None:
     "A page is no reason for a download."
     there = data_root(root)
     if name in _downloaded_files and not any((there/file).exists() for file in _downloaded_files[name]):
@@ -182,7 +187,7 @@ def _check_images(name: str, root: str | Path | None) -> None:
 def _compare_cast(page: _Gathered, block: Block, cast: Mapping[str, str]) -> str:
     "The pictures of teacher, alone and taught."
     where = page.images
-    _check_images(where['data'] or block['of']['data'], where['root'])
+    _check_images_here(where['data'] or block['of']['data'], where['root'])
     config, near = page.rows[cast['taught']]['config'], page.folders[cast['taught']].parent
     data = load_run_data(config, cast['taught'], **where)
     folders = {part: near/run if part == 'teacher' else page.folders[run] for part, run in cast.items()}
@@ -196,7 +201,8 @@ def _best_student(page: _Gathered, block: Block, line: Line) -> str:
     text = f"{line['method']}, the highest last of those with a teacher (n = {line['n']}). {whose}. {block['reduced']}"
     try:
         pictures = _compare_cast(page, block, cast)
-    except (ValueError, TypeError, OSError, RuntimeError) as e: pictures = _element('p', f'No pictures: {e}.')
+    except (ValueError, TypeError, OSError, RuntimeError) as e:
+        pictures = _element('p', f'No pictures: {e}.')
     return _element('h3', block['head']) + _element('p', text) + pictures
 
 def _make_pictures(page: _Gathered, n: int) -> str:
@@ -228,7 +234,8 @@ def _run_again(run: Run, row: Row) -> str:
     about = config['about']
     try:
         again = _element('pre', _command_again(run, row))
-    except ValueError as e: again = _element('p', f'No command does this again: {e}.')
+    except ValueError as e:
+        again = _element('p', f'No command does this again: {e}.')
     made = about.get('command', 'notebook')
     parts = [f"seed {config['seed']}", *(f'{k} {about[k]}' for k in _about_keys if k in about),
              'made in a notebook' if made == 'notebook' else f'made by: {made}']
@@ -254,7 +261,8 @@ def _make_again(page: _Gathered) -> str:
     teachers = {row['taught_by']: page.folders[row['run']].parent for row in rows if row.get('taught_by')}
     others = [Run(folder/name) for name, folder in teachers.items() if name not in page.folders]
     parts = [_element('p', _how_again)]
-    if others: parts.append(_element('h3', 'Teachers that are not in the tables'))
+    if others:
+        parts.append(_element('h3', 'Teachers that are not in the tables'))
     parts += [_run_again(run, {}) for run in others]
     told: set[str] = set()
     for block in page.table.blocks:
@@ -348,18 +356,20 @@ def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = No
     Examples
     --------
     >>> data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
-    >>> learn = Learner(create_model('resnet8', 10), data, run='alone').fit(1)
-    >>> report_page('alone', pictures=0)[:15]
+    >>> from kdnb.experiments import report_page
+    >>> learn = Learner(create_model('resnet8', 10), data, run='to-report').fit(1)
+    >>> report_page('to-report', pictures=0)[:15]
     '<!DOCTYPE html>'
     """
     if type(pictures) is not int or pictures < 0:
         raise WrongValue(f'pictures must be a whole number from 0 up, not {pictures!r}')
     pick_device(device)  # a misspelt one is no reason for a page without pictures
-    page = _gather(runs, data=data, root=root, device=device)
+    page = _gather_page(runs, data=data, root=root, device=device)
     names = ', '.join(dict.fromkeys(row['data'] for row in page.results))
     title = f"{count_of(len(page.results), 'run')} on {names}"
     sections = {}
     for name, make in _section_makers(page, pictures).items():
-        if say: say(f'{title}: {name}')
+        if say:
+            say(f'{title}: {name}')
         sections[name] = make()
     return _whole_page(title, _page_marks(page.results), sections)

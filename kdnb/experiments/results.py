@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CannotRun, WrongValue
-from ..files import write_atomic
-from ..text import AsTable, Column, Marked, Table
-from ..train import Run, flatten_dict, read_history
 from .blocks import make_blocks
 from .rows import Row, find_runs, name_teachers, read_row
 from .table import ResultsTable
+from ..files import write_atomic
+from ..text import AsTable, Column, Marked, Table
+from ..train import Run, flatten_dict, read_history
 
 # %% ../../nbs/13_experiments/05_results.ipynb #reason
 def _why_no_row(run: Run) -> tuple[str, str] | None:
@@ -128,7 +128,8 @@ class Results(AsTable, list[Row]):
         RuntimeError
             If pandas is not installed.
         """
-        try: pandas = import_module('pandas')
+        try:
+            pandas = import_module('pandas')
         except ImportError: raise CannotRun('a data frame needs pandas: pip install pandas') from None
         return pandas.DataFrame([flatten_dict(row) for row in self])
 
@@ -164,7 +165,8 @@ def _read_saved(path: Path) -> Results:
         saved = json.loads(path.read_bytes())
         if saved['kdnb_results'] != 1: raise ValueError
         results = Results(saved['rows'], saved['left_out'])
-        if results: results.table(base=None)  # needs all that a row has
+        if results:
+            results.table(base=None)  # needs all that a row has
         return results
     except (ValueError, TypeError, KeyError, AttributeError):
         raise WrongValue(f'{path.name!r} is damaged, or not a file of results: results.save(path) writes one') from None
@@ -175,8 +177,10 @@ def read_results(found: Iterable[Run]) -> Results:
     found, results = list(found), Results()
     for run in found:
         row = _row_or_reason(run)
-        if isinstance(row, dict): results.append(row)
-        else: results.left_out.append(dict(run=run.path.name if run.path else 'in memory', why=row[0], detail=row[1]))
+        if isinstance(row, dict):
+            results.append(row)
+        else:
+            results.left_out.append(dict(run=run.path.name if run.path else 'in memory', why=row[0], detail=row[1]))
     name_teachers(results, found)
     return results
 
@@ -203,8 +207,8 @@ def load_results(runs: Any = '*') -> Results:
     Examples
     --------
     >>> data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
-    >>> learn = Learner(create_model('resnet8', 10), data, run='alone').fit(1)
-    >>> row, = load_results('al*')
+    >>> learn = Learner(create_model('resnet8', 10), data, run='to-load').fit(1)
+    >>> row, = load_results('to-l*')
     >>> row['student'], row['label'], row['epochs']
     ('resnet8', 'alone', 1)
     """

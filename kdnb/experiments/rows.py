@@ -60,7 +60,7 @@ def _teacher_of(config: Mapping) -> str | None:
         return None  # a twin of another seed each time: part of the method
     return f'{student_name(teacher)}, which learns too' if isinstance(teacher, dict) else teacher
 
-def _images_of(data: Mapping) -> int:
+def _images_an_epoch(data: Mapping) -> int:
     "Images that an epoch uses: a last batch of one image is left out."
     n = data['n_train']
     return n - 1 if n > 1 == n % data['bs'] else n
@@ -90,7 +90,7 @@ def read_row(run: Run) -> Row:
         student=student_name(config['student']), teacher=_teacher_of(config), seed=config['seed'],
         data=data['name'], n_train=data['n_train'], recipe=config['recipe'], epochs=epochs)
     row |= _scores_of(run.json('result.json') or {})
-    row |= dict(images=epochs * _images_of(data), seconds=round(sum(r['seconds'] for r in history), 1))
+    row |= dict(images=epochs * _images_an_epoch(data), seconds=round(sum(r['seconds'] for r in history), 1))
     return row | _about_of(config['about']) | dict(config={k: v for k, v in config.items() if k != 'about'})
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #find
@@ -140,4 +140,5 @@ def name_teachers(rows: Iterable[Row], found: Iterable[Run]) -> None:
         weights, teacher = read_teacher(file.parent, file.stat().st_mtime_ns)
         known.setdefault(weights, teacher)
     for row in rows:
-        if row['teacher']: row.update(known.get(row['teacher'], {}))
+        if row['teacher']:
+            row.update(known.get(row['teacher'], {}))

@@ -34,22 +34,21 @@ def _preset_run_name(setting: _CommandSetting, *who: object) -> str:
 def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, teacher: str | None = None,
              method: str | None = None, cut: str | None = None) -> list[str]:
     "The words of one command; `method`: its words' short name, `cut`: the teacher that is cut to make the student."
-    words = ['kdnb_distill' if teacher else 'kdnb_train', *(str(w) for option in setting.items() for w in option)]
-    words += ['--shrink', _preset_run_name(setting, cut, seed)] if cut else ['--student', student]
-    if student in preset.lr: words += ['--lr', str(preset.lr[student])]
-    if teacher:
-        own = _preset_run_name(setting, teacher, seed if preset.cut else 0)
-        words += ['--teacher', teacher if '/' in teacher else own]
-    if method: words += ['--method', preset.words(method, (teacher, student))]
-    if teacher and preset.weights: words += ['--weights', preset.weights]
-    who = [student]
-    if cut: who += ['from', cut]
-    if teacher: who += ['by', teacher]
-    if method: who.append(method)
-    return [*words, '--seed', str(seed), '--run', _preset_run_name(setting, *who, seed)]
+    name = _preset_run_name(setting, teacher, seed if preset.cut else 0)
+    by = teacher if teacher and '/' in teacher else name
+    parts = ['from', cut] if cut else []
+    parts += ['by', teacher] if teacher else []
+    run = _preset_run_name(setting, student, *parts, *([method] if method else []), seed)
+    options = setting | {
+        '--shrink': _preset_run_name(setting, cut, seed) if cut else None, '--student': None if cut else student,
+        '--lr': preset.lr.get(student), '--teacher': by if teacher else None,
+        '--method': preset.words(method, (teacher, student)) if method else None,
+        '--weights': preset.weights if teacher else None, '--seed': seed, '--run': run}
+    words = [str(word) for option in options.items() if option[1] is not None for word in option]
+    return ['kdnb_distill' if teacher else 'kdnb_train', *words]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #of-a-seed
-def _needs_teacher(preset: Preset, method: str, pair: tuple[str | None, str]) -> bool:
+def _is_taught(preset: Preset, method: str, pair: tuple[str | None, str]) -> bool:
     "Whether a teacher teaches; students of `online` teach each other."
     scheme = parse_scheme(preset.words(method, pair))
     return not scheme or scheme[0] is not Online
@@ -57,16 +56,17 @@ def _needs_teacher(preset: Preset, method: str, pair: tuple[str | None, str]) ->
 def _students_of_a_seed(preset: Preset, setting: _CommandSetting, twice: _CommandSetting,
                         seed: int) -> Iterator[list[str]]:
     "The students of a seed: alone, taught, and the controls of a student that is cut."
-    for _, student in preset.pairs: yield _command(preset, setting, student, seed)
+    for _, student in preset.pairs:
+        yield _command(preset, setting, student, seed)
     for teacher, student in preset.pairs:
         for method in preset.methods:
-            by = teacher if _needs_teacher(preset, method, (teacher, student)) else None
+            by = teacher if _is_taught(preset, method, (teacher, student)) else None
             yield _command(preset, setting, student, seed, by, method)
     for teacher, student in preset.pairs if preset.cut else ():
         yield _command(preset, twice, student, seed)
         yield _command(preset, setting, student, seed, cut=teacher)
         for method in preset.methods:
-            if _needs_teacher(preset, method, (teacher, student)):
+            if _is_taught(preset, method, (teacher, student)):
                 yield _command(preset, setting, student, seed, teacher, method, cut=teacher)
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #asked-preset

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import WrongValue
-from ..text import Column, Marked, Table, Tables, format_time
 from .blocks import Block, Line
 from .published import lay_beside
+from ..text import Column, Marked, Table, Tables, format_time
 
 # %% ../../nbs/13_experiments/04_table.ipynb #column
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _csv_line(line: Line, block: Block) -> dict[str, object]:
     cells: dict[str, object] = {}
     for c in known_columns.values():
         value = c.value(line, block)
-        if isinstance(value, Marked): value = value.value
+        if isinstance(value, Marked):
+            value = value.value
         cells |= zip(c.csv, value if isinstance(value, tuple) else [value]*len(c.csv), strict=True) if c.csv else ()
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in cells.items()}
 

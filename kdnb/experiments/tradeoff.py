@@ -18,16 +18,16 @@ from torch import nn
 
 from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
-from ..measure import accuracy, predict, profile
-from ..models import rebuild_model
-from ..show import bare_student
-from ..text import count_of
-from ..train import device_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
 from .rows import Row
 from .statistics import mean_std, scores_by_seed
+from ..measure import accuracy, predict, profile
+from ..models import rebuild_model
+from ..show import bare_student
+from ..text import count_of
+from ..train import device_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,14 +66,17 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
     "The points, and {model: why it is not among them}."
     points, missing = [], {}
     for runs in _rows_by_method(results):
-        try: points.append(_point_of_runs(runs, bs))
-        except (ValueError, TypeError, OSError) as e: missing[runs[0]['student']] = str(e).partition(': ')[0]
+        try:
+            points.append(_point_of_runs(runs, bs))
+        except (ValueError, TypeError, OSError) as e:
+            missing[runs[0]['student']] = str(e).partition(': ')[0]
     return points, missing
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
     "The point of a module, scheme or learner; scored on test if it has no result yet."
-    net, own, done = bare_student(model), getattr(model, 'data', data), getattr(model, 'result', None)
+    net, own = bare_student(model), getattr(model, 'data', data)
+    done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
         raise WrongType(f'{name} is {type(model).__name__}: give a module, a scheme or a learner')
     if own is None: raise WrongValue(f'{name} has no accuracy yet: give data=, whose test images it is scored on')
@@ -85,14 +88,18 @@ def _draw_points(ax: 'Axes', points: Sequence[_CostPoint], against: str) -> None
     "A mark for each point, in the colour of its budget."
     from matplotlib.ticker import EngFormatter
     for i, (budget, own) in enumerate(group_by(points, lambda point: point['budget']).items()):
-        for point in own: point['colour'] = f'C{i}'
+        for point in own:
+            point['colour'] = f'C{i}'
         xs, ys, stds = ([point[k] or 0 for point in own] for k in (against, 'accuracy', 'std'))
         ax.errorbar(xs, ys, stds, fmt='os^Dvp*'[i % 7], color=f'C{i}', ms=4.5, lw=.8, alpha=.85, label=budget)
     ax.margins(x=.2, y=.08)
     costs = [point[against] for point in points]
-    if max(costs) > 8*min(costs): ax.set_xscale('log')
-    else: ax.set_xlim(left=0)  # else noise in the latency would look like a difference
-    if against != 'latency': ax.xaxis.set_major_formatter(EngFormatter(sep=''))
+    if max(costs) > 8*min(costs):
+        ax.set_xscale('log')
+    else:
+        ax.set_xlim(left=0)  # else noise in the latency would look like a difference
+    if against != 'latency':
+        ax.xaxis.set_major_formatter(EngFormatter(sep=''))
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #labelled
 def _named_points(points: Sequence[_CostPoint]) -> Sequence[_CostPoint]:
@@ -125,7 +132,7 @@ def _draw_label(fig: 'Figure', point: _CostPoint, against: str, text: str, y: fl
     ax.annotate(text, at, (at[0], y), textcoords=beside, fontsize=7, va='center', ha='left' if fits else 'right',
                 color=point['colour'], arrowprops=line if moved else None)
 
-def _draw_names(fig: 'Figure', points: Sequence[_CostPoint], against: str) -> None:
+def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str) -> None:
     "Names beside points, none over another, in their colours."
     low, high = fig.axes[0].get_ylim()
     named = sorted(_named_points(points), key=lambda point: point['accuracy'])
@@ -146,10 +153,12 @@ def _tradeoff_note(who: Any, points: Sequence[_CostPoint], missing: Mapping[str,
     "The lines below: where latency was measured, what is not labelled or left out, REDUCED."
     models = who.values() if isinstance(who, dict) else ()
     notes = [_measured_on(models)] if against == 'latency' else []
-    if len(_named_points(points)) < len(points): notes.append('without a name: methods below the best of their model')
+    if len(_named_points(points)) < len(points):
+        notes.append('without a name: methods below the best of their model')
     notes += [f'left out: {name} ({why})' for name, why in missing.items()]
     left_out = len(getattr(who, 'left_out', ()))
-    if left_out: notes.append(f'{left_out} more left out, as `.notes()` of the results says')
+    if left_out:
+        notes.append(f'{left_out} more left out, as `.notes()` of the results says')
     told = [getattr(m, 'reduced', '') for m in models] if isinstance(who, dict) else [row['reduced'] for row in who]
     reduced = list(filter(None, dict.fromkeys(told)))
     notes += reduced if len(reduced) < 3 else [f'REDUCED, all or some: {len(reduced)} budgets']
@@ -163,12 +172,13 @@ def _draw_tradeoff(points: Sequence[_CostPoint], against: str, labels: tuple[str
     tall = max(3.6, .17*len(_named_points(points))) + .075*len(budgets)  # room for names and legend
     fig, ax = plt.subplots(figsize=(6.4, tall), dpi=72, layout='constrained')
     _draw_points(ax, points, against)
-    _draw_names(fig, points, against)
+    _draw_point_names(fig, points, against)
     ax.set_xlabel(labels[0], fontsize=9)
     ax.set_ylabel(labels[1], fontsize=9)
     ax.grid(alpha=.3)
     ax.tick_params(labelsize=8)
-    if any(budgets): fig.legend(*ax.get_legend_handles_labels(), fontsize=7, loc='outside upper left', ncols=2)
+    if any(budgets):
+        fig.legend(*ax.get_legend_handles_labels(), fontsize=7, loc='outside upper left', ncols=2)
     fig.supxlabel(note, fontsize=7, x=.02, ha='left')
     plt.close(fig)
     return fig
@@ -211,10 +221,13 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     axes = dict(latency=f"latency, ms for {count_of(bs, 'image')}", MACs='multiply-accumulates an image',
                 parameters='parameters')
     if against not in axes: raise unknown_name('cost', against, axes)
-    if isinstance(who, (str, Path)): who = load_results(who)
+    if isinstance(who, (str, Path)):
+        who = load_results(who)
     missing: dict[str, str] = {}
-    if isinstance(who, dict): points = [_point_of_model(name, model, data, bs) for name, model in who.items()]
-    else: points, missing = _points_of_runs(_of_one_data_set(who), bs)
+    if isinstance(who, dict):
+        points = [_point_of_model(name, model, data, bs) for name, model in who.items()]
+    else:
+        points, missing = _points_of_runs(_of_one_data_set(who), bs)
     if not points:
         why = [f'{name} is left out: {reason}' for name, reason in missing.items()]
         raise WrongValue('; '.join(['there is nothing to show', *why]))

@@ -212,7 +212,7 @@ def wttm_loss(s: Tensor, t: Tensor, T: float = 4.) -> Tensor:
     --------
     >>> import torch
     >>> wttm_loss(torch.zeros(1, 2), torch.tensor([[3., 1.]]).log(), T=2)
-    tensor(0.0466)
+    tensor(0.0496)
     """
     check_logits(s, t)
     T = check_number('the temperature T', T, 'above 0')

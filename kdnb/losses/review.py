@@ -17,7 +17,7 @@ from .checks import tell_shapes
 from ..measure import check_tensors
 
 # %% ../../nbs/07_losses/04_review.ipynb #levels
-def _levels(s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _detail_levels(s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
     "Return the maps, then their outlines of 4x4, 2x2 and 1x1."
     outlines = [n for n in (4, 2, 1) if n < min(s.shape[2:])]
     return [(s, t), *((F.adaptive_avg_pool2d(s, n), F.adaptive_avg_pool2d(t, n)) for n in outlines)]
@@ -62,7 +62,7 @@ def review_loss(s: Tensor, t: Tensor) -> Tensor:
     if s.ndim != 4 or s.shape != t.shape:
         raise WrongValue(f'{tell_shapes(s, t)}: give maps of one shape, as Review makes them')
     with torch.autocast(s.device.type, enabled=False):
-        mse = torch.stack([F.mse_loss(a, b) for a, b in _levels(s.float(), t.detach().float())])
+        mse = torch.stack([F.mse_loss(a, b) for a, b in _detail_levels(s.float(), t.detach().float())])
         weights = .5**torch.arange(len(mse), device=s.device)
         return (weights*mse).sum() / weights.sum()
 

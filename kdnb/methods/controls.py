@@ -6,6 +6,7 @@
 __all__ = ['LS', 'KDShuffled', 'Self']
 
 # %% ../../nbs/08_methods/06_controls.ipynb #imports
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class LS(CE):
         self.name = 'ls'
         smoothing = check_number('the smoothing', smoothing, 'between 0 and 1')
         self.options = dict(smoothing=smoothing)
-        self.loss = lambda s, y: ce_loss(s, y, smoothing)
+        self.loss = partial(ce_loss, smoothing=smoothing)
 
 # %% ../../nbs/08_methods/06_controls.ipynb #kd-shuffled
 @method('kd_shuffled')
@@ -76,7 +77,7 @@ class KDShuffled(KD):
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor: return self.loss(s, shuffle_rest(t, y))
 
-# %% ../../nbs/08_methods/06_controls.ipynb #self-control
+# %% ../../nbs/08_methods/06_controls.ipynb #self-term
 @method('self')
 class Self(KD):
     """

@@ -12,11 +12,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CannotRun, WrongValue, unknown_name
-from ..losses import (Review, at_loss, check_number, hint_loss, nst_loss, ofd_loss, ofd_margin, ofd_margin_measured,
-                         review_loss, tell_shapes)
+from kdnb.losses import (
+    Review,
+    at_loss,
+    check_number,
+    hint_loss,
+    nst_loss,
+    ofd_loss,
+    ofd_margin,
+    ofd_margin_measured,
+    review_loss,
+    tell_shapes,
+)
 from .logit import warm_up
 from .schedules import Weight
-from .term import Features, TapNames, Term, method
+from .term import FeatureList, TapSpelling, Term, method
 from ..taps import bn_before
 
 # %% ../../nbs/08_methods/04_feature.ipynb #at
@@ -46,7 +56,8 @@ class AT(Term):
     AT(30, p=2, taps=[1, 2, 3], reading='sum')
     """
 
-    def __init__(self, weight: Weight = 1000., taps: TapNames = 'stages', p: float | None = 2, reading: str = 'post'):
+    def __init__(self, weight: Weight = 1000., taps: TapSpelling = 'stages', p: float | None = 2,
+                 reading: str = 'post'):
         if p is not None:
             p = check_number('the exponent p', p, 'from 1 up', ', or None for the plain sum of the channels')
         super().__init__(lambda s, t: at_loss(s, t, p), weight, taps, name='at', reading=reading)
@@ -76,7 +87,7 @@ class NST(Term):
     NST(50)
     """
 
-    def __init__(self, weight: Weight = 50., taps: TapNames = 'stages'):
+    def __init__(self, weight: Weight = 50., taps: TapSpelling = 'stages'):
         super().__init__(nst_loss, weight, taps, name='nst')
 
 # %% ../../nbs/08_methods/04_feature.ipynb #need-maps
@@ -154,7 +165,7 @@ class FitNet(Term):
     CE(1) + FitNet(100, taps=1)
     """
 
-    def __init__(self, weight: Weight = 100., taps: TapNames = 2):
+    def __init__(self, weight: Weight = 100., taps: TapSpelling = 2):
         super().__init__(hint_loss, weight, taps, regressor, name='fitnet')
 
 # %% ../../nbs/08_methods/04_feature.ipynb #connector
@@ -226,7 +237,7 @@ class OFD(Term):
     CE(1) + OFD(0.001, teacher_bn='running')
     """
 
-    def __init__(self, weight: Weight = 1e-3, taps: TapNames = 'stages', teacher_bn: str = 'running',
+    def __init__(self, weight: Weight = 1e-3, taps: TapSpelling = 'stages', teacher_bn: str = 'running',
                  reading: str = 'pre'):
         if teacher_bn not in ('running', 'batch'): raise unknown_name('teacher_bn', teacher_bn, ['running', 'batch'])
         super().__init__(ofd_loss, weight, taps, connector, name='ofd', reading=reading)
@@ -249,13 +260,13 @@ class OFD(Term):
         bns = [teacher.get_submodule(bn) if bn else None for bn in found]
         self.margins = [ofd_margin(bn) if bn and bn.weight is not None else None for bn in bns]
 
-    def measure(self, features: Features) -> None:
+    def measure(self, features: FeatureList) -> None:
         """
         Measure the margins that no BatchNorm tells.
 
         Parameters
         ----------
-        features : sequence of Tensor
+        features : list of Tensor
             The teacher's features of some training images.
         """
         pairs = zip(self.margins, features)
@@ -294,18 +305,18 @@ class ReviewKD(Term):
     [0.25, 2.5, 5.0, 5.0]
     """
 
-    def __init__(self, weight: Weight = 5., taps: TapNames = 'stages'):
+    def __init__(self, weight: Weight = 5., taps: TapSpelling = 'stages'):
         super().__init__(review_loss, warm_up(weight), taps, name='review')
 
-    def connect(self, fs: Features, ft: Features) -> Review:
+    def connect(self, fs: FeatureList, ft: FeatureList) -> Review:
         """
         Make the module that joins all stages.
 
         Parameters
         ----------
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
@@ -315,7 +326,7 @@ class ReviewKD(Term):
         """
         return Review([f.shape[1] for f in fs], [f.shape[1] for f in ft])
 
-    def through(self, adapters: nn.Module, fs: Features, ft: Features) -> Features:
+    def through(self, adapters: nn.Module, fs: FeatureList, ft: FeatureList) -> FeatureList:
         """
         Join each of the student's stages with the deeper ones.
 
@@ -323,14 +334,14 @@ class ReviewKD(Term):
         ----------
         adapters : nn.Module
             What `connect` made.
-        fs : sequence of Tensor
+        fs : list of Tensor
             The student's features, shallow to deep.
-        ft : sequence of Tensor
+        ft : list of Tensor
             The teacher's.
 
         Returns
         -------
-        sequence of Tensor
+        list of Tensor
             One for each of the teacher's, as wide and as large.
         """
         return adapters(fs, [f.shape[2:] for f in ft])

@@ -8,7 +8,7 @@ __all__ = ['SP', 'PKT', 'RKD']
 # %% ../../nbs/08_methods/05_relation.ipynb #imports
 from ..losses import check_number, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 from .schedules import Weight
-from .term import TapNames, Term, method
+from .term import TapSpelling, Term, method
 
 # %% ../../nbs/08_methods/05_relation.ipynb #sp
 @method('sp')
@@ -36,7 +36,7 @@ class SP(Term):
     SP(3000, taps=[2, 3])
     """
 
-    def __init__(self, weight: Weight = 3000., taps: TapNames = -1, reading: str = 'post'):
+    def __init__(self, weight: Weight = 3000., taps: TapSpelling = -1, reading: str = 'post'):
         super().__init__(sp_loss, weight, taps, name='sp', reading=reading)
 
 # %% ../../nbs/08_methods/05_relation.ipynb #pkt
@@ -64,7 +64,7 @@ class PKT(Term):
     PKT(30000)
     """
 
-    def __init__(self, weight: Weight = 3e4, taps: TapNames = 'embedding'):
+    def __init__(self, weight: Weight = 3e4, taps: TapSpelling = 'embedding'):
         super().__init__(pkt_loss, weight, taps, name='pkt')
 
 # %% ../../nbs/08_methods/05_relation.ipynb #rkd
@@ -94,7 +94,7 @@ class RKD(Term):
     RKD(1, distance=1, angle=2)
     """
 
-    def __init__(self, weight: Weight = 1., taps: TapNames = 'embedding', distance: float = 25., angle: float = 50.):
+    def __init__(self, weight: Weight = 1., taps: TapSpelling = 'embedding', distance: float = 25., angle: float = 50.):
         distance = check_number('distance', distance, 'from 0 up')
         angle = check_number('angle', angle, 'from 0 up')
         super().__init__(

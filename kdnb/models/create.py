@@ -93,15 +93,18 @@ def list_models(pattern: str = '*') -> list[str]:
     >>> list_models('torchvision/resnet1*')
     ['torchvision/resnet101', 'torchvision/resnet152', 'torchvision/resnet18']
     """
-    if pattern.startswith('timm/'): names = [f'timm/{n}' for n in _import_timm('...').list_models()]
-    elif pattern.startswith('torchvision/'): names = [f'torchvision/{n}' for n in tvm.list_models(module=tvm)]
-    else: names = [n for known in known_models.values() for n in known.listed]
+    if pattern.startswith('timm/'):
+        names = [f'timm/{n}' for n in _import_timm('...').list_models()]
+    elif pattern.startswith('torchvision/'):
+        names = [f'torchvision/{n}' for n in tvm.list_models(module=tvm)]
+    else:
+        names = [n for known in known_models.values() for n in known.listed]
     return [n for n in names if fnmatch(n, pattern)]
 
 # %% ../../nbs/04_models/10_create.ipynb #build
 _LARGEST = {'depth': 1202, 'width': 1024, 'expansion': 1024}
 
-def _named_model(name: str, build: Callable[..., nn.Module], args: dict, num_classes: int) -> nn.Module:
+def _model_of_ours(name: str, build: Callable[..., nn.Module], args: dict, num_classes: int) -> nn.Module:
     "Build one of ours, unless its numbers are so large that they must be a slip."
     for k, largest in _LARGEST.items():
         if args.get(k, 1) > largest:
@@ -161,7 +164,7 @@ def _weights_for(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], 
 # %% ../../nbs/04_models/10_create.ipynb #create-model
 def _fresh_model(name: str, num_classes: int) -> nn.Module:
     ours = parse_model_name(name)
-    if ours: return _named_model(name, *ours, num_classes)
+    if ours: return _model_of_ours(name, *ours, num_classes)
     if name.startswith('torchvision/'): return _torchvision_model(name.removeprefix('torchvision/'), num_classes)
     if name.startswith('timm/'): return _timm_model(name.removeprefix('timm/'), num_classes)
     if re.fullmatch(r'[\w.]+:\w+', name): return _imported_model(name, num_classes)
@@ -201,5 +204,6 @@ def create_model(name: str, num_classes: int = 10, weights: str | Path | None = 
     if not isinstance(name, str): raise WrongType(f"a model's name is a word, such as 'resnet20', not {name!r}")
     if len(name) > 200: raise WrongValue(f"a model's name is a word, such as 'resnet20', not {len(name):,} letters")
     model = _fresh_model(name, num_classes)
-    if weights is not None: take_weights(model, *_weights_for(name, weights))
+    if weights is not None:
+        take_weights(model, *_weights_for(name, weights))
     return model

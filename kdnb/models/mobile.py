@@ -109,7 +109,8 @@ class SplitUnit(nn.Module):
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.preact: x = self.act(x)
+        if self.preact:
+            x = self.act(x)
         a, b = x.chunk(2, 1) if self.split else (x, x)
         x = self.shuffle(self.cat(self.left(a), self.right(b)))
         return x if self.preact else self.act(x)
@@ -207,10 +208,12 @@ def _mobile_stages(width: float) -> nn.Sequential:
 def init_as_repdistiller(net: StagedNet) -> StagedNet:
     "Draw the weights as RepDistiller does: small ones for the classifier, no biases."
     for m in net.modules():
-        if not isinstance(m, (nn.Conv2d, nn.Linear)): continue
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
-        else: nn.init.normal_(m.weight, std=0.01)
-        if m.bias is not None: nn.init.zeros_(m.bias)
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+        if isinstance(m, nn.Linear):
+            nn.init.normal_(m.weight, std=0.01)
+        if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None:
+            nn.init.zeros_(m.bias)
     return net
 
 # %% ../../nbs/04_models/05_mobile.ipynb #mobilenetv2

@@ -34,11 +34,12 @@ class Dirac(nn.Module):
         return self.alpha.view(-1, 1, 1, 1) * self.one + self.beta.view(-1, 1, 1, 1) * w
 
 # %% ../../nbs/04_models/04_plain.ipynb #dirac-blocks
-def _add_dirac(net: nn.Module) -> None:
+def _with_dirac(net: ResNet) -> ResNet:
     for block in net.modules():
         names = {BasicBlock: ('conv1', 'conv2'), Bottleneck: ('conv2', 'conv3')}.get(type(block), ())
         for conv in map(block.get_submodule, names):
             register_parametrization(conv, 'weight', Dirac(conv.get_parameter('weight')))
+    return net
 
 # %% ../../nbs/04_models/04_plain.ipynb #plainnet
 _names_of_plainnet = {
@@ -89,5 +90,4 @@ def plainnet(depth: int, num_classes: int = 10, stem: str = 'cifar', dirac: bool
         for block in list(stage.children())[i > 0:]:
             block.short = nn.Identity()
             block.add = NoSum()
-    if dirac: _add_dirac(net)
-    return net
+    return _with_dirac(net) if dirac else net

@@ -48,7 +48,8 @@ class KnownModel(NamedTuple):
             found = re.fullmatch(self.pattern(template), _spelling(name))
             if not found: continue
             args = {**implied} | {k: self.number_type(k)(v) for k, v in found.groupdict().items()}
-            if self.check: self.check(name, args)
+            if self.check:
+                self.check(name, args)
             return args
         return None
 

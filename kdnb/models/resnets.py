@@ -119,7 +119,8 @@ class ResNet(StagedNet):
     def __init__(self, stem: nn.Module, stages: nn.Sequential, head: nn.Sequential):
         super().__init__(stem, stages, head)
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
 
 # %% ../../nbs/04_models/02_resnets.ipynb #layout
 _imagenet_layouts = {18: (BasicBlock, [2, 2, 2, 2]), 34: (BasicBlock, [3, 4, 6, 3]), 50: (Bottleneck, [3, 4, 6, 3])}

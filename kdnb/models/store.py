@@ -48,7 +48,8 @@ def model_record(model: nn.Module) -> dict:
     was = getattr(model, 'call', None)
     call = built_by(model)
     record = {'kdnb': 1, 'call': call, 'state': model.state_dict()}
-    if was and not call: record['changed'] = model_name(was)
+    if was and not call:
+        record['changed'] = model_name(was)
     return record
 
 # %% ../../nbs/04_models/11_store.ipynb #save-model
@@ -83,7 +84,8 @@ def rebuild_model(call: dict | None, file: object, changed: str | None = None) -
     "Build the model of a call that a file holds, running no code that the file names."
     if call is None:
         own = 'build it yourself'
-        if changed: own = f'it was changed after {changed!r} was built, so make the same change to another one'
+        if changed:
+            own = f'it was changed after {changed!r} was built, so make the same change to another one'
         raise WrongValue(f'{file} does not say how its model is built: {own} and say load_model(..., model=it)')
     args = dict(call)
     builder = args.pop('builder', None)

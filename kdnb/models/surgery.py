@@ -54,10 +54,11 @@ def swap_modules(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
     "Put modules in the places of others, anywhere in the model: `new` is {module: the one to put in its place}."
     for m in list(model.modules()):
         for name, child in m._modules.items():
-            if child in new: m._modules[name] = new[child]
+            if child in new:
+                m._modules[name] = new[child]
 
 # %% ../../nbs/04_models/07_surgery.ipynb #blocks
-_rows = nn.Sequential, nn.ModuleList, nn.ModuleDict
+_row_types = nn.Sequential, nn.ModuleList, nn.ModuleDict
 
 def find_convs(model: nn.Module) -> list[nn.Conv2d]:
     "Return all convolutions of a model, in the order in which they are registered."
@@ -69,7 +70,7 @@ def is_plain_3x3(conv: nn.Conv2d) -> bool:
 
 def _is_block(m: nn.Module) -> bool:
     convs = find_convs(m)
-    return not isinstance(m, _rows) and len(convs) > 1 and any(map(is_plain_3x3, convs))
+    return not isinstance(m, _row_types) and len(convs) > 1 and any(map(is_plain_3x3, convs))
 
 def find_blocks(model: nn.Module) -> list[nn.Module]:
     "Return the innermost modules of a model that hold two or more convolutions, one of them 3x3."
@@ -86,7 +87,7 @@ def _places_to_grow(model: nn.Module) -> dict[nn.Conv2d, nn.Module]:
 # %% ../../nbs/04_models/07_surgery.ipynb #bn-behind
 def _bn_behind(conv: nn.Conv2d, block: nn.Module) -> nn.BatchNorm2d:
     "Return the batch norm that a block registers next after a convolution."
-    parts = [m for m in block.modules() if not isinstance(m, _rows)]
+    parts = [m for m in block.modules() if not isinstance(m, _row_types)]
     bn = dict(zip(parts, parts[1:])).get(conv)
     if isinstance(bn, nn.BatchNorm2d) and bn.num_features == conv.out_channels: return bn
     raise WrongValue(f"no batch norm comes after {conv}: form='readme' has none to move, take form='shared'")
@@ -153,24 +154,27 @@ def grow(model: nn.Module, expansion: int = 1, form: str = 'shared') -> nn.Modul
     for m in grown.train(model.training).modules():
         m.training = modes.get(m, m.training)  # train or eval: new parts as the model, old ones as they were
     vars(grown).pop('made', None)
-    if 'call' in vars(grown): vars(grown)['plain_call'] = vars(grown).pop('call')  # it builds the plain model
+    if 'call' in vars(grown):
+        vars(grown)['plain_call'] = vars(grown).pop('call')  # it builds the plain model
     return grown
 
 # %% ../../nbs/04_models/07_surgery.ipynb #fresh
 def _reset_layer(m: nn.Module) -> None:
     reset = getattr(m, 'reset_parameters', None)
-    if reset: reset()
-    elif list(m.parameters(recurse=False)):
-        advice = 'build a new model instead of inherit=False'
-        raise WrongValue(f'{type(m).__name__} has parameters and no reset_parameters to draw them anew: {advice}')
+    if reset: return reset()
+    if not list(m.parameters(recurse=False)): return
+    advice = 'build a new model instead of inherit=False'
+    raise WrongValue(f'{type(m).__name__} has parameters and no reset_parameters to draw them anew: {advice}')
 
 def _draw_anew(model: nn.Module) -> None:
     "Draw all weights again: by the call that built the model, else layer by layer."
     call = dict(getattr(model, 'call', {}))
     known = known_models.get(call.pop('builder', ''))
     fresh = known.build(**call) if known else None
-    if fresh is not None and repr(fresh) == repr(model): model.load_state_dict(fresh.state_dict())
-    else: model.apply(_reset_layer)
+    if fresh is not None and repr(fresh) == repr(model):
+        model.load_state_dict(fresh.state_dict())
+    else:
+        model.apply(_reset_layer)
 
 # %% ../../nbs/04_models/07_surgery.ipynb #without-branches
 def _without_branches(grown: nn.Module) -> tuple[nn.Module, list[TwoBranch]]:
@@ -180,7 +184,8 @@ def _without_branches(grown: nn.Module) -> tuple[nn.Module, list[TwoBranch]]:
     for m in branches:
         swap_modules(model, m.before())
     vars(model).pop('call', None)
-    if 'plain_call' in vars(model): vars(model)['call'] = vars(model).pop('plain_call')
+    if 'plain_call' in vars(model):
+        vars(model)['call'] = vars(model).pop('plain_call')
     return model, branches
 
 # %% ../../nbs/04_models/07_surgery.ipynb #shrink
@@ -221,9 +226,12 @@ def shrink(model: nn.Module, inherit: bool = True, refit: Iterable | None = None
     if refit is not None:
         branches = [m for m in model.modules() if isinstance(m, TwoBranch)]
         _refit_all(student, model, {b: c.kept for b, c in zip(branches, cut)}, refit)
-    if not any(p.requires_grad for p in student.parameters()): student.requires_grad_(True)  # it was frozen to teach
-    if inherit: vars(student)['made'] = 'shrunk' if refit is None else 'refitted'  # for a run's configuration
-    else: _draw_anew(student)
+    if not any(p.requires_grad for p in student.parameters()):
+        student.requires_grad_(True)  # it was frozen to teach
+    if inherit:
+        vars(student)['made'] = 'shrunk' if refit is None else 'refitted'  # for a run's configuration
+    else:
+        _draw_anew(student)
     return student
 
 # %% ../../nbs/04_models/07_surgery.ipynb #reducenet
@@ -261,7 +269,7 @@ def reducenet(depth: int, num_classes: int = 10, expansion: int = 1, width: floa
     return grow(resnet(depth, num_classes, width), expansion)
 
 # %% ../../nbs/04_models/07_surgery.ipynb #images
-def _images_of(model: nn.Module, batches: Iterable) -> list[Tensor]:
+def _refit_images(model: nn.Module, batches: Iterable) -> list[Tensor]:
     "Return the images of batches with or without labels, as a list: they are read more than once."
     p = next(check_module(model).parameters(), torch.zeros(1))
     given = list(batches) if isinstance(batches, Iterable) else None
@@ -302,7 +310,7 @@ def reestimate_bn(model: nn.Module, batches: Iterable) -> nn.Module:
     >>> reestimate_bn(model, [torch.randn(4, 3, 32, 32)]) is model
     True
     """
-    xs = _images_of(model, batches)
+    xs = _refit_images(model, batches)
     bns = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     with eval_mode(model):
         momenta = {m: m.momentum for m in bns}
@@ -346,7 +354,8 @@ def _fit_conv(conv: nn.Conv2d, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     diagonal += 1e-4 * diagonal.mean().clamp(min=1e-4)
     d = torch.linalg.solve(a, b).mT
     conv.weight += d[..., :-1].reshape_as(conv.weight)
-    if conv.bias is not None: conv.bias.copy_(d[..., -1].flatten())
+    if conv.bias is not None:
+        conv.bias.copy_(d[..., -1].flatten())
 
 # %% ../../nbs/04_models/07_surgery.ipynb #asked
 def _inputs_and_answers(student: nn.Module, conv: nn.Conv2d, teacher: nn.Module, branches: nn.Module,
@@ -380,7 +389,7 @@ def _refit_all(student: nn.Module, teacher: nn.Module, kept: dict[nn.Module, nn.
     convs = {branches: conv for branches, conv in kept.items() if isinstance(conv, nn.Conv2d)}
     if len(convs) < len(kept):
         raise WrongValue("refit= fits a convolution to a bare sum, and form='readme' has none: try reestimate_bn")
-    xs = _images_of(student, batches)
+    xs = _refit_images(student, batches)
     with eval_mode(student), eval_mode(teacher):
         for branches in _in_call_order(teacher, convs, xs[0][:1]):
             _fit_conv(convs[branches], _inputs_and_answers(student, convs[branches], teacher, branches, xs))

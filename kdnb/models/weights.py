@@ -71,7 +71,8 @@ def weights_hash(model: nn.Module | Mapping[str, object]) -> str:
         if isinstance(v, Tensor):
             h.update(repr((k, str(v.dtype), tuple(v.shape))).encode())
             h.update(v.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-        else: h.update(repr((k, v)).encode())  # what a module's get_extra_state keeps
+        else:
+            h.update(repr((k, v)).encode())  # what a module's get_extra_state keeps
     return h.hexdigest()[:12]
 
 # %% ../../nbs/04_models/09_weights.ipynb #model-file
@@ -79,15 +80,15 @@ def model_file(path: str | Path, which: str = 'best') -> Path:
     "Return the model file that a path means: a file, a run folder or a run's name."
     if which not in ('best', 'last'): raise unknown_name('checkpoint', which, ['best', 'last'])
     run = run_path(path)
-    if run.is_file(): return run
-    if not run.exists() and Path(path).is_file(): return Path(path)
+    place = run if run.exists() else Path(path)
+    if place.is_file(): return place
     if not run.is_dir():
         raise FileTrouble(f'there is no model file and no run folder {run}: train one, or look for a misspelt name')
-    if (run / f'{which}.pt').is_file(): return run / f'{which}.pt'
-    if not any((run / f).is_file() for f in ('config.json', 'best.pt', 'last.pt')):
+    found = [k for k in ('best', 'last') if (run / f'{k}.pt').is_file()]
+    if which in found: return run / f'{which}.pt'
+    if not found and not (run / 'config.json').is_file():
         raise FileTrouble(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')
-    other = 'last' if which == 'best' else 'best'
-    instead = f", or ask for which='{other}'" if (run / f'{other}.pt').is_file() else ''
+    instead = f', or ask for which={found[0]!r}' if found else ''
     raise FileTrouble(f'the run {run} has no {which}.pt yet: train it on{instead}')
 
 # %% ../../nbs/04_models/09_weights.ipynb #state-in
@@ -161,6 +162,7 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     "Put weights into a model; where they are for other classes, all but the head, and say so."
     fresh, difference = _head_to_keep(model, state)
     check_weights(model, {**state, **fresh}, source)
-    if fresh: say(f'{source}: all is taken over but {head_name(model)}, which starts fresh ({difference})')
+    if fresh:
+        say(f'{source}: all is taken over but {head_name(model)}, which starts fresh ({difference})')
     model.load_state_dict({**state, **fresh})
     vars(model)['started_from'] = {'weights': source, 'hash': weights_hash(state)}

@@ -107,7 +107,7 @@ def _end_on_signal(*_) -> None:
     raise ProcessEnded
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #met
-def check_joined(device='cpu') -> None:
+def check_joined(device: str | torch.device = 'cpu') -> None:
     """Refuse processes that have not met, and a GPU that belongs to another process.
 
     Processes that have not met would each train alone and write into the same folder.
@@ -195,7 +195,7 @@ def on_rank_0(f: Callable[[], _Result]) -> _Result:
     wait_for_all()
     answer = [_outcome(f) if rank() == 0 else None]
     dist.broadcast_object_list(answer)
-    value, error = answer[0]  # type: ignore[misc]  # the broadcast has replaced None on every rank
+    value, error = answer[0]  # type: ignore[misc] - the broadcast has replaced None
     if error is not None: raise error
     return value
 

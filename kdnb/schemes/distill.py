@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, Features, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -165,7 +165,7 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
 
-def _gather_each(v: Tensor | Features) -> Tensor | Features:
+def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
 
 def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer,
@@ -200,7 +200,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
-def _make_adapters(scheme: 'Distill') -> nn.ModuleDict:
+def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
     adapters = nn.ModuleDict()
     if not any(scheme.pairs): return adapters
@@ -337,7 +337,7 @@ class Distill(Scheme):
             self.memory.fits(self.method)
         self.pairs = _all_pairs(self.method, student, self.teacher, size)
         self.net = _tap_models(student, self.teacher, self.method, self.pairs)
-        self.adapters = _make_adapters(self)
+        self.adapters = _adapters_of_terms(self)
 
     @property
     def student(self) -> nn.Module:

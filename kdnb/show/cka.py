@@ -112,7 +112,7 @@ def _grams_of(net: nn.Module, images: Tensor, names: Sequence[str], bs: int = 10
     return grams
 
 # %% ../../nbs/11_show/08_cka.ipynb #pairs
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+def _cka_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     "(row, column) of each matrix; the first name is the reference."
     reference = names[0]
     pairs = [(reference, name) for name in names]
@@ -189,7 +189,7 @@ def show_cka(models: NamedModels, images: Tensor | Data, taps: PlaceNames | None
         raise WrongValue(f'no CKA to show: none of {", ".join(cast.nets)} has stages: name places, as in '
                          f'{cast.remedy(cast.nets)}')
     grams = {name: _grams_of(cast.nets[name], images, [p.name for p in found]) for name, found in cast.places.items()}
-    matrices = {(a, b): _cka_of(zip(grams[a], grams[b])) for a, b in _pairs(list(grams))}
+    matrices = {(a, b): _cka_of(zip(grams[a], grams[b])) for a, b in _cka_pairs(list(grams))}
     fig = _cka_figure(matrices)
     without = f'; no stages: {", ".join(cast.reasons)}' if cast.reasons else ''
     seed_noise = ';\nthe last matrix: two baselines (seed noise)' if ('alone', 'another') in matrices else ''

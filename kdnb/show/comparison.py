@@ -45,6 +45,7 @@ from kdnb.show.places import (
 from .similarity import draw_similarity, feature_likeness, similarity_caption
 from ..text import Column, Table, format_time
 
+# %% ../../nbs/11_show/05_comparison.ipynb #figure-type
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -72,7 +73,7 @@ def _answers(nets: Mapping[str, nn.Module], data: Data) -> tuple[dict[str, Tenso
     return logits, y.cpu()
 
 # %% ../../nbs/11_show/05_comparison.ipynb #gather
-def _gather(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def _gather_images(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     "{name: normalised images on the CPU} for {name: indices}, in one pass over the test split."
     wanted = {i for at in sets.values() for i in at}
     found: dict[int, Tensor] = {}
@@ -105,7 +106,7 @@ def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
     spread = torch.linspace(0, len(y) - 1, min(n, len(y))).long()
-    images = _gather(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
+    images = _gather_images(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
     maps = {name: look.maps for name, look in cast.read(images['picked']).items()}
     sims = {name: similarity_matrix(look.features) for name, look in cast.read(images['block']).items()}
     return _Study(
@@ -204,20 +205,20 @@ def _note_missing(cast: Cast) -> list[str]:
             f'{cast.remedy(cast.reasons)}).']
 
 # %% ../../nbs/11_show/05_comparison.ipynb #note
-_seed_noise = ('Seed noise: alone and another had no teacher and differ by their seed only. A gain counts if taught is '
+_gain_rule = ('Seed noise: alone and another had no teacher and differ by their seed only. A gain counts if taught is '
                'nearer to the teacher than both of them, by more than their two numbers differ.')
 
 def _note_of(study: _Study, models: NamedModels) -> list[str]:
     "Lines; the first is the title of the page."
     reference = study.cast.reference
-    with_seed_noise = {'alone', 'another', 'taught'} <= set(models)
+    with_rule = {'alone', 'another', 'taught'} <= set(models)
     reduced = dict.fromkeys(str(getattr(m, 'reduced', '')) for m in models.values())
     return [
         f'{", ".join(study.cast.nets)} on {study.data.name}, compared with {reference}',
         f'Over all {len(study.y)} test images: test % (right), agrees % (the same answer as {reference}), ECE '
         '(calibration error, points).',
         *_note_places(study), *_note_missing(study.cast), f'Images shown: {_rule_of(study.picked)}.',
-        *([_seed_noise] if with_seed_noise else []), *filter(None, reduced)]
+        *([_gain_rule] if with_rule else []), *filter(None, reduced)]
 
 # %% ../../nbs/11_show/05_comparison.ipynb #layout
 class _Layout(NamedTuple):

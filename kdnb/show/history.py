@@ -46,7 +46,7 @@ def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str
 _no_losses = {'epoch', 'lr', 'loss', 'seconds', 'images_per_second'}
 _accuracy_lines = {'train_acc': '--', 'valid_acc': '-', 'test_acc': '-'}
 
-def _draw_curves(left: 'Axes', right: 'Axes', name: str, rows: History, colour: str) -> None:
+def _draw_history(left: 'Axes', right: 'Axes', name: str, rows: History, colour: str) -> None:
     "Losses at the left, accuracies at the right."
     epochs = range(1, len(rows) + 1)
     losses = [k for k in rows[0] if k not in _no_losses and not k.endswith('_acc')]
@@ -101,7 +101,7 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     fig.set_layout_engine('constrained')
     left, right = fig.subplots(1, 2)
     for i, (name, rows) in enumerate(histories.items()):
-        _draw_curves(left, right, name, rows, colour_of(name, i))
+        _draw_history(left, right, name, rows, colour_of(name, i))
     _label_curves(left, 'loss')
     _label_curves(right, 'accuracy, %')
     left.set_ylim(bottom=0)

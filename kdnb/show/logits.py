@@ -38,7 +38,7 @@ def ask_models(nets: Mapping[str, nn.Module], images: Tensor, y: Tensor) -> dict
     return z
 
 # %% ../../nbs/11_show/06_logits.ipynb #far
-def _distances(z: Mapping[str, Tensor], T: float) -> dict[str, float]:
+def _answer_distances(z: Mapping[str, Tensor], T: float) -> dict[str, float]:
     "{name: T^2 KL}: how far each model is from the reference, the first, and the two baselines from each other."
     reference, *others = z
     pairs = {name: (name, reference) for name in others}            # the student and the teacher of the loss
@@ -68,7 +68,7 @@ def _draw_answers(ax: 'Axes', probs: Mapping[str, Tensor], order: Sequence[int])
     ax.set_ylim(len(order) + .4, -.6)
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-names
-def _draw_names(fig: 'Figure', top: float, photo: np.ndarray, label: int, order: Sequence[int],
+def _name_classes(fig: 'Figure', top: float, photo: np.ndarray, label: int, order: Sequence[int],
                 data: Data | None) -> None:
     "The left of a row: photograph, label, and the names of the classes that are drawn."
     square_axes(fig, .1, top, 1, 1, 1.)[0, 0].imshow(photo)
@@ -104,7 +104,7 @@ def _draw_column(fig: 'Figure', left: float, top: float, T: float, z: Mapping[st
 def _draw_rows(fig: 'Figure', top: float, photos: np.ndarray, y: Tensor, order: Tensor, data: Data | None) -> None:
     "The left of all rows."
     for r, photo in enumerate(photos):
-        _draw_names(fig, top + 1.62*r, photo, int(y[r]), order[r].tolist(), data)
+        _name_classes(fig, top + 1.62*r, photo, int(y[r]), order[r].tolist(), data)
 
 def _draw_columns(fig: 'Figure', top: float, temperatures: Sequence[float], distances: Sequence[Mapping[str, float]],
                   z: Mapping[str, Tensor], order: Tensor) -> None:
@@ -185,7 +185,7 @@ def show_logits(models: NamedModels, images: Tensor | Data, y: Tensor | None = N
     z = ask_models(nets, images, y)
     few = {name: logits[:rows] for name, logits in z.items()}
     order = next(iter(few.values())).argsort(1, descending=True)[:, :check_count('classes', classes)]
-    distances = [_distances(z, t) for t in temperatures]
+    distances = [_answer_distances(z, t) for t in temperatures]
     top = .85 + .13*len(distances[0])
     fig = new_figure(max(2.5 + 1.95*len(temperatures), 5.), top + 1.62*rows + .15)
     _draw_rows(fig, top, as_photos(images[:rows], data), y, order, data)

@@ -101,7 +101,7 @@ class Place(NamedTuple):
     "Where a model is read."
     name: str                           # of the tap
     label: str                          # what a figure calls it
-    size: tuple[int, int] | None        # (height, width) of its maps; None: the features are no maps
+    size: tuple[int, ...] | None        # (height, width) of its maps; None: the features are no maps
 
 def _with_crosses(shape: Iterable[int]) -> str: return 'x'.join(map(str, shape))
 
@@ -115,7 +115,7 @@ def device_of(net: nn.Module) -> torch.device:
     "Where a model's parameters are."
     return next(net.parameters(), torch.empty(0)).device
 
-def _named_place(name: str, f: object, image: Tensor, model: str) -> Place:
+def _place_by_hand(name: str, f: object, image: Tensor, model: str) -> Place:
     "A place that was named by hand; `f`: what was read there for two copies of an image."
     if not isinstance(f, Tensor) or f.ndim < 2 or len(f) != 2:
         raise WrongValue(f'{name!r} of {model} does not give features (B, ...): name another place')
@@ -123,7 +123,7 @@ def _named_place(name: str, f: object, image: Tensor, model: str) -> Place:
     size = (f.shape[2], f.shape[3]) if is_map else None
     return Place(name, f'{name} ({_with_crosses(size or f.shape[1:])})', size)
 
-def _named_places(net: nn.Module, names: str | Sequence[str], image: Tensor) -> list[Place]:
+def _places_by_hand(net: nn.Module, names: str | Sequence[str], image: Tensor) -> list[Place]:
     "Places named by hand, from early to late; `image`: one, (1, C, H, W)."
     wanted, model = [names] if isinstance(names, str) else names, type(net).__name__
     are_names = isinstance(wanted, (list, tuple)) and wanted and all(isinstance(n, str) for n in wanted)
@@ -131,7 +131,7 @@ def _named_places(net: nn.Module, names: str | Sequence[str], image: Tensor) -> 
         raise WrongType(f'taps of {model} are {names!r}: give the name of a place, or a list of names, early to late')
     with evaluating(net):
         read = Tapped(net, list(wanted))(image.to(device_of(net)).repeat(2, 1, 1, 1))[1]
-    return [_named_place(str(name), f, image, model) for name, f in read.items()]
+    return [_place_by_hand(str(name), f, image, model) for name, f in read.items()]
 
 # %% ../../nbs/11_show/01_places.ipynb #suggest
 def _late_place(net: nn.Module) -> str:
@@ -162,7 +162,7 @@ def find_places(nets: Mapping[str, nn.Module], image: Tensor,
     for name, net in nets.items():
         try:
             by_hand = name in taps
-            places[name] = _named_places(net, taps[name], image) if by_hand else _stage_places(net, image.shape[-1])
+            places[name] = _places_by_hand(net, taps[name], image) if by_hand else _stage_places(net, image.shape[-1])
         except ValueError as e:
             if by_hand: raise
             reasons[name] = str(e).rpartition(': ')[0] or str(e)        # without the remedy

@@ -76,7 +76,7 @@ def draw_similarity(fig: 'Figure', left: float, top: float, side: float, gap: fl
     draw_colour_bar(fig, (left + .1*side, top + side + .85, .8*side, .09), image, 'similarity', [low, high])
     if not with_differences: return
     image, high = _draw_differences(axes[1], sims, reference)
-    draw_colour_bar(fig, (left + .1*side, top + 2*side + 1.35, .8*side, .09), image, 'difference', [-high, 0, high])
+    draw_colour_bar(fig, (left + .1*side, top + side + 1.35, .8*side, .09), image, 'difference', [-high, 0, high])
 
 # %% ../../nbs/11_show/03_similarity.ipynb #similarity-figure
 def _similarity_figure(features: Mapping[str, Tensor], reference: str, y: Tensor) -> 'Figure':

@@ -7,7 +7,8 @@ from .system import *
 from .system import list_first, method_weights, recipes, sweep_presets, systems
 
 # one more notebook, one more system
-for found in iter_modules(__path__): import_module(f'{__name__}.{found.name}')
+for found in iter_modules(__path__):
+    import_module(f'{__name__}.{found.name}')
 
 # what help texts list first; a further system stands behind
 list_first(systems, 'crd paper reducenet kdpytorch distillation jointrd cheapconv imagenet')

@@ -70,7 +70,8 @@ class Recipe:
             epochs, lr, wd, nesterov, drops, gamma; momentum too, where it is not .9.
         """
         shown = ['epochs', 'lr', 'wd', 'nesterov', 'drops', 'gamma']
-        if self.momentum != .9: shown.append('momentum')
+        if self.momentum != .9:
+            shown.append('momentum')
         return {name: getattr(self, name) for name in shown}
 
     def drop_epochs(self, epochs: int | None = None) -> list[int]:
@@ -109,7 +110,8 @@ class Recipe:
             If a number is negative or infinite.
         """
         given = {name: value for name, value in dict(lr=lr, wd=wd).items() if value is not None}
-        for name, value in given.items(): _check_rate(name, value)
+        for name, value in given.items():
+            _check_rate(name, value)
         return replace(self, **given)
 
 # %% ../../nbs/01_systems/00_system.ipynb #loading-class
@@ -355,7 +357,8 @@ def _check_system(system: System) -> None:
     if set(system.recipes) != set(system.loading):
         names = f'its recipes are {list(system.recipes)} and its loadings {list(system.loading)}'
         raise ValueError(f'{system.name}: {names}; give one of each a name')
-    for preset in system.presets: _check_preset(preset, {**recipes, **system.recipes})
+    for preset in system.presets:
+        _check_preset(preset, {**recipes, **system.recipes})
 
 # %% ../../nbs/01_systems/00_system.ipynb #add-system
 def _check_free(system: System, old: System | None) -> None:
@@ -388,8 +391,10 @@ def add_system(system: System, replace: bool = False) -> None:
     _check_free(system, old)
     _check_system(system)
     for _, view, own in _entries(old) if old else ():
-        for name in own: del view[name]
-    for _, view, own in _entries(system): view.update(own)
+        for name in own:
+            del view[name]
+    for _, view, own in _entries(system):
+        view.update(own)
 
 # %% ../../nbs/01_systems/00_system.ipynb #find
 _Entry = TypeVar('_Entry')

@@ -32,8 +32,10 @@ class _ShapeRecorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node):
         out = super().run_node(n)
-        if isinstance(out, Tensor): self.shapes[n] = tuple(out.shape)
-        elif isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out): self.shapes[n] = ()
+        if isinstance(out, Tensor):
+            self.shapes[n] = tuple(out.shape)
+        elif isinstance(out, (tuple, list)) and any(isinstance(o, Tensor) for o in out):
+            self.shapes[n] = ()
         return out
 
 # %% ../../nbs/05_taps/01_find.ipynb #in-eval
@@ -66,9 +68,11 @@ def main_path(graph: fx.Graph, tensors: Container[fx.Node]) -> list[fx.Node]:
     "Return the nodes between image and logits that make tensors, in order."
     down, up = set(), set()
     for n in graph.nodes:
-        if n.op == 'placeholder' or (n in tensors and not down.isdisjoint(n.all_input_nodes)): down.add(n)
+        if n.op == 'placeholder' or (n in tensors and not down.isdisjoint(n.all_input_nodes)):
+            down.add(n)
     for n in reversed(graph.nodes):
-        if n.op == 'output' or not up.isdisjoint(n.users): up.add(n)
+        if n.op == 'output' or not up.isdisjoint(n.users):
+            up.add(n)
     return [n for n in graph.nodes if n in down and n in up and n.op != 'output']
 
 def find_cuts(path: Sequence[fx.Node]) -> list[fx.Node]:
@@ -77,7 +81,8 @@ def find_cuts(path: Sequence[fx.Node]) -> list[fx.Node]:
     reach = 0
     cuts = []
     for i, n in enumerate(path):
-        if reach <= i: cuts.append(n)
+        if reach <= i:
+            cuts.append(n)
         reach = max([reach, *(order[u] for u in n.users if u in order)])
     return cuts
 
@@ -204,8 +209,10 @@ def _deepest_bn(trace: ModelTrace, node: fx.Node, depth: Mapping[fx.Node, int]) 
     while todo:
         n = todo.pop()
         ends_search = _is_act(trace, n) or _is_conv(trace, n) or trace.kind(n) in ('linear', *_cat_kinds)
-        if _is_bn(trace, n): found.add(n)
-        elif n in depth and not ends_search: todo += n.all_input_nodes
+        if _is_bn(trace, n):
+            found.add(n)
+        elif n in depth and not ends_search:
+            todo += n.all_input_nodes
     deepest = [n for n in found if depth[n] == max(depth[m] for m in found)]
     if len(deepest) != 1: return None
     return str(deepest[0].target) if deepest[0].op == 'call_module' else trace.name[deepest[0]].rpartition('.')[0]
@@ -225,7 +232,8 @@ def _make_tap(trace: ModelTrace, stage: int, group: list[fx.Node], shapes: Shape
     head = group[:group.index(post) + 1]  # a join with a whole block behind it ends something else
     joins = [n for i, n in enumerate(head) if _is_join(trace, n) and sum(_is_conv(trace, m) for m in head[i:]) < 2]
     join = joins[-1] if joins else None
-    if stage == 0 and not joins: join = pre
+    if stage == 0 and not joins:
+        join = pre
     join_name, pre_name = (trace.name[n] if n else None for n in (join, pre))
     bn = _deepest_bn(trace, pre or post, depth)
     return Tap(stage, shapes[post][2:], shapes[post][1], join_name, pre_name, trace.name[post], bn)
@@ -242,7 +250,8 @@ def _resolution_groups(trace: ModelTrace, cuts: list[fx.Node], path: list[fx.Nod
     for size, group in groups.items():
         before = [n for n in path if order[n] <= order[group[-1]] and shapes[n][2:] == size]
         convs = sum(_is_conv(trace, n) for n in before)
-        if len(size) == 2 and size[0] * size[1] > 1 and convs: found.append((group, convs))
+        if len(size) == 2 and size[0] * size[1] > 1 and convs:
+            found.append((group, convs))
     return found
 
 # %% ../../nbs/05_taps/01_find.ipynb #channels-first

@@ -211,7 +211,8 @@ def _may_go(trace: ModelTrace, n: fx.Node) -> bool:
 
 def _prune_unread(trace: ModelTrace) -> None:
     for n in reversed(list(trace.graph.nodes)):
-        if not n.users and n.op not in ('placeholder', 'output') and _may_go(trace, n): trace.graph.erase_node(n)
+        if not n.users and n.op not in ('placeholder', 'output') and _may_go(trace, n):
+            trace.graph.erase_node(n)
 
 # %% ../../nbs/05_taps/00_graph.ipynb #generate
 def generate_reader(trace: ModelTrace, names: Iterable[str], logits: bool = True) -> Callable:
@@ -220,7 +221,8 @@ def generate_reader(trace: ModelTrace, names: Iterable[str], logits: bool = True
     protect_taps(trace, taps)
     out = output_node(trace.graph)
     out.args = ((out.args[0] if logits else None, taps),)
-    if not logits: _prune_unread(trace)
+    if not logits:
+        _prune_unread(trace)
     code = trace.graph.python_code('self')
     space = dict(code.globals)
     exec(code.src, space)

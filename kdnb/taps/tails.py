@@ -23,12 +23,18 @@ def _nodes_after(graph: fx.Graph, start: fx.Node) -> set[fx.Node]:
     "Return a node and the nodes that depend on it."
     reached = {start}
     for n in graph.nodes:
-        if not reached.isdisjoint(n.all_input_nodes): reached.add(n)
+        if not reached.isdisjoint(n.all_input_nodes):
+            reached.add(n)
     return reached
 
 # %% ../../nbs/05_taps/03_tails.ipynb #refuse
-def _refuse_skip(trace: ModelTrace, node: fx.Node, name: str, crossing: fx.Node) -> None:
-    "Raise an error for a place with a way around it, and name the next cut."
+def _check_cut(trace: ModelTrace, node: fx.Node, name: str, before: set[fx.Node], after: set[fx.Node]) -> None:
+    "Raise an error if there is a way around a place, and name the next cut."
+    if output_node(trace.graph) not in after:
+        raise WrongValue(f'nothing of {name!r} reaches the logits of {type(trace.model).__name__}')
+    readers = (n for n in trace.graph.nodes if n in after and not before.isdisjoint({*n.all_input_nodes} - {node}))
+    crossing = next(readers, None)
+    if crossing is None: return
     order = node_order(trace.graph)
     cuts = find_cuts(main_path(trace.graph, set(trace.graph.nodes)))
     better = next(trace.name[n] for n in cuts if order[n] > order[node] and n in trace.name)
@@ -45,15 +51,13 @@ def _behead(trace: ModelTrace, name: str) -> fx.Node:
     image = next(n for n in graph.nodes if n.op == 'placeholder')
     after = _nodes_after(graph, node) - {node}
     before = _nodes_after(graph, image) - after
-    if output_node(graph) not in after:
-        raise WrongValue(f'nothing of {name!r} reaches the logits of {type(trace.model).__name__}')
-    for n in graph.nodes:
-        if n in after and not before.isdisjoint({*n.all_input_nodes} - {node}): _refuse_skip(trace, node, name, n)
+    _check_cut(trace, node, name, before, after)
     with graph.inserting_before(image):
         features = graph.placeholder('features')
     node.replace_all_uses_with(features)
     for n in reversed(list(graph.nodes)):
-        if n in before: graph.erase_node(n)
+        if n in before:
+            graph.erase_node(n)
     return features
 
 # %% ../../nbs/05_taps/03_tails.ipynb #rest
@@ -88,7 +92,8 @@ class Tail(nn.Module):
     def _reader(self) -> Callable:
         "Return f(model, features) for the mode that the model is in."
         mode = self.model.training
-        if mode not in self._readers: self._readers[mode] = _make_rest(self.model, self.name, self.taps)
+        if mode not in self._readers:
+            self._readers[mode] = _make_rest(self.model, self.name, self.taps)
         return self._readers[mode]
 
     def forward(self, features: Tensor) -> Tensor | tuple[Tensor, dict[str, Tensor]]:

@@ -29,6 +29,13 @@ def _make_hook(seen: dict[str, tuple[object, int]], name: str) -> Callable:
         seen[name] = value, _writes_to(value)
     return record
 
+def _checked_value(name: str, seen: dict[str, tuple[object, int]]) -> object:
+    "Return what a hook recorded, if the module ran and its output was not written over since."
+    if name not in seen: raise CannotRun(f'module {name!r} did not run in this forward pass')
+    value, writes = seen[name]
+    if _writes_to(value) == writes: return value
+    raise CannotRun(f'the output of {name!r} was written over in place: set inplace=False after it')
+
 def _classifier_of(model: nn.Module) -> nn.Linear:
     "Return the last linear layer."
     linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
@@ -48,18 +55,14 @@ def _read_by_hooks(model: nn.Module, names: list[str], x: Tensor) -> tuple[objec
         logits = model(x)
     if head and isinstance(logits, Tensor) and head.out_features != logits.shape[-1]:
         raise CannotRun("the last linear layer does not make the logits, so 'embedding' is unknown: name a module")
-    for name in names:
-        if name not in seen: raise CannotRun(f'module {name!r} did not run in this forward pass')
-        value, writes = seen[name]
-        if _writes_to(value) == writes: continue
-        raise CannotRun(f'the output of {name!r} was written over in place: set inplace=False after it')
-    return logits, [seen[name][0] for name in names]
+    return logits, [_checked_value(name, seen) for name in names]
 
 # %% ../../nbs/05_taps/02_tapped.ipynb #by-hooks
 def _hook_reader(model: nn.Module, names: list[str], why: str) -> Callable:
     "Return f(model, x), like that of generate_reader, and warn that it reads by hooks."
     known = [name for name, _ in model.named_modules() if name]
-    if 'embedding' in names: _classifier_of(model)
+    if 'embedding' in names:
+        _classifier_of(model)
     for name in names:
         if name not in ('embedding', *known): raise unknown_name('module', name, known)
     warn_user(why)
@@ -172,6 +175,15 @@ class Tapped(nn.Module):
         self._reader()  # now, so that torch.compile finds it made
         return self
 
-    def extra_repr(self) -> str: return f'taps={list(self.at)}'
+    def extra_repr(self) -> str:
+        """
+        Return what the printed module shows.
+
+        Returns
+        -------
+        str
+            The places that you asked for.
+        """
+        return f'taps={list(self.at)}'
 
     def __getstate__(self) -> dict: return {**self.__dict__, '_readers': {}}

@@ -57,7 +57,8 @@ _Module = TypeVar('_Module', bound=nn.Module)
 
 def move_module(module: _Module, device: torch.device) -> _Module:
     "Move a module to a device, its convolutions with the channels last."
-    return module.to(device, memory_format=torch.channels_last)     # pyright: ignore[reportCallIssue]  (torch's types lack it)
+    # torch's types lack memory_format=
+    return module.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - see above
 
 def ready_scheme(model: nn.Module, data: Data) -> Scheme:
     "A scheme on the device of the data, with the weights of rank 0, that works on these images."

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data import Data
+from ..data import Data, TrainSplit
 from ..errors import FileTrouble, Interrupted, WrongType, WrongValue, say, unknown_name
 from ..measure import predict
 from ..models import describe_model, model_name, model_record, num_params, weights_hash
@@ -185,7 +185,8 @@ def open_epoch(learn: 'Learner') -> None:
 
 def epoch_batches(learn: 'Learner') -> Iterator[tuple]:
     "The batches of the epoch that is next."
-    return learn.scheme.batches(learn.train, learn.seed, learn.epoch)
+    train = cast(TrainSplit, learn.train)               # images that stream have the same methods
+    return learn.scheme.batches(train, learn.seed, learn.epoch)
 
 def take_steps(learn: 'Learner') -> None:
     "Pass once over the training images."
@@ -365,18 +366,22 @@ def _join_ranks(learn: 'Learner') -> None:
     learn.forward = spread(learn.program, any([_leaves_unused(learn, epoch) for epoch in kinds.values()]))
 
 # %% ../../nbs/10_train/06_loop.ipynb #begin-fit
-def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
-    "Open the run; build or restore optimiser, schedule and weights: 'new', 'unfinished' or 'finished'."
-    _check_fit(learn, epochs, fresh)
+def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> str:
+    "Open the run of a learner, which keeps its number of epochs if that is refused."
     before = learn.epochs
     learn.epochs = epochs
-    learn.opt, learn.sched = make_optimiser(learn.scheme, learn.recipe, epochs)
-    learn.scaler = torch.amp.GradScaler(learn.data.device.type, enabled=learn.dtype is torch.float16)
     try:
-        state = open_run(learn.run, run_config(learn), fresh)
+        return open_run(learn.run, run_config(learn), fresh)
     except Exception:
         learn.epochs = before
         raise
+
+def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
+    "Open the run; build or restore optimiser, schedule and weights: 'new', 'unfinished' or 'finished'."
+    _check_fit(learn, epochs, fresh)
+    learn.opt, learn.sched = make_optimiser(learn.scheme, learn.recipe, epochs)
+    learn.scaler = torch.amp.GradScaler(learn.data.device.type, enabled=learn.dtype is torch.float16)
+    state = _open_learner_run(learn, epochs, fresh)
     if state == 'new':
         _start_over(learn)
     else:
@@ -452,7 +457,8 @@ def _train_on(learn: 'Learner') -> None:
 
 # %% ../../nbs/10_train/06_loop.ipynb #shown
 def _call_name(model: nn.Module) -> str:
-    return model_name(model.call) if getattr(model, 'call', None) else type(model).__name__
+    call = getattr(model, 'call', None)
+    return model_name(call) if call else type(model).__name__
 
 def _progress_words(learn: 'Learner') -> str:
     "'epoch 3 of 3, test_acc 91.20', from what is known."

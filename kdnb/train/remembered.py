@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data
+from ..data import Data, TrainSplit
 from ..errors import FileTrouble, WrongValue, say
 from ..files import Lock, runs_root, write_atomic
 from ..methods import fingerprint
@@ -31,19 +31,18 @@ from .recipe import pick_amp
 from .runs import differences
 
 # %% ../../nbs/10_train/08_remembered.ipynb #asked
-def _refuse_streams(data: Data) -> None:
-    "Refuse images that are not held, as views are cut on the device."
-    if hasattr(data.train, 'view'): return
+def _held_images(data: Data) -> TrainSplit:
+    "The training images, which must be held, as views are cut on the device."
+    if isinstance(data.train, TrainSplit): return data.train
     raise WrongValue('images that stream are not remembered: load them with stream=False, or give Distill the teacher')
 
 def _digest(content) -> str: return hashlib.sha256(content).hexdigest()[:12]
 
 def _what_is_asked(teacher: Frozen, data: Data, dtype: torch.dtype | None) -> dict:
     "All that the teacher's logits depend on."
-    _refuse_streams(data)
     seen = {k: v for k, v in data.describe().items() if k not in ('bs', 'recipe', 'n_test')}
     prepare = fingerprint(teacher.prepare) if teacher.prepare else teacher.prepare
-    images = _digest(data.train.store.cpu().numpy())
+    images = _digest(_held_images(data).store.cpu().numpy())
     return dict(teacher=weights_hash(teacher.model), prepare=prepare, data=seen, images=images, dtype=str(dtype))
 
 # %% ../../nbs/10_train/08_remembered.ipynb #ask-view
@@ -60,8 +59,9 @@ def _with_bar(batches: Iterable, n: int) -> Iterable:
 
 def _ask_view(teacher: Frozen, data: Data, dtype: torch.dtype | None, view: int) -> np.ndarray:
     "The teacher's logits for a view, (N, C)."
-    z = np.empty((len(data.train), data.num_classes), np.float16)
-    for x, _, image in _with_bar(data.train.view(view), -(-len(z) // data.train.bs)):
+    train = _held_images(data)
+    z = np.empty((len(train), data.num_classes), np.float16)
+    for x, _, image in _with_bar(train.view(view), -(-len(z) // train.bs)):
         z[image.numpy()] = _ask_batch(teacher, x, dtype)
     if np.isfinite(z).all(): return z
     raise WrongValue('the teacher gives a logit that is no number, or beyond the 65,504 of half precision: give '
@@ -92,13 +92,7 @@ def _check_room(folder: Path, need: int) -> None:
     sizes = f'need {format_bytes(need)}, and {folder} has {format_bytes(free)} free'
     raise FileTrouble(f'the views that are missing {sizes}: make room, ask for fewer views, or give another root=')
 
-# %% ../../nbs/10_train/08_remembered.ipynb #open-view
-def _open_view(folder: Path, view: int) -> Tensor:
-    "The logits of a view, (N, C) in half precision, mapped into memory."
-    file = next(folder.glob(f'{view}-*.npy'), None)
-    if file is None: raise FileTrouble(f'view {view} is gone from {folder}: call remember again')
-    return torch.from_numpy(np.load(file, mmap_mode='c'))
-
+# %% ../../nbs/10_train/08_remembered.ipynb #bring
 def _bring(z: Tensor, device: torch.device) -> Tensor:
     "Rows on a device, in float32."
     return (z.pin_memory() if device.type == 'cuda' else z).to(device, non_blocking=True).float()
@@ -106,7 +100,7 @@ def _bring(z: Tensor, device: torch.device) -> Tensor:
 # %% ../../nbs/10_train/08_remembered.ipynb #check-unchanged
 def _check_unchanged(known: 'Remembered', data: Data) -> None:
     "Refuse what the teacher no longer says, to a batch of the first view."
-    x, _, image = next(data.train.view(0))
+    x, _, image = next(_held_images(data).view(0))
     now, then = _ask_batch(known.teacher, x, known.dtype).float(), known.open(0)[image].float()
     if (now - then).abs().max() <= .05*then.std(): return
     raise FileTrouble(f'{known.folder} is not what the teacher says now: its code, or that of the augmentation, has '
@@ -203,9 +197,11 @@ class Remembered:
         OSError
             If its file is gone.
         """
-        return _open_view(self.folder, view)
+        file = self.file(view)
+        if file is None: raise FileTrouble(f'view {view} is gone from {self.folder}: call remember again')
+        return torch.from_numpy(np.load(file, mmap_mode='c'))
 
-    def recall(self, train, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
+    def recall(self, train: TrainSplit, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
         """
         Go through the batches of an epoch.
 
@@ -218,9 +214,9 @@ class Remembered:
         epoch : int
             From 0. It sees view epoch % views.
 
-        Yields
-        ------
-        tuple
+        Returns
+        -------
+        iterator of tuple
             Images (B, 3, H, W), labels (B,), and what `Distill.forward` takes of a teacher: (logits (B, C), {}).
         """
         view = epoch % self.views
@@ -329,7 +325,7 @@ def remember(teacher, data: Data, views: int = 4, amp: str = 'auto', root: str |
     1
     """
     if type(views) is not int or views < 1: raise WrongValue(f'views={views!r}: give a whole number from 1 up')
-    _refuse_streams(data)
+    _held_images(data)                                  # refused while nothing is asked
     root = Path(root).expanduser() if root else runs_root()/'.remembered'
     known = Remembered(_as_frozen(teacher, data), data, views, pick_amp(amp, data.device), root)
     there = _whole_views(known.folder, views)

@@ -17,9 +17,26 @@ from ..parallel import noticing, world_size
 from ..schemes import Distill, Frozen
 from ..seeds import seed_from, seeded
 from .checks import Diverged
-from .loop import Callback, Learner, begin_fit, call_back, check_callbacks, close_epoch, dropout_seed
-from .loop import epoch_batches, finish_fit, interruption, leave_fit, make_callbacks, open_epoch, roll_back
-from .loop import seconds_since, starting_callbacks, train_step, wrap_with
+from kdnb.train.loop import (
+    Callback,
+    Learner,
+    begin_fit,
+    call_back,
+    check_callbacks,
+    close_epoch,
+    dropout_seed,
+    epoch_batches,
+    finish_fit,
+    interruption,
+    leave_fit,
+    make_callbacks,
+    open_epoch,
+    roll_back,
+    seconds_since,
+    starting_callbacks,
+    train_step,
+    wrap_with,
+)
 
 # %% ../../nbs/10_train/07_together.ipynb #own-random
 def _random_states(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -46,31 +63,31 @@ class OwnRandom:
         _set_random_states(self.others, self.device)
 
 # %% ../../nbs/10_train/07_together.ipynb #common
-def _common_teacher(learners: list[Learner]) -> Frozen:
-    "One teacher that reads all places that theirs read."
-    own = [learn.scheme.teacher for learn in learners]
+def _common_teacher(own: list[Frozen]) -> Frozen:
+    "One teacher that reads all places that these read."
     teacher = Frozen(own[0].model, prepare=own[0].prepare)
     teacher.bn = own[0].bn
-    teacher.tap(teacher.model, {name: 0 for t in own for name in t.net.at}, logits=any(t.net.logits for t in own))
+    places = dict.fromkeys(str(name) for t in own for name in t.net.at)
+    teacher.tap(teacher.model, places, logits=any(t.net.logits for t in own))
     return teacher
 
-def _sharing(learn: Learner) -> tuple | None:
-    "Learners with the same answer may share a teacher; None: this one shares none."
+def _own_teacher(learn: Learner) -> Frozen | None:
+    "The teacher that a learner asks in each step and could share."
     scheme = learn.scheme
     if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
-    return id(scheme.teacher.model), scheme.teacher.bn, id(scheme.teacher.prepare), learn.dtype
+    return scheme.teacher
 
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
     "{learner: the teacher that it shares with others}"
-    groups: dict[tuple, list[Learner]] = {}
+    groups: dict[tuple, dict[Learner, Frozen]] = {}
     for learn in learners:
-        kind = _sharing(learn)
-        if kind:
-            groups.setdefault(kind, []).append(learn)
-    shared = {}
+        own = _own_teacher(learn)
+        if own is None: continue
+        groups.setdefault((id(own.model), own.bn, id(own.prepare), learn.dtype), {})[learn] = own
+    shared: dict[Learner, Frozen] = {}
     for group in groups.values():
         if len(group) > 1:
-            shared |= dict.fromkeys(group, _common_teacher(group))
+            shared |= dict.fromkeys(group, _common_teacher(list(group.values())))
     return shared
 
 # %% ../../nbs/10_train/07_together.ipynb #check-group
@@ -82,13 +99,8 @@ _must_agree = (
     ('batches', 'some ask for remembered outputs, or are compiled, and others not; fit each kind by itself',
      lambda learn: (learn.scheme.stream, learn.train is learn.data.train)))
 
-def _check_group(learners: list[Learner]) -> None:
-    "Refuse what cannot share its batches."
-    for learn in learners:
-        if not isinstance(learn, Learner): raise WrongType(f'what learns together are learners, not {learn!r}')
-    if not learners: raise WrongValue('there is nothing to train: give one learner or more')
-    for what, why, answer in _must_agree:
-        if len(set(map(answer, learners))) > 1: raise WrongValue(f'these learners have different {what}: {why}')
+def _refuse_shared(learners: list[Learner]) -> None:
+    "Refuse two learners with the same weights or the same run."
     weights = [id(p) for learn in learners for p in learn.scheme.parameters()]
     if len(set(weights)) < len(weights):
         raise WrongValue('two of these learners train the same weights: build a student for each')
@@ -96,8 +108,21 @@ def _check_group(learners: list[Learner]) -> None:
     if len(set(folders)) < len(folders):
         raise WrongValue('two of these learners have one run folder: name each run')
 
+def _as_group(learners: Iterable[Learner]) -> list[Learner]:
+    "A list of learners; refused where they cannot share their batches."
+    if not isinstance(learners, Iterable):
+        raise WrongType(f'fit_together takes a list of learners, not {type(learners).__name__}')
+    learners = list(learners)
+    for learn in learners:
+        if not isinstance(learn, Learner): raise WrongType(f'what learns together are learners, not {learn!r}')
+    if not learners: raise WrongValue('there is nothing to train: give one learner or more')
+    for what, why, answer in _must_agree:
+        if len(set(map(answer, learners))) > 1: raise WrongValue(f'these learners have different {what}: {why}')
+    _refuse_shared(learners)
+    return learners
+
 # %% ../../nbs/10_train/07_together.ipynb #short-names
-def _short_names(names: Iterable[str]) -> list[str]:
+def _differing_names(names: Iterable[str]) -> list[str]:
     "Names without the words that all of them begin with."
     words = [n.split('-') for n in names]
     same = next((i for i, at in enumerate(zip(*words)) if len(set(at)) > 1), 0)
@@ -112,6 +137,14 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     scores = {f'{name}_acc': last[learn].get(acc, float('nan')) for learn, name in learners.items()}
     mean = sum(last[learn]['loss'] for learn in went) / len(went)
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
+
+# %% ../../nbs/10_train/07_together.ipynb #close-one
+def _close_one(learn: Learner, trained: float) -> None:
+    "Score and save a learner's epoch; finish it after the last one."
+    close_epoch(learn, trained)
+    if learn.epoch < learn.epochs: return
+    finish_fit(learn)
+    call_back(learn, 'after_fit')
 
 # %% ../../nbs/10_train/07_together.ipynb #group-class
 class LearnerGroup:
@@ -174,13 +207,10 @@ class LearnerGroup:
         trained = seconds_since(start, self.data.device)
         for learn in (learn for learn in now if learn not in self.failed):
             with self.excuse(learn):
-                close_epoch(learn, trained / len(now))
-                if learn.epoch < learn.epochs: continue
-                finish_fit(learn)
-                call_back(learn, 'after_fit')
+                _close_one(learn, trained / len(now))
         went = [learn for learn in now if learn not in self.failed]
         if not went: return
-        row = _group_row(dict(zip(self.learners, _short_names(self.names.values()), strict=True)), went)
+        row = _group_row(dict(zip(self.learners, _differing_names(self.names.values()), strict=True)), went)
         row['seconds'] = round(time.perf_counter() - start, 3)
         row['images_per_second'] = round(len(self.data.train) * len(went) / trained, 1)
         self.history.append(row)
@@ -276,10 +306,7 @@ def fit_together(learners: Iterable[Learner], epochs: int, fresh: bool = False,
     >>> [learn.epoch for learn in fit_together(learners, 1, cbs=None)]
     [1, 1]
     """
-    if not isinstance(learners, Iterable):
-        raise WrongType(f'fit_together takes a list of learners, not {type(learners).__name__}')
-    learners = list(learners)
-    _check_group(learners)
+    learners = _as_group(learners)
     check_callbacks(cbs)
     group, own = LearnerGroup(learners, epochs, cbs), [learn.cbs for learn in learners]
     try:

@@ -4,15 +4,29 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
-from kdnb.all import (Callback, Distill, JointRD, Learner, Online, grow, load_data, load_model, remember, resnet,
-                      seeded, shrink)
 from torch import nn
+
+from kdnb.all import (
+    Callback,
+    Distill,
+    JointRD,
+    Learner,
+    Online,
+    grow,
+    load_data,
+    load_model,
+    remember,
+    resnet,
+    seeded,
+    shrink,
+)
 
 HERE = Path(__file__).resolve().parent
 EPOCHS = 4        # of each run
@@ -184,10 +198,8 @@ def make_runs():
     for run in FINISHED:
         learner(run).fit(EPOCHS)
     for run in INTERRUPTED:
-        try:
+        with suppress(KeyboardInterrupt):
             learner(run, cbs=[Cut()]).fit(EPOCHS)
-        except KeyboardInterrupt:
-            pass
     for lock in HERE.glob('.remembered/*/lock'):
         lock.unlink()
 
