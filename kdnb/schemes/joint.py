@@ -69,9 +69,10 @@ def _stage_ends(model: nn.Module, size: int | None) -> list[str]:
     "The names of the ends of a model's stages, before the activation."
     return [r.sum or r.pre or r.post for r in find_taps(model, size) if r.stage]
 
-def _paired_ends(student: nn.Module, teacher: nn.Module, size: int | None, seen: int | None) -> list[tuple[str, str]]:
+def _paired_ends(student: nn.Module, teacher: Tapped | Frozen, size: int | None) -> list[tuple[str, str]]:
     "[(student's, teacher's)]; the last pair is the end of the last stage."
-    s, t = _stage_ends(student, size), _stage_ends(teacher, seen)
+    seen = teacher.size_seen(size) if isinstance(teacher, Frozen) else size
+    s, t = _stage_ends(student, size), _stage_ends(teacher.model, seen)
     n = min(len(s), len(t))
     if n < 2:
         raise WrongValue(f'mixed paths need two stages or more, and the student has {len(s)}, the teacher {len(t)}')
@@ -119,6 +120,11 @@ def _margin_distance(teacher: nn.Module, last: str, must_be_known: bool) -> OFD:
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #paths
 _Path = tuple[Tensor, Tensor]                               # (logits, last feature)
+
+def _cut_tails(teacher: nn.Module, pairs: list[tuple[str, str]]) -> list[tuple[str, Tail]]:
+    "[(student's place, the rest of the teacher from there)] for each pair but the last, which each tail reads."
+    last = pairs[-1][1]
+    return [(s, tail(teacher, t, [last])) for s, t in pairs[:-1]]
 
 def _mixed_paths(tails: list[tuple[str, Tail]], fs: dict, last: str, weights: dict | None = None) -> list[_Path]:
     "The mixed paths of the student's features; `weights`: the teacher's, to be used in place of its own."
@@ -242,13 +248,11 @@ class JointRD(Scheme):
         self.method = _joint_words(fade_to, ramp, weight, train_teacher, as_released)
         given, self.trained_on = _joint_teacher(teacher, train_teacher)
         check_models([], student, given.model)
-        seen = given.size_seen(size) if isinstance(given, Frozen) else size
-        self.pairs = _paired_ends(student, given.model, size, seen)
+        self.pairs = _paired_ends(student, given, size)
         self.last = self.pairs[-1][1]
         self.teacher = _read_last(given, self.last)
         self.net = Tapped(student, [s for s, _ in self.pairs])
-        crossings = [] if as_released else self.pairs[:-1]
-        self.tails = [(s, tail(given.model, t, [self.last])) for s, t in crossings]     # a list, so out of reach
+        self.tails = [] if as_released else _cut_tails(given.model, self.pairs)         # a list, so out of reach
         self.ofd = _margin_distance(given.model, self.last, bool(train_teacher and weight))
         self.connectors = _make_connectors(self)
 
