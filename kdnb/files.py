@@ -11,9 +11,9 @@ import hashlib
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .errors import FileTrouble, WrongValue, say, warn_user
 
@@ -134,12 +134,12 @@ def _flock(file: int, wait: bool) -> bool:
     return True
 
 # %% ../nbs/00_basics/01_files.ipynb #held-locks
-_held: dict[Any, tuple[int, tuple[int, int]]] = {}      # {lock: (its open file, which file that is)}, of this process
+_held: 'weakref.WeakSet[Lock]' = weakref.WeakSet()       # of this process
 
 def _close_all() -> None:
     "Close a child's copies: the locks stay those of the parent."
-    while _held:
-        os.close(_held.popitem()[1][0])
+    for lock in list(_held):
+        lock.release()
 
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_close_all)
@@ -158,8 +158,8 @@ class Lock:
     """
     Hold a folder or a path, one process at a time.
 
-    The lock ends with the process that holds it. A forked child does not keep it. Where the system has no file locks,
-    acquiring succeeds, with one warning in a process.
+    The lock ends with the object that holds it, and with its process. A forked child does not keep it. Where the
+    system has no file locks, acquiring succeeds, with one warning in a process.
 
     Parameters
     ----------
@@ -177,19 +177,22 @@ class Lock:
     ...     Lock(folder).acquire(wait=False)
     False
     """
+    _file: int | None = None                        # open while the lock is held
+    _which: tuple[int, int] | None = None           # device and inode of that file
+
     def __init__(self, path: str | Path, on_wait: str | Callable[[], object] | None = None):
         self.path, self.on_wait = Path(path), on_wait
     def __repr__(self) -> str: return f"Lock({str(self.path)!r}, {'held' if self.held else 'free'})"
     @property
     def held(self) -> bool:
         "Whether this object holds the lock."
-        return self in _held
+        return self._file is not None
     @property
     def taken_here(self) -> bool:
         "Whether another object of this process holds the lock; to wait for it could last forever."
         if not self.path.exists(): return False
         status = os.stat(self.path)
-        return any(lock is not self and which == (status.st_dev, status.st_ino) for lock, (_, which) in _held.items())
+        return any(lock is not self and lock._which == (status.st_dev, status.st_ino) for lock in _held)
     def acquire(self, wait: bool = True) -> bool:
         """
         Take the lock.
@@ -206,27 +209,31 @@ class Lock:
         """
         if self.held: return True
         if sys.platform == 'win32': return _warn_no_locks('Windows') is None
-        _held[self] = _open_to_lock(self.path)
+        self._file, self._which = _open_to_lock(self.path)
+        _held.add(self)
         try:
-            got = _flock(_held[self][0], wait=False) or wait and self._wait()
+            got = _flock(self._file, wait=False) or wait and self._wait(self._file)
         except BaseException:
             self.release()
             raise
         if not got:
             self.release()
         return got
-    def _wait(self) -> bool:
+    def _wait(self, file: int) -> bool:
         "Report, then wait until the lock is free."
         if callable(self.on_wait):
             self.on_wait()
         elif self.on_wait:
             say(self.on_wait)
-        return _flock(_held[self][0], wait=True)
+        return _flock(file, wait=True)
     def release(self) -> None:
         "Give the lock back; without effect if it is not held."
-        if self.held:
-            os.close(_held.pop(self)[0])
+        if self._file is not None:
+            _held.discard(self)
+            os.close(self._file)
+            self._file = self._which = None
     def __enter__(self):
         self.acquire()
         return self
     def __exit__(self, *exc) -> None: self.release()
+    def __del__(self) -> None: self.release()

@@ -92,7 +92,8 @@ def test_a_preset_has_its_recipe_its_rows_and_its_columns(name):
 
 @pytest.mark.parametrize('name', sweep_presets)
 def test_the_words_of_a_preset_are_methods(name):
-    from kdnb.all import parse_method, parse_scheme
+    from kdnb.all import parse_method
+    from kdnb.schemes import parse_scheme
     p = find_preset(name)
     for words in {p.words(m, pair) for pair in p.pairs for m in p.methods}:
         assert parse_scheme(words) or parse_method(words, p.weights)

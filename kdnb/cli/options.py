@@ -19,7 +19,7 @@ from typing import Any
 
 from ..callbacks import known_callbacks
 from ..data import known_sources
-from ..errors import MISTAKES, one_sentence
+from ..errors import MISTAKES, one_sentence, say
 from ..methods import known_methods
 from ..parallel import first_to_speak, joined
 from ..systems import method_weights, recipes
@@ -200,7 +200,9 @@ def run_command(do: _Command, parser: argparse.ArgumentParser, argv: Sequence[st
     try:
         with joined():
             return _run_options(do, _read_command(parser, argv))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        if first_to_speak() and str(e):
+            say(str(e))
         return 130
     except BrokenPipeError:  # the reader has stopped, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

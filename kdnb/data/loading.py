@@ -52,7 +52,9 @@ def _draw_train(y: Tensor, rest: Tensor, n_train: int, split_seed: int) -> Tenso
     "Draw n_train of the images in `rest`, stratified."
     c = len(y.unique())
     if type(n_train) is not int or not c <= n_train <= len(rest):
-        raise WrongValue(f'n_train={n_train!r}: give one for each of the {c} classes or more, at most the {len(rest)}')
+        raise WrongValue(
+            f'n_train={n_train!r}: give at least one image for each of the {c} classes, '
+            f'at most the {len(rest)} that valid leaves')
     tr = rest[draw_stratified(y[rest], n_train, split_seed, 'train')]
     missing = (y[tr].bincount(minlength=int(y.max()) + 1) < (y.bincount() > 0)).nonzero()
     if len(missing):

@@ -16,7 +16,7 @@ from ..errors import WrongValue, unknown_name
 from .blocks import count_teachers, group_by, list_differences, setting_of, teaching_of, typed_method
 from .results import Results
 from .rows import Row
-from .statistics import measure_noise, scores_by_seed
+from .statistics import Noise, measure_noise, scores_by_seed
 from ..show import write_text
 from ..train import flatten_dict
 
@@ -89,7 +89,7 @@ def _read_grid(results: Sequence[Row], rows: str, cols: str) -> tuple[list[Row],
     return inside, scores, _levels_beside(results, inside[0])
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #noise-in-words
-def _noise_in_words(noise: dict | None) -> list[str]:
+def _noise_in_words(noise: Noise | None) -> list[str]:
     if noise is None: return ['noise bound: unknown with one seed']
     of = f"std of a seed {noise['std']:.2f}, from {' and '.join(noise['of'])}, degrees of freedom: {noise['free']}"
     notes = [f"noise bound {noise['bound']:.1f}: two cells of n = {noise['n']} that differ by the seed alone are "
@@ -257,7 +257,7 @@ def show_grid(results: Sequence[Row], rows: str = 'kd.weight', cols: str = 'kd.T
     return _draw_grid(numbers, marks, rows, cols, _grid_note(results, inside, cells, levels, rows, cols))
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #grid-noise
-def grid_noise(results: Sequence[Row], rows: str = 'kd.weight', cols: str = 'kd.T') -> dict | None:
+def grid_noise(results: Sequence[Row], rows: str = 'kd.weight', cols: str = 'kd.T') -> Noise | None:
     """
     Measure how much of a grid may be noise: the numbers below `show_grid`, in points of accuracy, each at 95 %.
 
