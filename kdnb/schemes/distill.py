@@ -164,6 +164,7 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
+_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -228,8 +229,8 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     if scheme.trained_on:
         check_teacher_data(scheme.trained_on, data)
     if not scheme.needs_teacher(): return
-    measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else two images will do
-    x = data.examples(min(256, len(data.train)) if measured else 2, 'train')[0]
+    measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
+    x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
     z, features = ask_model('the teacher', scheme.teacher, x)
     if z is not None:
         check_classes(check_logits('the teacher', z, x).shape[1], data)
@@ -245,7 +246,7 @@ def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        student, teacher = scheme.net(x), scheme.teacher(x)
+        student, teacher = scheme.net(x), scheme.ask_teacher(x)
         for name, term, pairs in scheme.each_term():
             try:
                 _term_loss(term, pairs, scheme.adapters_of(name), student, teacher, y)
@@ -412,6 +413,22 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
+    def ask_teacher(self, x: Tensor) -> _Taught:
+        """
+        Ask the teacher for what the terms read.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images, (B, 3, H, W).
+
+        Returns
+        -------
+        tuple of (Tensor or None, dict)
+            The logits, None if no term reads them, and {place: feature}.
+        """
+        return self.teacher(x) if self.needs_teacher() else (None, {})
+
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
@@ -434,7 +451,7 @@ class Distill(Scheme):
             self.settle(x)
         student = self.net(x)
         now = current_weights(self)
-        teacher = taught or (self.teacher(x) if self.needs_teacher() else (None, {}))
+        teacher = taught or self.ask_teacher(x)
         losses = {}
         for name, term, pairs in self.each_term():
             asked = term, pairs, self.adapters_of(name), student, teacher, y
