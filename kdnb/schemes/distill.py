@@ -164,7 +164,6 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
-_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -413,7 +412,7 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def ask_teacher(self, x: Tensor) -> _Taught:
+    def ask_teacher(self, x: Tensor) -> tuple:
         """
         Ask the teacher for what the terms read.
 
