@@ -160,7 +160,7 @@ def _list_presets(a: argparse.Namespace) -> None:
     a.answer = dict(presets={r['preset']: dict(runs=r['runs'], title=r['table']) for r in table.records()})
     say(table.text())
 
-# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
 def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
     "For --json: the finished runs with their results, and why others are missing."
     runs = []
@@ -177,6 +177,7 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     if theirs:
         say(f'\n{theirs}')
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
     commands = asked_commands(a)
