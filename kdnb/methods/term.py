@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from ..errors import WrongType, WrongValue, unknown_name
+from ..errors import WrongType, WrongValue
 from ..losses import ce_loss
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..seeds import seed_from
 from ..systems import find_weights
+from ..taps import Reading, reading_pair
 
 # %% ../../nbs/08_methods/02_term.ipynb #tap-pairs
 _TapName = int | str
@@ -113,8 +114,8 @@ class Term:
         part of it.
     name : str, optional
         In history and tables. None: the name of the loss.
-    reading : str, default 'post'
-        Which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation.
+    reading : str or sequence of str, default 'post'
+        Which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
     batchwise : bool, default False
         Whether the loss compares images with each other, and must see those of all processes. Losses of kdnb know it.
 
@@ -138,12 +139,14 @@ class Term:
     labels = 1.                 # the weight of the labels beside this term, if it stands alone in words
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
-                 adapt: _Adapt | None = None, name: str | None = None, reading: str = 'post', batchwise: bool = False):
+                 adapt: _Adapt | None = None, name: str | None = None, reading: Reading = 'post',
+                 batchwise: bool = False):
         if not callable(loss):
             needed = "a loss is a function of (student's, teacher's), such as kd_loss"
             raise WrongType(f'{needed}, not {loss!r}: the name of a method goes to parse_method')
-        if reading not in ('sum', 'pre', 'post'): raise unknown_name('reading', reading, ['sum', 'pre', 'post'])
-        self.loss, self.taps, self.adapt, self.reading = loss, taps, adapt, reading
+        reading_pair(reading)                       # raises an error if it is none
+        self.loss, self.taps, self.adapt = loss, taps, adapt
+        self.reading = reading if isinstance(reading, str) else list(reading)
         self.options: dict[str, Any] = {}
         self.batchwise: bool = batchwise or getattr(loss, 'batchwise', False)
         self.name: str = name or getattr(loss, '__name__', type(loss).__name__).removesuffix('_loss')
