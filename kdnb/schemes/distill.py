@@ -34,7 +34,7 @@ from kdnb.schemes.scheme import (
     unique_names,
     weighted_loss,
 )
-from ..taps import Tapped, Taps, find_taps
+from ..taps import Tapped, Taps, find_taps, reading_pair
 from ..text import count_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #given
@@ -129,11 +129,18 @@ def _stages_in_words(side: _Side) -> str:
     return f"the {side.who} has the stages {', '.join(rows)}"
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #named-pairs
+def _asked_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple]:
+    "The taps of a term, (student's, teacher's); 'stages' stands for the last stages of both, alone or in a list."
+    pairs = tap_pairs(term.taps)
+    asked = [tap_pairs(_shared_stages(student, teacher)) if 'stages' in pair else [pair] for pair in pairs]
+    return [pair for pairs in asked for pair in pairs]
+
 def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, str]]:
     "The places that a term compares, by name; or an error that shows the stages of both models."
     try:
-        pairs = tap_pairs(_shared_stages(student, teacher) if term.taps == 'stages' else term.taps)
-        return [(student.name_of(a, term.reading), teacher.name_of(b, term.reading)) for a, b in pairs]
+        ours, theirs = reading_pair(term.reading)
+        asked = _asked_pairs(term, student, teacher)
+        return [(student.name_of(a, ours), teacher.name_of(b, theirs)) for a, b in asked]
     except Exception as e:
         both = f'{_stages_in_words(student)}; {_stages_in_words(teacher)}'
         why = str(e).splitlines()[0]
@@ -234,7 +241,7 @@ def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
 def _reads_stages(term: Term) -> bool:
     "Whether a term names its places by the numbers of stages."
-    return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
+    return any(tap == 'stages' or isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
 
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's classes and data, and let terms measure its features for up to 256 training images."
