@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import Data, StreamTrainSplit, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit, tell_class_names, tell_labels
 from ..errors import WrongValue, say
 from ..measure import evaluating
 from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
@@ -34,7 +34,7 @@ from kdnb.schemes.scheme import (
     unique_names,
     weighted_loss,
 )
-from ..taps import Pixels, Tapped, Taps, find_taps, pixels_of
+from ..taps import Pixels, Tapped, Taps, find_taps, pixels_of, reading_pair
 from ..text import count_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #given
@@ -129,11 +129,18 @@ def _stages_in_words(side: _Side) -> str:
     return f"the {side.who} has the stages {', '.join(rows)}"
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #named-pairs
+def _asked_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple]:
+    "The taps of a term, (student's, teacher's); 'stages' stands for the last stages of both, alone or in a list."
+    pairs = tap_pairs(term.taps)
+    asked = [tap_pairs(_shared_stages(student, teacher)) if 'stages' in pair else [pair] for pair in pairs]
+    return [pair for pairs in asked for pair in pairs]
+
 def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, str]]:
     "The places that a term compares, by name; or an error that shows the stages of both models."
     try:
-        pairs = tap_pairs(_shared_stages(student, teacher) if term.taps == 'stages' else term.taps)
-        return [(student.name_of(a, term.reading), teacher.name_of(b, term.reading)) for a, b in pairs]
+        ours, theirs = reading_pair(term.reading)
+        asked = _asked_pairs(term, student, teacher)
+        return [(student.name_of(a, ours), teacher.name_of(b, theirs)) for a, b in asked]
     except Exception as e:
         both = f'{_stages_in_words(student)}; {_stages_in_words(teacher)}'
         why = str(e).splitlines()[0]
@@ -179,12 +186,25 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
         s, t, y = _gather_each(s), _gather_each(t), gather(y)
     return term(s, t, y)
 
+# %% ../../nbs/09_schemes/02_distill.ipynb #other-classes
+def _are_numbers(names: Sequence[str]) -> bool: return list(names) == [*map(str, range(len(names)))]
+
+def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
+    "How the teacher's classes differ, in words; '' where they do not, or are not known."
+    same_set = seen['name'] == now['name']
+    if same_set and 'classes' not in seen and seen.get('order') != now.get('order'):
+        return 'they are in another order now'
+    nameless = not same_set and any(_are_numbers(known.get('classes') or []) for known in (seen, now))
+    told = '' if nameless else tell_class_names(seen, now)
+    same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
+    return told or (tell_labels(seen, now, ['test']) if same_test else '')
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
-def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
-    "Refuse a teacher that is used to other images, or that has seen the student's valid images."
-    now = data.describe()
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images, has seen the student's valid images, or learnt other `classes`."
+    now = data.describe() | data.identify()
     absent = sorted({'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen})
     if absent:
         missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
@@ -198,11 +218,13 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
+    other = _tell_other_classes(seen, now) if classes else ''
+    if other: raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
     "Whether a term names its places by the numbers of stages."
-    return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
+    return any(tap == 'stages' or isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
 
 def _makes_adapters(term: Term) -> bool:
     "Whether a term may ask for a module that is trained beside the student."
@@ -226,7 +248,7 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
     if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]

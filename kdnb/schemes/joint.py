@@ -30,7 +30,7 @@ from kdnb.schemes.scheme import (
     current_weights,
     named_scheme,
 )
-from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
+from ..taps import Pixels, Tail, Tapped, find_taps, pixels_of, tail
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate
 def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) -> float:
@@ -158,11 +158,14 @@ def _make_connectors(scheme: 'JointRD', x: Tensor) -> nn.ModuleList:
     return made.to(x).train(scheme.training)
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #mixed
-def _last_feature(scheme: 'JointRD', x: Tensor) -> Tensor | None:
-    "The teacher's last feature, in eval mode and without gradient; None if the feature loss weighs nothing."
-    if not scheme.weight: return None
+def _ask_teacher(scheme: 'JointRD', x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    "The loss of a teacher that learns, and the last feature of that pass; of a frozen one its last feature, or None."
+    if scheme.train_teacher:
+        z, features = scheme.teacher(x)
+        return {'teacher_ce': ce_loss(z, y)}, features[scheme.last]
+    if not scheme.weight: return {}, None
     with evaluating(scheme.teacher):
-        return scheme.teacher(x)[1][scheme.last]
+        return {}, scheme.teacher(x)[1][scheme.last]
 
 def _finished_paths(scheme: 'JointRD', fs: dict) -> list[_Path]:
     "The mixed paths, finished by a teacher in eval mode whose weights get no gradient."
@@ -303,8 +306,7 @@ class JointRD(Scheme):
         if self.waiting is not None:
             self.settle(x)
         z, fs = self.net(x)
-        losses = {'teacher_ce': ce_loss(expect_logits(self.teacher.model(x)), y)} if self.train_teacher else {}
-        ft = _last_feature(self, x)
+        losses, ft = _ask_teacher(self, x, y)
         paths = [*_finished_paths(self, fs), (z, fs[self.pairs[-1][0]])]
         n, mixed = len(paths), current_weights(self)['mixed']
         for k, (zk, fk) in enumerate(paths, 1):
@@ -381,12 +383,14 @@ class JointRD(Scheme):
         Returns
         -------
         dict
-            The options, the places, and the teacher: the hash of its weights, or how it is built if it learns.
+            The options, the places, and the teacher: the hash of its weights, or how it is built and read if it learns.
         """
         teacher, prepare = self.teacher.model, None
+        learns = dict(teacher_features='in train mode') if self.train_teacher else {}
         if isinstance(self.teacher, Frozen):
             prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         return dict(
             scheme='JointRD', method=self.method, gate=dict(fade_to=self.fade_to, ramp=self.ramp), weight=self.weight,
             pairs=self.pairs, connectors=repr(self.connectors),
-            teacher=describe_model(teacher) if self.train_teacher else weights_hash(teacher), prepare=prepare)
+            teacher=describe_model(teacher) if self.train_teacher else weights_hash(teacher), prepare=prepare,
+            **learns)
