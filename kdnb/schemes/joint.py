@@ -30,7 +30,7 @@ from kdnb.schemes.scheme import (
     current_weights,
     named_scheme,
 )
-from ..taps import Pixels, Tail, Tapped, find_taps, pixels_of, tail
+from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate
 def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) -> float:
@@ -162,7 +162,7 @@ def _ask_teacher(scheme: 'JointRD', x: Tensor, y: Tensor) -> tuple[dict[str, Ten
     "The loss of a teacher that learns, and the last feature of that pass; of a frozen one its last feature, or None."
     if scheme.train_teacher:
         z, features = scheme.teacher(x)
-        return {'teacher_ce': ce_loss(z, y)}, features[scheme.last]
+        return {'teacher_ce': ce_loss(expect_logits(z), y)}, features[scheme.last]
     if not scheme.weight: return {}, None
     with evaluating(scheme.teacher):
         return {}, scheme.teacher(x)[1][scheme.last]
