@@ -56,7 +56,8 @@ _setting_words = {
     'made': "the student's kind", 'init': 'the set of initial weights', 'remembered': 'the number of remembered views',
     'data.n_train': 'the number of training images', 'data.n_valid': 'the number of valid images',
     'data.n_test': 'the number of test images', 'data.bs': 'the batch size', 'data.augment': 'the augmentation',
-    'data.split': 'the choice of valid images', 'data.size': 'the size of the images', 'images': "the images' content"}
+    'data.split': 'the choice of valid images', 'data.size': 'the size of the images', 'images': "the images' content",
+    'teacher_features': "the reading of the teacher's features"}
 
 def _name_setting(key: str) -> str:
     "'data.bs' -> 'the batch size'; 'student.depth' -> \"the student's depth\""
