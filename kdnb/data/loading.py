@@ -37,6 +37,7 @@ from .stream import StreamSplit, StreamTrainSplit
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
+from ..text import as_number
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-valid
 def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -286,6 +287,7 @@ class Data:
             device: torch.device | str | None = None, *, size: int | None = None, stream: bool | None = None,
             strict: bool = False, workers: int | None = None, name: str = 'own', stats: ChannelStats | None = None,
             split: dict[str, Any] | None = None):
+        bs, size, workers = map(as_number, (bs, size, workers))
         self.name = name
         self.bs = bs
         self.classes = _class_names(classes)
@@ -297,6 +299,7 @@ class Data:
         how = _fitting(size, self.augment)
         self.streams, self._why = _is_streamed(stream, sources, self.size, how)
         self.mean, self.std = stats or _measure_stats(sources[0], self.size, how)
+        self.measured = stats is None
         self._fill(sources, how, strict, workers)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
@@ -375,7 +378,7 @@ class Data:
         if split not in ('train', 'valid', 'test'): raise unknown_name('split', split, ['train', 'valid', 'test'])
         chosen: Split | None = getattr(self, split)
         if chosen is None: raise WrongValue('this data has no valid split: load it with valid above 0')
-        at = _pick_examples(chosen.y.cpu(), n, per_class)
+        at = _pick_examples(chosen.y.cpu(), as_number(n), as_number(per_class))
         if at is None:
             there = f'{split} has {len(chosen)} images of {self.num_classes} classes'
             call = f'examples({n}, {split!r}, per_class={per_class})'
@@ -406,9 +409,10 @@ class Data:
         Returns
         -------
         dict
-            The names of the classes in order, and a checksum of the labels of each split.
+            The names of the classes in order, a checksum of the labels of each split, and whether the constants of
+            the channels were measured.
         """
-        return dict(classes=self.classes, labels=self.labels)
+        return dict(classes=self.classes, labels=self.labels) | ({'measured': True} if self.measured else {})
 
     def __repr__(self) -> str:
         splits = {name: getattr(self, name) for name in ('train', 'valid', 'test') if getattr(self, name) is not None}
@@ -550,6 +554,7 @@ def load_data(
     >>> data.reduced
     '100 of 970 training images'
     """
+    bs, size, valid, n_train, split_seed, workers = map(as_number, (bs, size, valid, n_train, split_seed, workers))
     loading = check_loading(recipe, size, augment, workers, split_seed)
     device = pick_device(device)  # before anything is downloaded
     found = find_source(name, data_root(root))
@@ -568,7 +573,7 @@ def load_data(
         strict=strict, workers=workers, name=found.name,
         stats=stated or found.stats or _measure_stats(train, pixels, _fitting(size, augment)),
         split=cut | dict(recipe=recipe or 'crd'))
-    data.order = _order_of(name, names, classes)
+    data.order, data.measured = _order_of(name, names, classes), not (stated or found.stats)
     toy = found.name if found.toy else ''
     data.reduced = f'{len(tr):,} of {full:,} training images' if len(tr) < full else toy
     return data

@@ -132,7 +132,7 @@ def _summarise_method(name: str, rows: list[Row], base: Mapping[int, float] | No
         runs=[row['run'] for row in rows], last=mean_std(last.values()), best=mean_std(best.values()),
         difference=None if base is None else paired_difference(last, base), n=len(last), seeds=list(last),
         epochs=first['epochs'], images=first['images'], seconds=mean(row['seconds'] for row in rows),
-        memory=max(memories, key=lambda m: m['bytes'], default=None), device=list_values(rows, 'device'),
+        dtype=list_values(rows, 'dtype'), memory=max(memories, key=lambda m: m['bytes'], default=None), device=list_values(rows, 'device'),
         date=list_values(rows, 'date'), versions=_list_versions(rows))
 
 def _list_versions(rows: Iterable[Row]) -> str:
@@ -143,11 +143,12 @@ def _shared_settings(rows: list[Row]) -> Row:
     "What all lines of a block share."
     taught = [row for row in rows if row['teacher']]
     teachers = ', '.join(dict.fromkeys(row.get('taught_by', row['teacher']) for row in taught))
-    shared = {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')}
+    shared = {k: rows[0].get(k, '') for k in ('student', 'data', 'n_train', 'held_out', 'recipe', 'epochs', 'images')}
     return shared | dict(teacher=teachers or None, teacher_model=taught[0].get('teacher_model') if taught else None)
 
 def _block_head(of: Row) -> str:
-    parts = [f"{of['student']} on {of['data']}, {of['n_train']:,} training images", f"recipe {of['recipe']}",
+    images = ', '.join(filter(None, [f"{of['n_train']:,} training images", of['held_out']]))
+    parts = [f"{of['student']} on {of['data']}, {images}", f"recipe {of['recipe']}",
              f"{of['epochs']} epochs, {of['images']:,} images seen"]
     if of['teacher']:
         model = f" ({of['teacher_model']})" if of['teacher_model'] else ''
@@ -176,6 +177,20 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
         notes.append(f'minus {base}: mean of the differences by seed, with a 95 % t-interval{wide}')
     if any(line['memory'] and line['memory']['of'] == 'process' for line in lines):
         notes.append('memory ≤: the most that the whole process took, earlier work included; a bound')
+    formats = dict.fromkeys(line['dtype'] for line in lines if line['dtype'] not in ('', 'float32'))
+    if formats:
+        notes.append(f"number format {', '.join(formats)}: the sources trained in float32")
+    return notes
+
+# %% ../../nbs/13_experiments/02_blocks.ipynb #own-ways
+def _own_ways(row: Row) -> list[str]:
+    "What a run has of its own: that it went on elsewhere, that it was stopped."
+    notes = []
+    for went in row.get('went_on', ()):
+        other = ', '.join(f'{k} {v}' for k, v in went.items() if k not in ('after', 'date'))
+        notes.append(f"{row['run']} went on after epoch {went['after']} with {other}")
+    if 'stopped' in row:
+        notes.append(f"{row['run']} was stopped after {row['stopped']} of {row['epochs']} epochs")
     return notes
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #cautions
@@ -194,7 +209,7 @@ def _caution(line: Line, base: str | None, start: Mapping[int, object]) -> list[
     if other:
         seeds = ', '.join(map(str, other))
         notes.append(f'{name}: other initial weights than {base} with seed {seeds}, so these are no real pairs')
-    return notes
+    return notes + [note for row in line['rows'] for note in _own_ways(row)]
 
 def _made_on(rows: list[Row]) -> str:
     "Device, number format, version and date."

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue, unknown_name
-from ..losses import ce_loss
+from ..losses import ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..models import weights_hash
@@ -85,7 +85,6 @@ _first_prints = dict(
     rkd_distance_loss='5fe716f86df48c01', rkd_angle_loss='000464c39dd70442', pkt_loss='266b88eb57e49784',
     regressor='3ef8cb58125a77e7', connector='38816003ab7ebbe7', attention_map='76517bb3f0a74e66',
     similarity_matrix='00d027ca1a38afa5')
-
 
 # %% ../../nbs/08_methods/02_term.ipynb #print-value
 _libraries = {*sys.stdlib_module_names, 'kdnb', 'torch', 'torchvision', 'numpy', 'scipy'} - {'__main__'}
@@ -320,7 +319,9 @@ class Term:
         float
             From 0 up.
         """
-        return self.weight(epoch, epochs) if callable(self.weight) else self.weight
+        if not callable(self.weight): return self.weight
+        told = f'the weight of {self.name} in epoch {epoch + 1} of {epochs}'
+        return check_number(told, self.weight(epoch, epochs), 'from 0 up')
 
     def connect(self, fs: FeatureList, ft: FeatureList) -> nn.Module | None:
         """
@@ -498,6 +499,7 @@ def as_terms(method: str | Term | Iterable[Term]) -> list[Term]:
     if not isinstance(method, Iterable):
         raise WrongType(f"a method is words such as 'kd+at', a term such as KD(.9), or a list of terms, not {method!r}")
     terms = [*method]
+    if not terms: raise WrongValue("this list of terms is empty: give one or more, such as [KD(.9)]; 'ce' is the labels alone")
     for t in terms:
         if isinstance(t, Term): continue
         raise WrongType(f"a list is made of terms, such as KD(.9), not {t!r}: put words in one string, such as 'kd+at'")

@@ -8,7 +8,6 @@ __all__ = ['Memory', 'given_teacher', 'check_models', 'check_teacher_data', 'Dis
 # %% ../../nbs/09_schemes/02_distill.ipynb #imports
 import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -192,6 +191,14 @@ def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
     same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
     return told or (tell_labels(seen, now, ['test']) if same_test else '')
 
+# %% ../../nbs/09_schemes/02_distill.ipynb #constants
+def _same_to_the_teacher(key: str, seen: dict[str, Any], now: dict[str, Any]) -> bool:
+    "Whether a setting of the data is the same for the teacher; constants that were measured, to a tenth of their spread."
+    was, own = seen[key], now[key]
+    if key == 'size': return was == own
+    near = .1*min(now['std']) if seen.get('measured') and now.get('measured') else .5/255
+    return len(was) == len(own) and max(abs(a - b) for a, b in zip(was, own)) < near
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
@@ -203,7 +210,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
         raise WrongValue(f'{missing}: restore it, or give the module as teacher')
     for k in ('size', 'mean', 'std'):
-        if now[k] == json.loads(json.dumps(seen[k])): continue
+        if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
                          'Frozen(teacher, prepare=...)')

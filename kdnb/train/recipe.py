@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 from ..errors import WrongValue, unknown_name
 from ..schemes import Scheme
 from ..systems import Recipe, find_recipe
+from ..text import as_number
 
 # %% ../../nbs/10_train/03_recipe.ipynb #pick-recipe
 def pick_recipe(name: str, lr: float | None = None, wd: float | None = None) -> Recipe:
@@ -43,7 +44,7 @@ def pick_recipe(name: str, lr: float | None = None, wd: float | None = None) -> 
     >>> pick_recipe('crd', lr=.01).lr
     0.01
     """
-    return find_recipe(name).changed(lr, wd)
+    return find_recipe(name).changed(as_number(lr), as_number(wd))
 
 # %% ../../nbs/10_train/03_recipe.ipynb #make-optimiser
 def make_optimiser(scheme: Scheme, recipe: Recipe, epochs: int) -> tuple[torch.optim.SGD, LRScheduler]:
