@@ -7,13 +7,28 @@ import torch
 from torch import nn
 
 from kdnb.all import (
-    AT, KD, Callback, Data, Distill, Learner, Online, Run, Term, fit_together, load_data, load_results, read_history,
-    resnet, seeded, stamp, sweep_commands, weigh,
+    AT,
+    KD,
+    Callback,
+    Data,
+    Distill,
+    Learner,
+    Online,
+    Run,
+    Term,
+    fit_together,
+    load_data,
+    load_results,
+    read_history,
+    resnet,
+    seeded,
+    stamp,
+    sweep_commands,
+    weigh,
 )
 from kdnb.cli import kdnb_sweep
 from kdnb.experiments.rows import read_row
 from kdnb.methods import parse_method
-
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
@@ -55,9 +70,10 @@ def interrupted(data, run):
 def test_a_run_that_goes_on_with_other_threads_says_so(data):
     interrupted(data, 'moved')
     threads = torch.get_num_threads()
+    said = f"run 'moved' goes on with device CPU, {threads + 1} threads .before: CPU, {threads}"
     torch.set_num_threads(threads + 1)
     try:
-        with pytest.warns(UserWarning, match=f"run 'moved' goes on with device CPU, {threads + 1} threads .before: CPU, {threads}"):
+        with pytest.warns(UserWarning, match=said):
             learner(data, 'moved').fit(2)
     finally:
         torch.set_num_threads(threads)
@@ -128,7 +144,7 @@ def test_stop_ends_one_of_a_group(data):
 def test_epochs_are_not_set(data):
     def more(learn):
         learn.epochs = 9
-    with pytest.raises(ValueError, match=r'learn.stop\(\) ends it'):
+    with pytest.raises(ValueError, match=r'learn.stop\(\) ends a run'):
         learner(data, cbs=[After(more)]).fit(1)
 
 

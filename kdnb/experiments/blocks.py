@@ -132,7 +132,8 @@ def _summarise_method(name: str, rows: list[Row], base: Mapping[int, float] | No
         runs=[row['run'] for row in rows], last=mean_std(last.values()), best=mean_std(best.values()),
         difference=None if base is None else paired_difference(last, base), n=len(last), seeds=list(last),
         epochs=first['epochs'], images=first['images'], seconds=mean(row['seconds'] for row in rows),
-        dtype=list_values(rows, 'dtype'), memory=max(memories, key=lambda m: m['bytes'], default=None), device=list_values(rows, 'device'),
+        memory=max(memories, key=lambda m: m['bytes'], default=None), device=list_values(rows, 'device'),
+        dtype=list_values(rows, 'dtype'),
         date=list_values(rows, 'date'), versions=_list_versions(rows))
 
 def _list_versions(rows: Iterable[Row]) -> str:
@@ -177,12 +178,14 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
         notes.append(f'minus {base}: mean of the differences by seed, with a 95 % t-interval{wide}')
     if any(line['memory'] and line['memory']['of'] == 'process' for line in lines):
         notes.append('memory ≤: the most that the whole process took, earlier work included; a bound')
-    formats = dict.fromkeys(line['dtype'] for line in lines if line['dtype'] not in ('', 'float32'))
-    if formats:
-        notes.append(f"number format {', '.join(formats)}: the sources trained in float32")
     return notes
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #own-ways
+def _tell_format(rows: Iterable[Row]) -> list[str]:
+    "Name a number format that is not the sources'."
+    formats = dict.fromkeys(row['dtype'] for row in rows if row.get('dtype') not in (None, 'float32'))
+    return [f"number format {', '.join(formats)}: the sources trained in float32"] if formats else []
+
 def _own_ways(row: Row) -> list[str]:
     "What a run has of its own: that it went on elsewhere, that it was stopped."
     notes = []
@@ -238,7 +241,7 @@ def _summarise_block(rows: list[Row], groups: Mapping[str, list[Row]], base: str
                  best='best on valid' if 'best' in rows[0] else 'best on test')
     start = {} if base is None else {row['seed']: row['init'] for row in groups[base]}
     cautions = [note for line in lines for note in _caution(line, base, start)]
-    return block | dict(notes=[*_explain_numbers(block, last), *cautions, _made_on(rows)])
+    return block | dict(notes=[*_explain_numbers(block, last), *_tell_format(rows), *cautions, _made_on(rows)])
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #make-blocks
 def make_blocks(rows: Sequence[Row], base: str | None = 'alone') -> list[Block]:

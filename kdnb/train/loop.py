@@ -9,9 +9,7 @@ __all__ = ['Callback', 'starting_callbacks', 'check_callbacks', 'make_callbacks'
            'interruption', 'leave_fit', 'Learner']
 
 # %% ../../nbs/10_train/06_loop.ipynb #imports
-import json
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,16 +23,43 @@ from ..data import Data, TrainSplit
 from ..errors import FileTrouble, Interrupted, WrongType, WrongValue, say, unknown_name
 from ..measure import predict
 from ..models import describe_model, model_name, model_record, num_params, weights_hash
-from ..parallel import copy_rank_0, leaves_unused, noticing, on_rank_0, rank, spread, unspread, wait_for_all, world_size
+from kdnb.parallel import (
+    copy_rank_0,
+    leaves_unused,
+    noticing,
+    on_rank_0,
+    rank,
+    spread,
+    unspread,
+    wait_for_all,
+    world_size,
+)
 from ..schemes import Scheme
 from ..seeds import seed_from, seeded
-from ..text import as_number, count_of
-from .checks import Diverged, as_seed, check_finite, check_loaded, check_loss_names, ready_scheme, warn_of_heavy
+from ..text import count_of, plain_number
+from kdnb.train.checks import (
+    Diverged,
+    as_seed,
+    check_finite,
+    check_loaded,
+    check_loss_names,
+    ready_scheme,
+    warn_of_heavy,
+)
 from .memory import keep_freed_memory, note_memory, watch_memory
-from .recipe import make_optimiser, name_dtype, pick_amp, pick_recipe
-from .runs import Run, about_process, differences, note_going_on, open_run
+from .recipe import make_optimiser, name_dtype, pick_amp, pick_recipe, resume_longer
+from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
 from .scoring import Tally, accuracy_of_all, score_columns, score_models, student_name
-from .state import copy_weights, load_state, other_state, save_state, set_weights, write_history
+from kdnb.train.state import (
+    copy_weights,
+    load_state,
+    other_state,
+    plain_rows,
+    read_history,
+    save_state,
+    set_weights,
+    write_history,
+)
 
 # %% ../../nbs/10_train/06_loop.ipynb #callback
 class Callback:
@@ -229,12 +254,8 @@ def _keep_columns(learn: 'Learner') -> None:
     "Write what callbacks have added to the history."
     if not learn.cbs: return
     learn.history[-1].update(learn.logged)
-    learn.history = [{k: as_number(v) for k, v in row.items()} for row in learn.history]
-    try:
-        lines = [json.dumps(row) for row in learn.history]
-    except TypeError as e:
-        raise WrongType(f'a column of the history holds numbers or text ({e}): log(name, value) with one of them') from None
-    if (learn.run.read('history.jsonl') or b'').decode().splitlines() != lines:
+    learn.history = plain_rows(learn.history)
+    if learn.history != read_history(learn.run):
         _write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -303,31 +324,9 @@ def _load_progress(learn: 'Learner', longer: bool = False) -> None:
     set_weights(learn.scheme, dict(state=saved['state'], rest=train['rest']))
     learn.epoch, learn.best, learn.history = train['epoch'], train['best'], train['history']
     if learn.epoch == learn.epochs: return
-    if longer: return _resume_longer(learn, train['opt'])
+    if longer: return resume_longer(learn.opt, learn.sched, train['opt'], learn.epoch)
     for name in ('opt', 'sched', 'scaler'):
         getattr(learn, name).load_state_dict(train[name])
-
-# %% ../../nbs/10_train/06_loop.ipynb #longer
-def _asks_for_more(learn: 'Learner', epochs: int) -> bool:
-    "Whether a run in memory is asked for more epochs than it has."
-    config = learn.run.json('config.json') if learn.run.path is None else None
-    return config is not None and config['epochs'] < epochs
-
-def _prolong(learn: 'Learner') -> bool:
-    "Let a run in memory go on, if it is to be longer and nothing else differs."
-    old, new = learn.run.json('config.json') or {}, run_config(learn)
-    if differences(old | dict(epochs=learn.epochs), new): return False
-    learn.run.remove('result.json')
-    learn.run.save_json('config.json', new)
-    return True
-
-def _resume_longer(learn: 'Learner', saved: dict) -> None:
-    "Go on with the momentum that was saved, and with the rate that the longer schedule has now."
-    learn.opt.load_state_dict(saved | dict(param_groups=learn.opt.state_dict()['param_groups']))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                 # torch misses the steps of the optimiser
-        for _ in range(learn.epoch):
-            learn.sched.step()
 
 # %% ../../nbs/10_train/06_loop.ipynb #config
 def run_config(learn: 'Learner') -> dict:
@@ -355,7 +354,7 @@ def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     "Refuse what cannot be trained, while nothing is written or removed."
     if type(epochs) is not int or epochs < 1:
         raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
-    if not fresh and learn.run.json('result.json') is not None and not _asks_for_more(learn, epochs): return
+    if not fresh and learn.run.json('result.json') is not None and not asks_for_more(learn.run, epochs): return
     if not any(p.requires_grad for p in learn.scheme.parameters()):
         raise WrongValue('every parameter of this model is frozen (it has become a teacher): train a model of its own')
     config, now = None if fresh else learn.run.json('config.json'), name_dtype(learn.dtype)
@@ -373,6 +372,8 @@ def _read_result(run: Run) -> dict | None:
 # %% ../../nbs/10_train/06_loop.ipynb #tell
 def _tell_state(learn: 'Learner', state: str) -> None:
     "Report what `fit` finds in the run."
+    if state == 'unfinished':
+        note_going_on(learn.run, about_process(learn.data.device), learn.epoch)
     if learn.cbs is None or state == 'new': return
     found = f'goes on after epoch {learn.epoch} of {learn.epochs}'
     if learn.result:
@@ -412,9 +413,9 @@ def _join_ranks(learn: 'Learner') -> None:
 def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> tuple[str, bool]:
     "Open the run of a learner, which keeps its number of epochs if that is refused; and whether it becomes longer."
     before = learn.epochs
-    learn._epochs = epochs
+    learn._epochs, learn.stopping = epochs, False
     try:
-        longer = not fresh and _asks_for_more(learn, epochs) and _prolong(learn)
+        longer = not fresh and asks_for_more(learn.run, epochs) and prolong(learn.run, run_config(learn))
         return open_run(learn.run, run_config(learn), fresh), longer
     except Exception:
         learn._epochs = before
@@ -422,7 +423,6 @@ def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> tuple[str, 
 
 def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     "Open the run; build or restore optimiser, schedule and weights: 'new', 'unfinished' or 'finished'."
-    epochs, learn.stopping = as_number(epochs), False
     _check_fit(learn, epochs, fresh)
     learn.opt, learn.sched = make_optimiser(learn.scheme, learn.recipe, epochs)
     learn.scaler = torch.amp.GradScaler(learn.data.device.type, enabled=learn.dtype is torch.float16)
@@ -433,8 +433,6 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
         _load_progress(learn, longer)
     learn.result = _read_result(learn.run)
     _tell_state(learn, state)
-    if state == 'unfinished':
-        note_going_on(learn.run, about_process(learn.data.device), learn.epoch)
     if state == 'finished': return state
     _prepare_device(learn)
     if world_size() > 1:
@@ -445,12 +443,6 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
 def ends_here(learn: 'Learner') -> bool:
     "Whether a callback has stopped the run; rank 0 tells all processes."
     return learn.stopping if world_size() == 1 else on_rank_0(lambda: learn.stopping)
-
-def _note_stop(learn: 'Learner') -> None:
-    "Write into config.json that the run was stopped, and how far it came."
-    config = learn.run.json('config.json') or {}
-    about = config['about'] | dict(stopped=learn.epoch, reduced=learn.reduced)
-    learn.run.save_json('config.json', config | dict(about=about))
 
 # %% ../../nbs/10_train/06_loop.ipynb #finish
 def _score_best(learn: 'Learner') -> dict:
@@ -475,7 +467,7 @@ def finish_fit(learn: 'Learner') -> None:
         note_memory(learn.run, learn.data.device)   # of a group it is unknown which one took it
     learn.result = result
     if learn.epoch < learn.epochs:
-        _note_stop(learn)
+        note_stop(learn.run, learn.epoch, learn.reduced)
     learn.run.save_json('result.json', result)
     wait_for_all()
 
@@ -650,7 +642,7 @@ class Learner:
 
     @epochs.setter
     def epochs(self, value: object) -> None:
-        raise WrongValue(f'the epochs of a run are those of fit(), not {value!r}: learn.stop() ends it after this epoch')
+        raise WrongValue(f'epochs are those of fit(), not {value!r}: learn.stop() ends a run after this epoch')
 
     def stop(self) -> None:
         """End the training after this epoch, with a result; for callbacks."""
@@ -723,7 +715,7 @@ class Learner:
         ['ce', 'kd']
         """
         try:
-            if begin_fit(self, epochs, fresh) != 'finished':
+            if begin_fit(self, plain_number(epochs), fresh) != 'finished':
                 _train_on(self)
         finally:
             leave_fit(self)

@@ -16,7 +16,7 @@ from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
 from ..schemes import Distill, Frozen
 from ..seeds import seed_from, seeded
-from ..text import as_number
+from ..text import plain_number
 from .checks import Diverged
 from kdnb.train.loop import (
     Callback,
@@ -310,7 +310,7 @@ def fit_together(learners: Iterable[Learner], epochs: int, fresh: bool = False,
     """
     learners = _as_group(learners)
     check_callbacks(cbs)
-    group, own = LearnerGroup(learners, as_number(epochs), cbs), [learn.cbs for learn in learners]
+    group, own = LearnerGroup(learners, plain_number(epochs), cbs), [learn.cbs for learn in learners]
     try:
         _begin_group(group, fresh)
         if group.live():
