@@ -8,7 +8,6 @@ __all__ = ['Memory', 'given_teacher', 'check_models', 'check_teacher_data', 'Dis
 # %% ../../nbs/09_schemes/02_distill.ipynb #imports
 import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -199,18 +198,36 @@ def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
     same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
     return told or (tell_labels(seen, now, ['test']) if same_test else '')
 
+def _check_classes_seen(seen: dict[str, Any], now: dict[str, Any]) -> None:
+    "Refuse a teacher of other classes."
+    other = _tell_other_classes(seen, now)
+    if not other: return
+    raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
+
+# %% ../../nbs/09_schemes/02_distill.ipynb #constants
+def _same_to_the_teacher(key: str, seen: dict[str, Any], now: dict[str, Any]) -> bool:
+    "Whether a setting of the data is the same for the teacher; measured constants, to a tenth of their spread."
+    was, own = seen[key], now[key]
+    if key == 'size': return was == own
+    near = .1*min(now['std']) if seen.get('measured') and now.get('measured') else .5/255
+    return len(was) == len(own) and max(abs(a - b) for a, b in zip(was, own)) < near
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
-def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
-    "Refuse a teacher that is used to other images, has seen the student's valid images, or learnt other `classes`."
-    now = data.describe() | data.identify()
+def _check_complete(seen: dict[str, Any]) -> None:
+    "Refuse a description of data that is damaged."
     absent = sorted({'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen})
-    if absent:
-        missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
-        raise WrongValue(f'{missing}: restore it, or give the module as teacher')
+    if not absent: return
+    missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
+    raise WrongValue(f'{missing}: restore it, or give the module as teacher')
+
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
+    now = data.describe() | data.identify()
+    _check_complete(seen)
     for k in ('size', 'mean', 'std'):
-        if now[k] == json.loads(json.dumps(seen[k])): continue
+        if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
                          'Frozen(teacher, prepare=...)')
@@ -218,8 +235,8 @@ def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
-    other = _tell_other_classes(seen, now) if classes else ''
-    if other: raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
+    if classes:
+        _check_classes_seen(seen, now)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
