@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from kdnb.all import Alone, Data, Distill, Frozen, JointRD, Learner, Online, load_data, plainnet, predict, resnet
 from kdnb.schemes import ask_logits
 
-
 class Output(OrderedDict):
     "As transformers' outputs: a dict whose entries are attributes too."
     def __getattr__(self, name):
