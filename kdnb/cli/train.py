@@ -28,7 +28,7 @@ from kdnb.cli.options import (
 )
 from ..data import Data, load_data
 from ..errors import WrongValue, say
-from ..experiments import count_students, repeat_options
+from ..experiments import count_students, name_method, repeat_options
 from ..files import run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model, load_model, num_params, shrink
@@ -52,14 +52,15 @@ _same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--root', '--device', '--stream', '--
 
 def _name_again(a: argparse.Namespace) -> str:
     "The name of a repetition: the old run's, 'again', and what is changed."
-    changed = [word for k in sorted(a.given - _same_run) for word in (k[2:], str(getattr(a, keyword_name(k))))]
+    typed = {k: str(getattr(a, keyword_name(k))) for k in sorted(a.given - _same_run)}
+    changed = [word for k, v in typed.items() for word in (k[2:], name_method(v) if k == '--method' else v)]
     return run_name(Path(a.config).resolve().parent.name, 'again', *changed)
 
 def _name_run(a: argparse.Namespace) -> str:
     "A run's name from its options: cifar100-resnet20-kd-T-4-0."
     if a.config: return _name_again(a)
     cut = f"{run_path(a.shrink).name}-{'refitted' if a.refit else 'shrunk'}" if a.shrink else ''
-    words = [run_path(a.data).stem, a.student or cut, a.method or 'alone']
+    words = [run_path(a.data).stem, a.student or cut, name_method(a.method or 'alone')]
     if a.weights:
         words.append(a.weights)
     if a.remember:

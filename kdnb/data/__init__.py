@@ -9,6 +9,7 @@ from .stream import *
 from .sources import *
 from .digits_cifar import *
 from .shapes import *
+from .classes import *
 from .folders import *
 from .loading import *
 

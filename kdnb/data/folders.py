@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torchvision import datasets
 
+from .classes import sort_classes
 from .downloads import download, unpack
 from .images import as_labels
 from .reading import ImageFiles, image_file_endings
@@ -115,7 +116,7 @@ _split_names = 'train', 'training', 'test', 'testing', 'val', 'valid', 'validati
 
 def _class_folders(path: Path) -> list[str]:
     "List the class folders, or raise an error that says what is wrong with them."
-    classes = sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__')))
+    classes = sort_classes([f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__'))])
     for name in classes:
         if name.lower() in _split_names:
             raise WrongValue(f'{path/name} is called like a split: name splits train, test and valid, in small letters')

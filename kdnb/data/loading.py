@@ -8,7 +8,7 @@ __all__ = ['pick_device', 'Data', 'find_source', 'check_loading', 'load_data']
 # %% ../../nbs/03_data/07_loading.ipynb #imports
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .classes import digest_labels, reorder_source
 from .folders import read_folder, read_npz
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
@@ -204,6 +205,19 @@ def _read_examples(split: Split, n: int, per_class: int | None) -> tuple[Tensor,
         x, y = split.labelled(at)
         if len(y) == n: return x, y
 
+# %% ../../nbs/03_data/07_loading.ipynb #digest-splits
+def _digest_splits(sources: list[Any], splits: list[Any]) -> dict[str, str | None]:
+    "A checksum of the labels of train, valid and test; None where there are no images."
+    labels = [source.y if isinstance(source, (ImageTensors, ImageFiles)) else split and split.y
+              for source, split in zip(sources, splits)]
+    return dict(zip(('train', 'valid', 'test'), map(digest_labels, sources, labels)))
+
+def _order_of(name: str | Path, found: list[str], classes: list[str]) -> str:
+    "Name the order of the classes, if it is not that of their names as text."
+    if classes != found: return 'own'
+    numeric = name not in known_sources and Path(name).suffix != '.npz' and all(map(str.isdecimal, found))
+    return 'numeric' if numeric and found != sorted(found) else ''
+
 # %% ../../nbs/03_data/07_loading.ipynb #data-class
 class Data:
     """Hold train, valid and test images on one device, or stream them to it.
@@ -254,6 +268,8 @@ class Data:
         Whether images are read while training.
     reduced : str
         Why results on these data are those of a reduced run; '' where they are not.
+    order : str
+        'numeric' for folders that are sorted as numbers, 'own' for `load_data(..., classes=)`; '' for the usual one.
 
     Raises
     ------
@@ -272,6 +288,7 @@ class Data:
     """
 
     reduced = ''
+    order = ''
 
     def __init__(
             self, train: SplitLike | ImageSource, valid: SplitLike | ImageSource | None,
@@ -293,6 +310,7 @@ class Data:
         self._fill(sources, how, strict, workers)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
+        self.labels = _digest_splits(sources, [self.train, self.valid, self.test])
 
     @property
     def num_classes(self) -> int:
@@ -388,7 +406,19 @@ class Data:
         described |= dict(augment=self.augment, mean=list(self.mean), std=list(self.std))
         if self.streams and 'resized_crop' in str(self.augment):
             described['stream'] = True  # other windows than those cut on the device
+        if self.order:
+            described['order'] = self.order
         return described | self._split
+
+    def identify(self) -> dict[str, Any]:
+        """Return what a run keeps of its classes, beside its configuration.
+
+        Returns
+        -------
+        dict
+            The names of the classes in order, and a checksum of the labels of each split.
+        """
+        return dict(classes=self.classes, labels=self.labels)
 
     def __repr__(self) -> str:
         splits = {name: getattr(self, name) for name in ('train', 'valid', 'test') if getattr(self, name) is not None}
@@ -450,7 +480,7 @@ def load_data(
         name: str | Path, bs: int | None = None, size: int | None = None, valid: float | None = None,
         n_train: int | None = None, root: str | Path | None = None, device: torch.device | str | None = None,
         augment: str | None = 'auto', recipe: str | None = None, split_seed: int = 0, stream: bool | None = None,
-        strict: bool = False, workers: int | None = None) -> Data:
+        strict: bool = False, workers: int | None = None, classes: Sequence[str] | None = None) -> Data:
     """Load a data set by its name or path, cut into train, valid and test.
 
     CIFAR and CINIC-10 are downloaded once. Images that take up to 4 GiB as pixels are held on the device; others are
@@ -491,6 +521,9 @@ def load_data(
         Whether a file that cannot be read is an error. Else it is left out, and named.
     workers : int, optional
         Processes that read a stream; 0: none. None: 2, beside a GPU up to 8.
+    classes : list of str, optional
+        The names of all classes in another order. None: the set's own; folders in the order of their names, those
+        called 0, 1, ... 11 in that of their numbers.
 
     Returns
     -------
@@ -530,10 +563,12 @@ def load_data(
     loading = check_loading(recipe, size, augment, workers, split_seed)
     device = pick_device(device)  # before anything is downloaded
     found = find_source(name, data_root(root))
-    *parts, classes = found.load(data_root(root))
-    classes = _class_names(classes)
+    *parts, own_names = found.load(data_root(root))
+    names = _class_names(own_names)
     size = size or found.size
-    train, own, test = _as_sources(parts, len(classes), size)
+    sources = _as_sources(parts, len(names), size)
+    classes = names if classes is None else _class_names(classes)
+    train, own, test = (reorder_source(s, names, classes) for s in sources)
     pixels = size or first_size(train)
     augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
     tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, strict)
@@ -543,6 +578,7 @@ def load_data(
         strict=strict, workers=workers, name=found.name,
         stats=stated or found.stats or _measure_stats(train, pixels, _fitting(size, augment)),
         split=cut | dict(recipe=recipe or 'crd'))
+    data.order = _order_of(name, names, classes)
     toy = found.name if found.toy else ''
     data.reduced = f'{len(tr):,} of {full:,} training images' if len(tr) < full else toy
     return data

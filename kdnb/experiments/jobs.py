@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..data import Data, load_data
 from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
+from .sweeps import name_method
 from ..files import Lock, run_name, run_path
-from ..methods import CE, parse_method
+from ..methods import CE, Method, parse_method
 from ..models import create_model
 from ..parallel import world_size
 from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
@@ -288,7 +289,10 @@ def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) 
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names
-def _as_list(value: Any) -> list: return list(value) if isinstance(value, (list, tuple)) else [value]
+def _as_list(value: Any) -> list:
+    "A list of one or more; a sum of terms is one method."
+    return list(value) if isinstance(value, (list, tuple)) and not isinstance(value, Method) else [value]
+
 def _name_in_run(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, '__name__', type(value).__name__)
 
@@ -380,7 +384,7 @@ class _SweepPlan:
         "One student, one method, one seed."
         alone = method == 'alone'
         weights = [self.weights] if self.weights and not alone else []
-        run = run_name(self.name, _name_in_run(student), _name_in_run(method), *weights, seed)
+        run = run_name(self.name, _name_in_run(student), name_method(method), *weights, seed)
         needs = [self.teacher_run] if self.teacher_run and not alone else []
         group = seed, None if alone else getattr(self.teacher, 'stream', None)
         make = functools.partial(self.learn, student, method, run, seed)
@@ -416,7 +420,7 @@ def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
     taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
-        raise WrongValue(f'{_name_in_run(method)} needs a teacher: say teacher=, a run, a learner or a model')
+        raise WrongValue(f'{name_method(method)} needs a teacher: say teacher=, a run, a learner or a model')
 
 def _check_students(students: Sequence[_StudentBuild]) -> None:
     if not students: raise WrongValue('student is empty: give the name of a model, or a function that builds one')
@@ -449,7 +453,7 @@ def _plan_jobs(plan: _SweepPlan, students: list[_StudentBuild], methods: list, s
     jobs = plan.teacher_jobs()
     if teacher is not None and not jobs:
         _check_teacher(plan.frozen, plan.data)
-    every = dict.fromkeys(['alone', *methods])
+    every = {name_method(method): method for method in ('alone', *methods)}.values()
     jobs += [plan.student_job(student, method, seed) for student in students for method in every for seed in seeds]
     if len({job.run for job in jobs}) < len(jobs):
         raise WrongValue('two runs would have one name: give functions names of their own, and name each method once')
@@ -481,8 +485,9 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         Name of a model, or a function of the number of classes that builds one.
     teacher : str, Path, Learner or Module, optional
         A run, a learner, a module; or the name of a model, which is trained first.
-    method : str or list
-        As `Distill` takes it. The student alone is always among the runs.
+    method : str, Term, Method or list
+        As `Distill` takes it, or a list of these; a sum such as CE(.5) + KD(.5) is one method. The student alone is
+        always among the runs.
     seeds : int or list of int
         How many (0, 1, ...), or which.
     epochs : int, optional

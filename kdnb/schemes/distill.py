@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import Data, StreamTrainSplit, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit, tell_class_names, tell_labels
 from ..errors import WrongValue, say
 from ..measure import evaluating
 from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
@@ -179,12 +179,25 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
         s, t, y = _gather_each(s), _gather_each(t), gather(y)
     return term(s, t, y)
 
+# %% ../../nbs/09_schemes/02_distill.ipynb #other-classes
+def _are_numbers(names: Sequence[str]) -> bool: return list(names) == [*map(str, range(len(names)))]
+
+def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
+    "How the teacher's classes differ, in words; '' where they do not, or are not known."
+    same_set = seen['name'] == now['name']
+    if same_set and 'classes' not in seen and seen.get('order') != now.get('order'):
+        return 'they are in another order now'
+    nameless = not same_set and any(_are_numbers(known.get('classes') or []) for known in (seen, now))
+    told = '' if nameless else tell_class_names(seen, now)
+    same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
+    return told or (tell_labels(seen, now, ['test']) if same_test else '')
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
 def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
     "Refuse a teacher that is used to other images, or that has seen the student's valid images."
-    now = data.describe()
+    now = data.describe() | data.identify()
     absent = sorted({'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen})
     if absent:
         missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
@@ -198,6 +211,8 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
+    other = _tell_other_classes(seen, now)
+    if other: raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:

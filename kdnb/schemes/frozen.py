@@ -52,14 +52,19 @@ def bare_model(given: Teacher) -> nn.Module:
     if not isinstance(model, nn.Module): raise WrongType('a teacher is a module, a learner or a run folder')
     return getattr(model, '_orig_mod', model)
 
+# %% ../../nbs/09_schemes/00_frozen.ipynb #data-of
+def _data_of(config: dict) -> dict:
+    "What a configuration says of its data, with the classes if it knows them."
+    return config['data'] | {k: config['about'][k] for k in ('classes', 'labels') if k in config.get('about', {})}
+
 # %% ../../nbs/09_schemes/00_frozen.ipynb #trained-on
 def training_data_of(given: Teacher) -> dict | None:
     "The description of the data that a teacher was trained on, or None."
     if isinstance(given, nn.Module): return None
-    if not isinstance(given, (str, Path)): return given.data.describe()
+    if not isinstance(given, (str, Path)): return given.data.describe() | given.data.identify()
     config = run_path(given)/'config.json'
     try:
-        return json.loads(config.read_text())['data'] if config.exists() else None
+        return _data_of(json.loads(config.read_text())) if config.exists() else None
     except (ValueError, KeyError, TypeError):
         remedy = 'restore it, or give the module as teacher'
         raise FileTrouble(f'{config} is damaged, or not of a kdnb run: {remedy}') from None

@@ -293,7 +293,7 @@ def run_config(learn: 'Learner') -> dict:
     first = learn.scheme.students[0]
     made, start = getattr(first, 'made', None), getattr(first, 'started_from', None)
     begins, fetched = ({'init': start['hash']}, {'init_from': start['weights']}) if start else ({}, {})
-    about = about_process(learn.data.device) | learn.about | dict(
+    about = about_process(learn.data.device) | learn.about | learn.data.identify() | dict(
         init=weights_hash(learn.init['state']), params=num_params(first), reduced=learn.reduced,
         dtype=name_dtype(learn.dtype)) | fetched
     return dict(

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from ..data import tell_class_names, tell_labels
 from ..errors import FileTrouble, WrongValue, warn_user
 from ..files import Lock, run_path, write_atomic
 from ..parallel import on_rank_0, rank, world_size
@@ -53,7 +54,8 @@ _setting_words = {
     'made': "the student's kind", 'init': 'the set of initial weights', 'remembered': 'the number of remembered views',
     'data.n_train': 'the number of training images', 'data.n_valid': 'the number of valid images',
     'data.n_test': 'the number of test images', 'data.bs': 'the batch size', 'data.augment': 'the augmentation',
-    'data.split': 'the choice of valid images', 'data.size': 'the size of the images', 'images': "the images' content"}
+    'data.split': 'the choice of valid images', 'data.size': 'the size of the images', 'images': "the images' content",
+    'data.order': 'the order of the classes'}
 
 def _name_setting(key: str) -> str:
     "'data.bs' -> 'the batch size'; 'student.depth' -> \"the student's depth\""
@@ -76,6 +78,14 @@ def _tell_difference(key: str, was, now) -> str:
     asks = 'give none' if now == _MISSING else f'ask for {_write_value(now)}'
     return f'{name} is {_write_value(was)}, you {asks}'
 
+# %% ../../nbs/10_train/00_runs.ipynb #class-words
+def _tell_classes(old: dict, new: dict, keys: list[str]) -> list[str]:
+    "How classes, or else labels, differ, as a sentence; `keys`: the settings that differ."
+    was, now = (config.get('about', {}) for config in (old, new))
+    same_images = not any(key.startswith('data.') for key in keys)
+    told = tell_class_names(was, now) or (tell_labels(was, now) if same_images else '')
+    return [told] if told else []
+
 # %% ../../nbs/10_train/00_runs.ipynb #differences
 def differences(old: dict, new: dict, most: int = 3) -> list[str]:
     """
@@ -94,7 +104,7 @@ def differences(old: dict, new: dict, most: int = 3) -> list[str]:
     -------
     list of str
         A sentence for each setting; empty where the configurations are the same. What stands under 'about' does not
-        count, and what follows from another setting is left out.
+        count, but for the classes and the labels; what follows from another setting is left out.
 
     Examples
     --------
@@ -104,8 +114,8 @@ def differences(old: dict, new: dict, most: int = 3) -> list[str]:
     """
     differ = _differing(old, new)
     keys = [k for k in differ if not _follows(k, list(differ))]
-    told = [_tell_difference(k, *differ[k]) for k in keys[:most]]
-    more = len(keys) - most
+    every = _tell_classes(old, new, list(differ)) + [_tell_difference(k, *differ[k]) for k in keys]
+    told, more = every[:most], len(every) - most
     return [*told, f'and {count_of(more, "more setting")}'] if more > 0 else told
 
 # %% ../../nbs/10_train/00_runs.ipynb #lock-folder

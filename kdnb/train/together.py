@@ -95,7 +95,7 @@ _must_agree = (
     ('seeds', 'one order of images would make their spread look smaller than it is; fit each seed by itself',
      lambda learn: learn.seed),
     ('data', 'they cannot share a batch; load one data set and give it to all',
-     lambda learn: seed_from(learn.data.describe(), str(learn.data.device))),
+     lambda learn: seed_from(learn.data.describe(), learn.data.identify(), str(learn.data.device))),
     ('batches', 'some ask for remembered outputs, or are compiled, and others not; fit each kind by itself',
      lambda learn: (learn.scheme.stream, learn.train is learn.data.train)))
 
