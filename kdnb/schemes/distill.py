@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, StreamTrainSplit, TrainSplit, tell_class_names, tell_labels
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -202,7 +202,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
     if absent:
         missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
         raise WrongValue(f'{missing}: restore it, or give the module as teacher')
-    for k in ('size', 'mean', 'std'):
+    for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
         if now[k] == json.loads(json.dumps(seen[k])): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
@@ -529,10 +529,9 @@ class Distill(Scheme):
         for name, term, pairs in self.each_term():
             adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
-        prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
-                    prepare=prepare, **remembered)
+                    prepare=self.teacher.describe_prepare(), **remembered)
 
     def extra_repr(self) -> str:
         """

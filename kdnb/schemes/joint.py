@@ -17,7 +17,7 @@ from ..data import Data
 from ..errors import WrongType, WrongValue
 from ..losses import ce_loss
 from ..measure import evaluating
-from ..methods import OFD, check_weight, connector, fingerprint
+from ..methods import OFD, check_weight, connector
 from ..models import describe_model, weights_hash
 from .distill import check_models, check_teacher_data
 from .frozen import Frozen, Teacher
@@ -360,9 +360,8 @@ class JointRD(Scheme):
         dict
             The options, the places, and the teacher: the hash of its weights, or how it is built if it learns.
         """
-        teacher, prepare = self.teacher.model, None
-        if isinstance(self.teacher, Frozen):
-            prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
+        teacher = self.teacher.model
+        prepare = self.teacher.describe_prepare() if isinstance(self.teacher, Frozen) else None
         return dict(
             scheme='JointRD', method=self.method, gate=dict(fade_to=self.fade_to, ramp=self.ramp), weight=self.weight,
             pairs=self.pairs, connectors=repr(self.connectors),

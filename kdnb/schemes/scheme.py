@@ -19,6 +19,7 @@ from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongType, WrongValue
 from ..measure import evaluating
 from ..methods import CE, Term, known_methods, parse_calls, parse_method
+from ..models import use_own_images
 from .frozen import Frozen
 from ..taps import Tapped
 from ..text import count_of
@@ -298,7 +299,7 @@ def check_student(student: nn.Module) -> nn.Module:
     if any(map(nn.parameter.is_lazy, student.parameters())):
         name = f'{type(student).__name__} has lazy layers, which have no parameters yet'
         raise WrongValue(f'{name}: run it once, on a batch of zeros of the size of the images')
-    return student
+    return use_own_images(student)
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #alone-class
 class Alone(Scheme):
