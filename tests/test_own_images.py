@@ -1,4 +1,4 @@
-"""A pretrained net gets the normalisation and size that it was trained with, as teacher and as student, and only once."""
+"""A pretrained net gets the normalisation and size that it was trained with, as teacher and as student, only once."""
 
 import copy
 import json
