@@ -76,7 +76,8 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     Parameters
     ----------
     scheme : Distill or Alone
-        The scheme whose terms are weighed, in its present epoch. It is left as it was.
+        The scheme whose terms are weighed, in its present epoch. It is left as it was, but
+        settled.
     batch : tuple of (Tensor, Tensor)
         Images and labels, such as `data.one_batch()`, on the device of the scheme.
 
@@ -95,7 +96,7 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     Examples
     --------
     >>> import torch
-    >>> taught = Distill(resnet(8), resnet(14), 'kd+at', size=16)
+    >>> taught = Distill(resnet(8), resnet(14), 'kd+at')
     >>> pulls = weigh(taught, (torch.rand(8, 3, 16, 16), torch.arange(8)))
     >>> [(row['term'], row['weight']) for row in pulls]
     [('ce', 1.0), ('kd', 0.9), ('at', 1000.0)]
@@ -104,6 +105,8 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
         example = "such as Distill(student, teacher, 'kd') or learner.scheme"
         raise WrongType(f'weigh looks at the terms of a Distill, {example}, not at {type(scheme).__name__}')
     x, y = batch
+    if scheme.waiting is not None:
+        scheme.settle(x)
     before = {k: v.clone() for k, v in scheme.state_dict().items()}
     mode = scheme.training
     losses = scheme.train()(x, y)[0]
