@@ -31,6 +31,7 @@ from kdnb.schemes.scheme import (
     check_logits,
     check_student,
     current_weights,
+    tell_softmax,
     unique_names,
     weighted_loss,
 )
@@ -256,6 +257,7 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     z, features = ask_model('the teacher', scheme.teacher, x)
     if z is not None:
         check_classes(check_logits('the teacher', z, x).shape[1], data)
+        tell_softmax('the teacher', z)
     for _, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
 

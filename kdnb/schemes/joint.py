@@ -29,6 +29,7 @@ from kdnb.schemes.scheme import (
     check_student,
     current_weights,
     named_scheme,
+    tell_softmax,
 )
 from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
@@ -371,6 +372,7 @@ class JointRD(Scheme):
         with evaluating(self):
             z, ft = ask_model('the teacher', self.teacher, x)
             check_classes(check_logits('the teacher', z, x).shape[1], data)
+            tell_softmax('the teacher', z)
             self.ofd.measure([ft[self.last]])
             self(x[:2], y[:2])
         if self.trained_on:
