@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..models import eval_mode
+from ..models import eval_mode, own_images
 
 # %% ../../nbs/06_measure/00_scores.ipynb #tensors
 def check_tensors(*values: object) -> None:
@@ -165,6 +165,12 @@ def _batches_of(split) -> Iterable[tuple[Tensor, Tensor]]:
     raise WrongType(f'a split is data.test, data.valid or any iterable of (images, labels), not a {kind}')
 
 # %% ../../nbs/06_measure/00_scores.ipynb #predict
+def _meet_images(model: nn.Module, split: object) -> None:
+    "Let a pretrained net convert the images of a split, if it is known how these are normalised."
+    own = own_images(model)
+    if own and hasattr(split, 'stats'):
+        own.meet(*split.stats)
+
 def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """
     Ask a model about every image of a split, in eval mode.
@@ -197,6 +203,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     >>> logits.shape[1], len(logits) == len(y)
     (10, True)
     """
+    _meet_images(model, split)
     with evaluating(model):
         answers = [(model(xb).float(), yb) for xb, yb in _batches_of(split)]
     if not answers: raise WrongValue('a split without images: give at least one batch')
