@@ -171,7 +171,6 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
-_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -224,8 +223,8 @@ def _check_complete(seen: dict[str, Any]) -> None:
     missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
     raise WrongValue(f'{missing}: restore it, or give the module as teacher')
 
-def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
-    "Refuse a teacher that is used to other images or classes, or that has seen the student's valid images."
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
     now = data.describe() | data.identify()
     _check_complete(seen)
     for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
@@ -237,7 +236,8 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
-    _check_classes_seen(seen, now)
+    if classes:
+        _check_classes_seen(seen, now)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
@@ -266,7 +266,7 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
     if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
@@ -453,7 +453,7 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def ask_teacher(self, x: Tensor) -> _Taught:
+    def ask_teacher(self, x: Tensor) -> tuple:
         """
         Ask the teacher for what the terms read.
 
