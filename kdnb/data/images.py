@@ -73,6 +73,8 @@ class Split:
     ----------
     x, y, bs, size
         Images, labels, images in a batch, pixels of a side.
+    stats : tuple
+        (means, standard deviations) as given.
     left_out : int
         Images at the end of a training epoch that make no batch.
     skipped : dict
@@ -95,6 +97,7 @@ class Split:
         self.y = y.to(device)
         self.bs = bs
         self.size: int = size
+        self.stats = mean, std
         self.mean, self.std = (torch.tensor(m, device=device).mul(255).view(1, 3, 1, 1) for m in (mean, std))
 
     def __len__(self) -> int: return len(self.y)

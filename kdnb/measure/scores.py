@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..models import eval_mode
+from ..models import eval_mode, own_images
 from ..taps import Prepared, expect_logits
 
 # %% ../../nbs/06_measure/00_scores.ipynb #tensors
@@ -166,6 +166,12 @@ def _batches_of(split) -> Iterable[tuple[Tensor, Tensor]]:
     raise WrongType(f'a split is data.test, data.valid or any iterable of (images, labels), not a {kind}')
 
 # %% ../../nbs/06_measure/00_scores.ipynb #predict
+def _meet_images(model: nn.Module, split: object) -> None:
+    "Let a pretrained net convert the images of a split, if it is known how these are normalised."
+    own = own_images(model)
+    if own and hasattr(split, 'stats'):
+        own.meet(*split.stats)
+
 def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """
     Ask a model about every image of a split, in eval mode.
@@ -198,6 +204,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     >>> logits.shape[1], len(logits) == len(y)
     (10, True)
     """
+    _meet_images(model, split)
     ask = model.logits if isinstance(model, Prepared) else model
     with evaluating(model):
         answers = [(expect_logits(ask(xb)).float(), yb) for xb, yb in _batches_of(split)]

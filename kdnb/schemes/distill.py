@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, StreamTrainSplit, TrainSplit, tell_class_names, tell_labels
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -30,6 +30,7 @@ from kdnb.schemes.scheme import (
     check_logits,
     check_student,
     current_weights,
+    tell_softmax,
     unique_names,
     weighted_loss,
 )
@@ -226,7 +227,7 @@ def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -
     "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
     now = data.describe() | data.identify()
     _check_complete(seen)
-    for k in ('size', 'mean', 'std'):
+    for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
         if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
@@ -272,6 +273,7 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     z, features = ask_model('the teacher', scheme.teacher, x)
     if z is not None:
         check_classes(check_logits('the teacher', z, x).shape[1], data)
+        tell_softmax('the teacher', z)
     for _, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
 
@@ -593,10 +595,9 @@ class Distill(Scheme):
         for name, term, pairs in self.each_term():
             adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
-        prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
-                    prepare=prepare, **remembered)
+                    prepare=self.teacher.describe_prepare(), **remembered)
 
     def extra_repr(self) -> str:
         """
