@@ -283,10 +283,14 @@ def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
     (_, fs), (_, ft) = student, teacher
     return '; '.join(f'{a!r} {tuple(fs[a].shape)} ~ {b!r} {tuple(ft[b].shape)}' for a, b in pairs)
 
+def _teacher_says(scheme: 'Distill', x: Tensor) -> tuple:
+    "The teacher's logits and features, for what the terms read."
+    return scheme.teacher(x) if scheme.needs_teacher() else (None, {})
+
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        student, teacher = scheme.net(x), scheme.ask_teacher(x)
+        student, teacher = scheme.net(x), _teacher_says(scheme, x)
         for name, term, pairs in scheme.each_term():
             try:
                 _term_loss(term, pairs, scheme.adapters_of(name), student, teacher, y)
@@ -453,22 +457,6 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def ask_teacher(self, x: Tensor) -> tuple:
-        """
-        Ask the teacher for what the terms read.
-
-        Parameters
-        ----------
-        x : Tensor
-            Images, (B, 3, H, W).
-
-        Returns
-        -------
-        tuple of (Tensor or None, dict)
-            The logits, None if no term reads them, and {place: feature}.
-        """
-        return self.teacher(x) if self.needs_teacher() else (None, {})
-
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
@@ -491,7 +479,7 @@ class Distill(Scheme):
             self.settle(x)
         student = self.net(x)
         now = current_weights(self)
-        teacher = taught or self.ask_teacher(x)
+        teacher = taught or _teacher_says(self, x)
         losses = {}
         for name, term, pairs in self.each_term():
             asked = term, pairs, self.adapters_of(name), student, teacher, y

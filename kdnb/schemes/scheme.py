@@ -111,6 +111,7 @@ def rehearsing(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
             for b, before in held:
                 b.copy_(before)
 
+# %% ../../nbs/09_schemes/01_scheme.ipynb #ask-logits
 def _tell_of_others(name: str, answer: object) -> None:
     "Say that nothing is learnt from what stands beside the logits."
     parts = answer if isinstance(answer, Mapping) else getattr(answer, '_asdict', dict)()

@@ -320,6 +320,24 @@ def _find_stem(trace: ModelTrace, group: list[fx.Node], shapes: Shapes, depth: M
     bn = next((n for n in _readers_of(trace, head[-1]) if _is_bn(trace, n)), None)
     return tap if tap.pre or not bn else tap._replace(pre=trace.name[bn], bn=_deepest_bn(trace, bn, depth))
 
+# %% ../../nbs/05_taps/01_find.ipynb #find-stages
+def _find_stages(model: nn.Module, size: Pixels) -> Taps:
+    "Find the stages of a model, at a size."
+    with dry_run(model):
+        trace = ModelTrace(model)
+        shapes = record_shapes(trace, size)
+    path = main_path(trace.graph, shapes)
+    cuts = find_cuts(path)
+    _refuse_tokens(trace, cuts, shapes)
+    groups = _resolution_groups(trace, cuts, path, shapes)
+    if not groups:
+        at = f'at {in_pixels(size)} pixels'
+        raise WrongValue(f'{type(model).__name__} has no feature map above 1x1 {at}: give a larger size=')
+    depth = _path_depths(path)
+    has_stem = len(groups) > 1 and groups[0][1] == 1 < groups[1][1]
+    rows = [_make_tap(trace, i, group, shapes, depth) for i, (group, _) in enumerate(groups, 0 if has_stem else 1)]
+    return Taps(rows, size, None if has_stem else _find_stem(trace, groups[0][0], shapes, depth))
+
 # %% ../../nbs/05_taps/01_find.ipynb #find-taps
 def find_taps(model: nn.Module, size: Pixels | None = None) -> Taps:
     """
@@ -352,21 +370,7 @@ def find_taps(model: nn.Module, size: Pixels | None = None) -> Taps:
     for images of 32x32
     """
     if isinstance(model, Prepared): return find_taps(model.model, model.size_seen(size))
-    size = _check_size(model, size)
-    with dry_run(model):
-        trace = ModelTrace(model)
-        shapes = record_shapes(trace, size)
-    path = main_path(trace.graph, shapes)
-    cuts = find_cuts(path)
-    _refuse_tokens(trace, cuts, shapes)
-    groups = _resolution_groups(trace, cuts, path, shapes)
-    if not groups:
-        at = f'at {in_pixels(size)} pixels'
-        raise WrongValue(f'{type(model).__name__} has no feature map above 1x1 {at}: give a larger size=')
-    depth = _path_depths(path)
-    has_stem = len(groups) > 1 and groups[0][1] == 1 < groups[1][1]
-    rows = [_make_tap(trace, i, group, shapes, depth) for i, (group, _) in enumerate(groups, 0 if has_stem else 1)]
-    return Taps(rows, size, None if has_stem else _find_stem(trace, groups[0][0], shapes, depth))
+    return _find_stages(model, _check_size(model, size))
 
 # %% ../../nbs/05_taps/01_find.ipynb #bn-before
 def bn_before(model: nn.Module, name: str) -> str | None:
