@@ -346,7 +346,7 @@ def test_logits_of_a_batch_and_of_its_data_are_the_same():
     by_data, by_batch = show_logits(nets, data), show_logits(nets, *data.examples(60), data)
     assert (
         texts(by_data) == texts(by_batch)
-        and 'label: aquarium fish' in texts(by_data)
+        and 'label: aquarium_fish' in texts(by_data)
         and 'the other 2: ' in texts(by_data))
     unnamed = texts(show_logits(nets, *data.examples(60), n=1, T=2, classes=3))
     assert 'label: class 0' in unnamed and 'T = 2' in unnamed and 'the other 9: ' in unnamed
@@ -365,7 +365,7 @@ def test_people_and_vehicles_are_the_ten_classes():
     fig = show_dark_knowledge(dict(teacher=resnet(8, 12)), data)
     assert [
         t.get_text() for t in fig.axes[0].get_yticklabels()
-    ] == 'baby,boy,girl,man,woman,bicycle,bus,motorcycle,pickup truck,train'.split(',')
+    ] == 'baby,boy,girl,man,woman,bicycle,bus,motorcycle,pickup_truck,train'.split(',')
     with pytest.raises(ValueError, match='two classes or more'):
         show_dark_knowledge(dict(teacher=resnet(8, 12)), data.examples(1)[0], torch.zeros(1, dtype=torch.long))
 
