@@ -211,7 +211,7 @@ READ = {
 @pytest.mark.parametrize('method, weights', READ)
 @pytest.mark.parametrize('pair', [((10, 2), (16, 4)), ((10, 1), (10, 2))], ids=['10-2 from 16-4', '10-1 from 10-2'])
 def test_wide_pairs_are_taught(method, weights, pair):
-    scheme = make(lambda: Distill(wrn(*pair[0], 100), wrn(*pair[1], 100), method, weights=weights))
+    scheme = make(lambda: Distill(wrn(*pair[0], 100), wrn(*pair[1], 100), method, weights=weights, size=32))
     for i in 0, 1:
         assert ' '.join(p[i].rpartition('.')[2] for p in scheme.pairs[-1]) == READ[method, weights]
     losses, _ = scheme(images(32), torch.tensor([3, 4]))
@@ -687,13 +687,14 @@ def test_a_transformer_of_another_size():
         find_taps(vit)
 
 
-def test_auxiliary_heads_are_refused_in_train_mode():
-    model = make(lambda: tvm.googlenet(init_weights=False))
-    tapped = Tapped(model, ['inception3b']).eval()
+def test_auxiliary_heads_are_left_aside_in_train_mode():
+    model = make(lambda: tvm.googlenet(init_weights=False, dropout=0, dropout_aux=0))
+    tapped = Tapped(model, ['inception3b', 'embedding']).eval()
     assert torch.equal(tapped(images())[0], model(images()))
-    for names in (['inception3b'], []):
-        with pytest.raises(TypeError, match='aux_logits=False'):
-            Tapped(model, names).train()(images(224))
+    for names in (['inception3b', 'embedding'], []):
+        z, features = Tapped(model, names).train()(x := images(224))
+        assert torch.allclose(z, model(x).logits, atol=1e-5) and all(f.requires_grad for f in features.values())
+    assert torch.allclose(model.fc(Tapped(model, ['embedding'])(x)[1]['embedding']), model(x).logits, atol=1e-5)
     assert Tapped(make(lambda: tvm.googlenet(aux_logits=False, init_weights=False)), ['inception3b']).train()(images())[
         0
     ].shape == (2, 1000)

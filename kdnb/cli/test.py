@@ -9,6 +9,8 @@ __all__ = ['kdnb_test']
 import argparse
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_command
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
@@ -16,6 +18,17 @@ from ..experiments import load_run_data
 from ..measure import accuracy, calibration_error, predict
 from ..models import create_model, load_model
 from ..train import Run, move_module
+
+# %% ../../nbs/15_cli/02_test.ipynb #by-class
+def _score_classes(z: Tensor, y: Tensor, classes: list[str]) -> dict[str, float]:
+    "{name: accuracy in percent on the images of a class}, of the classes that have images."
+    there = [i for i in range(len(classes)) if (y == i).any()]
+    return {classes[i]: accuracy(z[y == i], y[y == i]) for i in there}
+
+def _list_classes(scores: dict[str, float]) -> str:
+    "'ant 90.0, bee 85.5', of the first ten."
+    told = ', '.join(f'{name} {score:.1f}' for name, score in [*scores.items()][:10])
+    return f'{told}, and {len(scores) - 10} more (--json has all)' if len(scores) > 10 else told
 
 # %% ../../nbs/15_cli/02_test.ipynb #read-run
 def _read_run(name: str) -> tuple[Run, dict, list[str]]:
@@ -34,7 +47,8 @@ def _score_weights(run: Run, which: str, data: Data, split: str, student: str | 
     model = move_module(load_model(run.path or '', which, model), data.device)
     z, y = predict(model, getattr(data, split))
     recorded = (run.json('result.json') or {}).get(which, {}).get('test_acc') if split == 'test' else None
-    return dict(accuracy=accuracy(z, y), calibration_error=calibration_error(z, y), images=len(y), recorded=recorded)
+    return dict(accuracy=accuracy(z, y), calibration_error=calibration_error(z, y), images=len(y), recorded=recorded,
+                by_class=_score_classes(z, y, data.classes))
 
 # %% ../../nbs/15_cli/02_test.ipynb #test-body
 def _test(a: argparse.Namespace) -> None:
@@ -49,6 +63,7 @@ def _test(a: argparse.Namespace) -> None:
         recorded = '' if s['recorded'] is None else f"  recorded {s['recorded']:.2f} %"
         say(f"{which}  {a.split} {s['accuracy']:.2f} %  calibration error {s['calibration_error']:.2f} %  "
             f"{s['images']:,} images{recorded}")
+        say(f"{which}  by class: {_list_classes(s['by_class'])}")
 
 # %% ../../nbs/15_cli/02_test.ipynb #kdnb-test
 _scored: Options = {

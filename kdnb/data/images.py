@@ -37,6 +37,8 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
 def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
     "Return labels as an int64 tensor that fits n images and c classes, or raise an error that says what is wrong."
     y = torch.as_tensor(y)
+    if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
+        raise WrongValue(f'labels of shape {tuple(y.shape)}: give one class number an image (one-hot ones: argmax(1))')
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise WrongType(f'labels are {y.dtype}: give the integer number of the class')
     y = y.reshape(-1).long()
@@ -71,6 +73,8 @@ class Split:
     ----------
     x, y, bs, size
         Images, labels, images in a batch, pixels of a side.
+    stats : tuple
+        (means, standard deviations) as given.
     left_out : int
         Images at the end of a training epoch that make no batch.
     skipped : dict
@@ -93,6 +97,7 @@ class Split:
         self.y = y.to(device)
         self.bs = bs
         self.size: int = size
+        self.stats = mean, std
         self.mean, self.std = (torch.tensor(m, device=device).mul(255).view(1, 3, 1, 1) for m in (mean, std))
 
     def __len__(self) -> int: return len(self.y)
@@ -121,6 +126,10 @@ class Split:
     def images(self, at: Tensor) -> Tensor:
         "Return the images with these numbers, (n, 3, H, H) uint8."
         return self.x[at.to(self.y.device)]
+
+    def labelled(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        "Return the images with these numbers, as bytes, and their labels, without those that cannot be read."
+        return self.images(at), self.y[at.to(self.y.device)]
 
     def normalise(self, x: Tensor) -> Tensor:
         "Turn uint8 images into normalised float32, channels last in memory."

@@ -8,7 +8,7 @@ __all__ = ['pick_device', 'Data', 'find_source', 'check_loading', 'load_data']
 # %% ../../nbs/03_data/07_loading.ipynb #imports
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .classes import digest_labels, reorder_source
 from .folders import read_folder, read_npz
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
@@ -36,6 +37,7 @@ from .stream import StreamSplit, StreamTrainSplit
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
+from ..text import plain_number
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-valid
 def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -125,14 +127,15 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         raise WrongValue(f"device {device!r} cannot be used here ({why}): give 'cpu', or None to choose") from e
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-numbers
-def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> None:
-    "Refuse a number of pixels or of processes, or constants of the channels, that are none."
+def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> tuple:
+    "Return size and workers; refuse a number of pixels or of processes, or constants of the channels, that are none."
     if size is not None and (type(size) is not int or not 1 <= size <= 10_000):
         raise WrongValue(f'size={size!r}: give the pixels of a side, from 1 to 10,000')
     if workers is not None and (type(workers) is not int or workers < 0):
         raise WrongValue(f'workers={workers!r}: give the number of processes, 0 or more')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]):
         raise WrongValue(f'stats={stats!r}: give (means, standard deviations) of three channels')
+    return size, workers
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-splits
 def _check_splits(sources: list[ImageSource | None], bs: int, size: int | None) -> None:
@@ -184,15 +187,38 @@ def _measure_stats(source: ImageSource, size: int, how: str) -> ChannelStats:
         return channel_stats(read_all(some, size, how, False)[0])
 
 # %% ../../nbs/03_data/07_loading.ipynb #examples-fn
-def _pick_examples(y: Tensor, n: int, per_class: int | None) -> Tensor | None:
+def _pick_examples(y: Tensor, n: int, per_class: int | None, skipped: Iterable[int] = ()) -> Tensor | None:
     "Numbers of the first n images, or of the first `per_class` of each class; None: there are not so many."
-    at = torch.arange(len(y))
+    there = ~as_mask(torch.tensor([*skipped], dtype=torch.long), len(y))
+    at = there.nonzero().flatten()
     if per_class is not None:
-        at = torch.cat([(y == c).nonzero().flatten()[:per_class] for c in range(int(y.max()) + 1)])
+        at = torch.cat([((y == c) & there).nonzero().flatten()[:per_class] for c in range(int(y.max()) + 1)])
     if type(n) is not int or not 1 <= n <= len(at): return None
     at = at[:n]
     if per_class and (n % per_class or (y[at].bincount(minlength=n//per_class) != per_class).any()): return None
     return at
+
+def _read_examples(split: Split, n: int, per_class: int | None) -> tuple[Tensor, Tensor] | None:
+    "The first images that can be read, as bytes, and their labels; None: there are not so many."
+    while True:
+        skipped = split.skipped if isinstance(split, StreamSplit) else ()
+        at = _pick_examples(split.y.cpu(), n, per_class, skipped)
+        if at is None: return None
+        x, y = split.labelled(at)
+        if len(y) == n: return x, y
+
+# %% ../../nbs/03_data/07_loading.ipynb #digest-splits
+def _digest_splits(sources: list[Any], splits: list[Any]) -> dict[str, str | None]:
+    "A checksum of the labels of train, valid and test; None where there are no images."
+    labels = [source.y if isinstance(source, (ImageTensors, ImageFiles)) else split and split.y
+              for source, split in zip(sources, splits)]
+    return dict(zip(('train', 'valid', 'test'), map(digest_labels, sources, labels)))
+
+def _order_of(name: str | Path, found: list[str], classes: list[str]) -> str:
+    "Name the order of the classes, if it is not that of their names as text."
+    if classes != found: return 'own'
+    numeric = name not in known_sources and Path(name).suffix != '.npz' and all(map(str.isdecimal, found))
+    return 'numeric' if numeric and found != sorted(found) else ''
 
 # %% ../../nbs/03_data/07_loading.ipynb #data-class
 class Data:
@@ -244,6 +270,8 @@ class Data:
         Whether images are read while training.
     reduced : str
         Why results on these data are those of a reduced run; '' where they are not.
+    order : str
+        'numeric' for folders that are sorted as numbers, 'own' for `load_data(..., classes=)`; '' for the usual one.
 
     Raises
     ------
@@ -262,6 +290,7 @@ class Data:
     """
 
     reduced = ''
+    order = ''
 
     def __init__(
             self, train: SplitLike | ImageSource, valid: SplitLike | ImageSource | None,
@@ -269,20 +298,20 @@ class Data:
             device: torch.device | str | None = None, *, size: int | None = None, stream: bool | None = None,
             strict: bool = False, workers: int | None = None, name: str = 'own', stats: ChannelStats | None = None,
             split: dict[str, Any] | None = None):
-        self.name = name
-        self.bs = bs
+        self.name, self.bs = name, plain_number(bs)
         self.classes = _class_names(classes)
         self.device = pick_device(device)
-        _check_numbers(size, workers, stats)
-        sources = _checked_sources(train, valid, test, len(self.classes), size, bs)
+        size, workers = _check_numbers(plain_number(size), plain_number(workers), stats)
+        sources = _checked_sources(train, valid, test, len(self.classes), size, self.bs)
         self.size = size or first_size(sources[0])
         self.augment = _usual_augment(self.size) if augment == 'auto' else augment
         how = _fitting(size, self.augment)
         self.streams, self._why = _is_streamed(stream, sources, self.size, how)
-        self.mean, self.std = stats or _measure_stats(sources[0], self.size, how)
+        (self.mean, self.std), self.measured = stats or _measure_stats(sources[0], self.size, how), stats is None
         self._fill(sources, how, strict, workers)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
+        self.labels = _digest_splits(sources, [self.train, self.valid, self.test])
 
     @property
     def num_classes(self) -> int:
@@ -357,12 +386,12 @@ class Data:
         if split not in ('train', 'valid', 'test'): raise unknown_name('split', split, ['train', 'valid', 'test'])
         chosen: Split | None = getattr(self, split)
         if chosen is None: raise WrongValue('this data has no valid split: load it with valid above 0')
-        at = _pick_examples(chosen.y.cpu(), n, per_class)
-        if at is None:
+        found = _read_examples(chosen, plain_number(n), plain_number(per_class))
+        if found is None:
             there = f'{split} has {len(chosen)} images of {self.num_classes} classes'
             call = f'examples({n}, {split!r}, per_class={per_class})'
             raise WrongValue(f'{call}: {there}, and n is a multiple of per_class')
-        return chosen.normalise(chosen.images(at).to(self.device)), chosen.y[at.to(self.device)]
+        return chosen.normalise(found[0]), found[1]
 
     def describe(self) -> dict[str, Any]:
         """Return what a run's configuration records of its data.
@@ -378,7 +407,20 @@ class Data:
         described |= dict(augment=self.augment, mean=list(self.mean), std=list(self.std))
         if self.streams and 'resized_crop' in str(self.augment):
             described['stream'] = True  # other windows than those cut on the device
+        if self.order:
+            described['order'] = self.order
         return described | self._split
+
+    def identify(self) -> dict[str, Any]:
+        """Return what a run keeps of its classes, beside its configuration.
+
+        Returns
+        -------
+        dict
+            The names of the classes in order, a checksum of the labels of each split, and whether the constants of
+            the channels were measured.
+        """
+        return dict(classes=self.classes, labels=self.labels) | ({'measured': True} if self.measured else {})
 
     def __repr__(self) -> str:
         splits = {name: getattr(self, name) for name in ('train', 'valid', 'test') if getattr(self, name) is not None}
@@ -421,6 +463,17 @@ def check_loading(
     return find_loading('crd' if recipe is None else recipe)
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-source
+def _load_source(
+        name: str | Path, root: str | Path | None, size: int | None,
+        classes: Sequence[str] | None) -> tuple[Source, list[Any], list[str], str]:
+    "Load a source: (what it is, its three parts, the classes as asked for, the name of their order)."
+    found = find_source(name, data_root(root))
+    *parts, own_names = found.load(data_root(root))
+    names = _class_names(own_names)
+    asked = names if classes is None else _class_names(classes)
+    sources = [reorder_source(s, names, asked) for s in _as_sources(parts, len(names), size or found.size)]
+    return found, sources, asked, _order_of(name, names, asked)
+
 def _cut_source(
         train: ImageSource, own: ImageSource | None, valid: float | None, n_train: int | None, split_seed: int,
         strict: bool) -> tuple[ImageSource, ImageSource | None, dict[str, Any], int]:
@@ -440,7 +493,7 @@ def load_data(
         name: str | Path, bs: int | None = None, size: int | None = None, valid: float | None = None,
         n_train: int | None = None, root: str | Path | None = None, device: torch.device | str | None = None,
         augment: str | None = 'auto', recipe: str | None = None, split_seed: int = 0, stream: bool | None = None,
-        strict: bool = False, workers: int | None = None) -> Data:
+        strict: bool = False, workers: int | None = None, classes: Sequence[str] | None = None) -> Data:
     """Load a data set by its name or path, cut into train, valid and test.
 
     CIFAR and CINIC-10 are downloaded once. Images that take up to 4 GiB as pixels are held on the device; others are
@@ -481,6 +534,9 @@ def load_data(
         Whether a file that cannot be read is an error. Else it is left out, and named.
     workers : int, optional
         Processes that read a stream; 0: none. None: 2, beside a GPU up to 8.
+    classes : list of str, optional
+        The names of all classes in another order. None: the set's own; folders in the order of their names, those
+        called 0, 1, ... 11 in that of their numbers.
 
     Returns
     -------
@@ -517,13 +573,11 @@ def load_data(
     >>> data.reduced
     '100 of 970 training images'
     """
+    bs, size, valid, n_train, split_seed, workers = map(plain_number, (bs, size, valid, n_train, split_seed, workers))
     loading = check_loading(recipe, size, augment, workers, split_seed)
     device = pick_device(device)  # before anything is downloaded
-    found = find_source(name, data_root(root))
-    *parts, classes = found.load(data_root(root))
-    classes = _class_names(classes)
+    found, (train, own, test), classes, order = _load_source(name, root, size, classes)
     size = size or found.size
-    train, own, test = _as_sources(parts, len(classes), size)
     pixels = size or first_size(train)
     augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
     tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, strict)
@@ -533,6 +587,7 @@ def load_data(
         strict=strict, workers=workers, name=found.name,
         stats=stated or found.stats or _measure_stats(train, pixels, _fitting(size, augment)),
         split=cut | dict(recipe=recipe or 'crd'))
+    data.order, data.measured = order, not (stated or found.stats)
     toy = found.name if found.toy else ''
     data.reduced = f'{len(tr):,} of {full:,} training images' if len(tr) < full else toy
     return data

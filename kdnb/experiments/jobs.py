@@ -21,13 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..data import Data, load_data
 from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
+from .sweeps import name_method
 from ..files import Lock, run_name, run_path
-from ..methods import CE, parse_method
+from ..methods import CE, Method, parse_method
 from ..models import create_model
 from ..parallel import world_size
 from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
 from ..seeds import seeded
-from ..text import format_time
+from ..text import format_time, plain_number
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
@@ -288,15 +289,19 @@ def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) 
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names
-def _as_list(value: Any) -> list: return list(value) if isinstance(value, (list, tuple)) else [value]
+def _as_list(value: Any) -> list:
+    "A list of one or more; a sum of terms is one method."
+    return list(value) if isinstance(value, (list, tuple)) and not isinstance(value, Method) else [value]
+
 def _name_in_run(value: Any) -> str:
     return value if isinstance(value, str) else getattr(value, '__name__', type(value).__name__)
 
 def _list_seeds(seeds: int | Sequence[int]) -> list[int]:
     "[0, 1, 2] of 3, or the list as given; refused if there is none or more than 1,000."
-    many = list(seeds) if isinstance(seeds, (list, tuple, range)) else []
-    if type(seeds) is int:
-        many = list(range(min(seeds, 1001)))
+    count = plain_number(seeds)
+    many = [*map(plain_number, seeds)] if isinstance(seeds, (list, tuple, range)) else []
+    if type(count) is int:
+        many = list(range(min(count, 1001)))
     wrong = [s for s in many if type(s) is not int or not 0 <= s < 2**63]
     if wrong or not 0 < len(many) <= 1000:
         asked = 'a number of seeds from 1 to 1,000, or a list of whole numbers from 0 up'
@@ -380,7 +385,7 @@ class _SweepPlan:
         "One student, one method, one seed."
         alone = method == 'alone'
         weights = [self.weights] if self.weights and not alone else []
-        run = run_name(self.name, _name_in_run(student), _name_in_run(method), *weights, seed)
+        run = run_name(self.name, _name_in_run(student), name_method(method), *weights, seed)
         needs = [self.teacher_run] if self.teacher_run and not alone else []
         group = seed, None if alone else getattr(self.teacher, 'stream', None)
         make = functools.partial(self.learn, student, method, run, seed)
@@ -398,8 +403,7 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
-    if epochs is None:
-        epochs = usual
+    epochs = usual if epochs is None else plain_number(epochs)
     if type(epochs) is not int or epochs < 1:
         raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
     if name and run_name(name) != name:
@@ -416,7 +420,7 @@ def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
     taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
-        raise WrongValue(f'{_name_in_run(method)} needs a teacher: say teacher=, a run, a learner or a model')
+        raise WrongValue(f'{name_method(method)} needs a teacher: say teacher=, a run, a learner or a model')
 
 def _check_students(students: Sequence[_StudentBuild]) -> None:
     if not students: raise WrongValue('student is empty: give the name of a model, or a function that builds one')
@@ -449,7 +453,7 @@ def _plan_jobs(plan: _SweepPlan, students: list[_StudentBuild], methods: list, s
     jobs = plan.teacher_jobs()
     if teacher is not None and not jobs:
         _check_teacher(plan.frozen, plan.data)
-    every = dict.fromkeys(['alone', *methods])
+    every = {name_method(method): method for method in ('alone', *methods)}.values()
     jobs += [plan.student_job(student, method, seed) for student in students for method in every for seed in seeds]
     if len({job.run for job in jobs}) < len(jobs):
         raise WrongValue('two runs would have one name: give functions names of their own, and name each method once')
@@ -481,8 +485,9 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         Name of a model, or a function of the number of classes that builds one.
     teacher : str, Path, Learner or Module, optional
         A run, a learner, a module; or the name of a model, which is trained first.
-    method : str or list
-        As `Distill` takes it. The student alone is always among the runs.
+    method : str, Term, Method or list
+        As `Distill` takes it, or a list of these; a sum such as CE(.5) + KD(.5) is one method. The student alone is
+        always among the runs.
     seeds : int or list of int
         How many (0, 1, ...), or which.
     epochs : int, optional

@@ -207,6 +207,8 @@ def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
     if data['split_seed'] is None:
         name = data['name']
         raise WrongValue(f'its data {name!r} are tensors or a Dataset of a notebook: repeat it there, or save an .npz')
+    if data.get('order') == 'own':
+        raise WrongValue('its classes are in an order that a notebook asked for (classes=): repeat it there')
     place = {} if '--data' in given else {'--data': _data_place(data['name'], config['about'])}
     return place | {
         '--size': data['size'], '--bs': data['bs'], '--n-train': data['n_train'],
@@ -281,14 +283,16 @@ def _loading_of(known: Mapping, run: object) -> dict[str, Any]:
 def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path | None = None,
                   root: str | Path | None = None, device: str | None = None, workers: int | None = None) -> Data:
     "Load the data of a run again, from its configuration; `data`: where they are, if it was a folder or an .npz."
-    known = config['data']
+    known, about = config['data'], config['about']
     asked, name = _loading_of(known, run), known['name']
+    if known.get('order') == 'own':
+        asked['classes'] = about.get('classes')
     try:
         loaded = load_data(data or name, root=root, device=device, workers=workers, **asked)
     except (ValueError, OSError) as e:
         if data or name in known_sources: raise
         hint = 'if that was a folder or an .npz, say where it is with --data'
         raise type(e)(f'{e} (the run learnt from {name!r}: {hint})') from e
-    other = differences(known, json.loads(json.dumps(loaded.describe())))
+    other = differences(dict(data=known, about=about), dict(data=loaded.describe(), about=loaded.identify()))
     if other: raise WrongValue(f"this is not the data of the run: {'; '.join(other)}")
     return loaded

@@ -7,16 +7,23 @@ __all__ = ['TapSpelling', 'FeatureList', 'known_methods', 'tap_pairs', 'fingerpr
            'as_terms', 'parse_method']
 
 # %% ../../nbs/08_methods/02_term.ipynb #imports
+import functools
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..losses import ce_loss
+from ..losses import ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
+from ..models import weights_hash
 from ..seeds import seed_from
 from ..systems import find_weights
 from ..taps import Reading, reading_pair
@@ -45,10 +52,19 @@ def _apply_adapters(adapters: nn.Module, fs: FeatureList) -> list[Tensor]:
     return [adapters.get_submodule(str(i))(f) for i, f in enumerate(fs)]
 
 # %% ../../nbs/08_methods/02_term.ipynb #value-text
+def _has_address(text: str) -> bool: return re.search(r' at 0x[0-9a-fA-F]+', text) is not None
+
 def _value_text(v: object) -> str:
     "Write a number to 12 digits, a function by its name, anything else by its repr."
     if isinstance(v, (int, float)) and not isinstance(v, bool): return f'{v:.12g}'
-    return getattr(v, '__name__', repr(v))
+    if isinstance(v, functools.partial): return f'partial({_value_text(v.func)})'
+    return getattr(v, '__name__', type(v).__name__ if _has_address(repr(v)) else repr(v))
+
+def _loss_name(loss: Any) -> str:
+    "'at' of at_loss, also within a partial; the class of an object."
+    inner = loss.func if isinstance(loss, functools.partial) else loss
+    if inner is not loss: return _loss_name(inner)
+    return getattr(loss, '__name__', type(loss).__name__).removesuffix('_loss')
 
 def _term_text(term: 'Term') -> str:
     "Write a term as it would be typed."
@@ -71,16 +87,91 @@ _first_prints = dict(
     regressor='3ef8cb58125a77e7', connector='38816003ab7ebbe7', attention_map='76517bb3f0a74e66',
     similarity_matrix='00d027ca1a38afa5')
 
-def fingerprint(v: Any) -> str:
-    "Describe a function by its code and what it closes over, anything else by its repr."
-    code = getattr(v, '__code__', None)
-    if code is None: return repr(v)
-    name = getattr(v, '__name__', 'function')
-    ours = str(getattr(v, '__module__', '')).startswith('kdnb.')
-    if ours and name in _first_prints: return f'{name}#{_first_prints[name]}'
+# %% ../../nbs/08_methods/02_term.ipynb #print-value
+_libraries = {*sys.stdlib_module_names, 'kdnb', 'torch', 'torchvision', 'numpy', 'scipy'} - {'__main__'}
+
+def _is_library(cls: type) -> bool:
+    "Whether a class is of a library, so that its name says what it is."
+    return cls.__module__.partition('.')[0] in _libraries
+
+def _is_plain(v: object) -> bool:
+    "Whether the repr of a value says all: numbers, text, and lists and dicts of them."
+    if isinstance(v, Mapping): return all(map(_is_plain, [*v, *v.values()]))
+    if isinstance(v, (list, tuple)): return all(map(_is_plain, v))
+    return v is None or isinstance(v, (int, float, complex, str, bytes, np.generic))
+
+def _print_values(v: Iterable, within: tuple) -> str:
+    "Describe a list, a tuple, a dict or a set; the order of a set is that of its elements in words."
+    each = [_print_value(x, within) for x in (v.items() if isinstance(v, Mapping) else v)]
+    return f"{type(v).__name__}({', '.join(sorted(each) if isinstance(v, (set, frozenset)) else each)})"
+
+# %% ../../nbs/08_methods/02_term.ipynb #print-object
+def _print_class(cls: type, within: tuple) -> str:
+    "Describe a class by what its body says, and those of its bases; one of a library by its name."
+    told = []
+    for c in cls.__mro__[:-1]:
+        said = {k: v for k, v in vars(c).items() if isinstance(v, FunctionType) or k[:2] != '__' and k != '_abc_impl'}
+        own = f'{c.__module__}.{c.__qualname__}' if _is_library(c) else _print_values({c.__qualname__: said}, within)
+        told.append(own)
+    return ' '.join(told)
+
+def _print_object(v: Any, within: tuple) -> str:
+    "Describe an object by its class and what it holds; a module by its weights too."
+    network = isinstance(v, nn.Module)
+    if _is_library(type(v)) and not network:
+        if not _has_address(repr(v)): return repr(v)
+        raise WrongValue(f'{v!r} cannot be recognised in another process: give a function, numbers, text or tensors')
+    slots = [k for c in type(v).__mro__ for k in getattr(c, '__slots__', ()) if hasattr(v, k)]
+    held = {k: getattr(v, k) for k in slots} | getattr(v, '__dict__', {})
+    if network:
+        own = {k: x for k, x in held.items() if k[0] != '_' and k != 'training'}
+        held = dict(repr=repr(v), weights=weights_hash(v)) | own
+    return f'{_print_class(type(v), within)}[{_print_values(held, within)}]'
+
+# %% ../../nbs/08_methods/02_term.ipynb #print-function
+def _cell_value(cell: CellType) -> object:
+    "What a function closes over; nothing if it is not there yet."
+    try:
+        return cell.cell_contents
+    except ValueError: return None
+
+def _print_function(v: FunctionType, within: tuple) -> str:
+    "Describe a function by its code, its defaults and what it closes over; one of kdnb by the number that it has."
+    code, defaults = v.__code__, v.__defaults__
+    ours = v.__module__.startswith('kdnb.')
+    if ours and v.__name__ in _first_prints: return f'{v.__name__}#{_first_prints[v.__name__]}'
     inner = [getattr(c, 'co_code', c) for c in code.co_consts if not isinstance(c, str)]
-    closed = [fingerprint(c.cell_contents) for c in v.__closure__ or ()]
-    return f'{name}#{seed_from(code.co_code, inner, code.co_names, v.__defaults__, closed):016x}'
+    inner = [_print_values(c, within) if isinstance(c, frozenset) else c for c in inner]
+    closed = [_print_value(_cell_value(c), within) for c in v.__closure__ or ()]
+    usual = defaults if defaults is None or _is_plain(defaults) else _print_value(defaults, within)
+    named = [_print_value(v.__kwdefaults__, within)] if v.__kwdefaults__ else []
+    return f'{v.__name__}#{seed_from(code.co_code, inner, code.co_names, usual, closed, *named):016x}'
+
+# %% ../../nbs/08_methods/02_term.ipynb #print-any
+def _print_callable(v: Any, within: tuple) -> str | None:
+    "Describe a function, in whatever it is wrapped; None for anything else."
+    if isinstance(v, FunctionType): return _print_function(v, within)
+    if isinstance(v, functools.partial): return f'partial{_print_values([v.func, v.args, v.keywords], within)}'
+    if isinstance(v, MethodType): return f'method{_print_values([v.__func__, v.__self__], within)}'
+    if isinstance(v, property): return f'property{_print_values([v.fget, v.fset], within)}'
+    if isinstance(v, (BuiltinFunctionType, ModuleType)): return getattr(v, '__qualname__', v.__name__)
+    inner = getattr(v, '__wrapped__', None) or (v.func if isinstance(v, functools.cached_property) else None)
+    return _print_value(inner, within) if inner else None
+
+def _print_value(v: Any, within: tuple) -> str:
+    "Describe whatever a term is made of; `within`: what it is a part of, so that nothing is told inside itself."
+    outer = [depth for depth, whole in enumerate(within) if whole is v]
+    if outer: return f'itself {outer[0]}'
+    if isinstance(v, type) or _is_plain(v): return repr(v)
+    if isinstance(v, (Tensor, np.ndarray)): return f"tensor#{weights_hash({'': torch.as_tensor(v)})}"
+    inside = *within, v
+    if isinstance(v, (list, tuple, dict, set, frozenset)): return _print_values(v, inside)
+    return _print_callable(v, inside) or _print_object(v, inside)
+
+# %% ../../nbs/08_methods/02_term.ipynb #fingerprint-fn
+def fingerprint(v: Any) -> str:
+    "Describe a function by its code, an object by its class and what it holds: the same in each process."
+    return _print_value(v, ())
 
 # %% ../../nbs/08_methods/02_term.ipynb #describe-term
 def _functions_of(cls: type) -> dict[str, object]:
@@ -88,12 +179,66 @@ def _functions_of(cls: type) -> dict[str, object]:
     theirs = [c for c in cls.__mro__[:-1] if not c.__module__.startswith('kdnb.')]
     return {f'{c.__name__}.{name}': f for c in theirs for name, f in vars(c).items() if callable(f)}
 
+def _print_once(term: 'Term', key: str, v: object) -> str:
+    "The description of a part of a term, as it was when it was first asked for: an object may count its calls."
+    known = term.__dict__.setdefault('prints', {})
+    if (key, id(v)) not in known:
+        try:
+            known[key, id(v)] = fingerprint(v)
+        except WrongValue as e: raise WrongValue(f'the {key} of {term.name}: {e}') from None
+    return known[key, id(v)]
+
 def _describe_term(term: 'Term') -> dict[str, Any]:
     "Collect all that makes a term what it is, in values that JSON knows."
     own = dict(loss=term.loss, adapt=term.adapt) if type(term) is Term else term.options
     facts = dict(name=term.name, taps=repr(term.taps), reading=term.reading, weight=term.weight)
     facts |= {**own, **_functions_of(type(term))}
-    return {k: v if isinstance(v, (int, float, str, type(None))) else fingerprint(v) for k, v in facts.items()}
+    plain = int, float, str, type(None)
+    return {k: v if isinstance(v, plain) else _print_once(term, k, v) for k, v in facts.items()}
+
+# %% ../../nbs/08_methods/02_term.ipynb #batchwise
+def _wrapped_in(loss: Any) -> list[Any]:
+    "A loss, and what it is wrapped around."
+    inner = [getattr(loss, name, None) for name in ('func', '__wrapped__', '__func__')]
+    return [loss, *(part for f in inner if callable(f) for part in _wrapped_in(f))]
+
+def _names_in(code: CodeType) -> set[str]:
+    "The names that a function uses, with those of the functions inside it."
+    inner = [_names_in(c) for c in code.co_consts if isinstance(c, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*inner)
+
+def _called_by(f: FunctionType) -> list[Any]:
+    "The functions that a function may call, by name or as `module.name`."
+    names = _names_in(f.__code__)
+    scope = f.__globals__ | {k: _cell_value(c) for k, c in zip(f.__code__.co_freevars, f.__closure__ or ())}
+    found = every = [scope[name] for name in names if name in scope]
+    for _ in range(3):                              # package.module.function
+        modules = [v for v in found if isinstance(v, ModuleType)]
+        found = [vars(module)[name] for module in modules for name in names if name in vars(module)]
+        every = every + found
+    return [v for v in every if callable(v)]
+
+# %% ../../nbs/08_methods/02_term.ipynb #ask-batchwise
+def _marked_inside(f: Any, seen: list) -> str:
+    "The name of a loss that is marked, which a function of yours calls; '' if there is none."
+    if any(f is s for s in seen) or not isinstance(f, FunctionType): return ''
+    if f.__module__.partition('.')[0] in _libraries: return ''
+    for called in _called_by(f):
+        marked = any(getattr(part, 'batchwise', False) is True for part in _wrapped_in(called))
+        name = getattr(called, '__name__', 'partial') if marked else _marked_inside(called, [*seen, f])
+        if name: return name
+    return ''
+
+def _is_batchwise(name: str, loss: Any, said: bool | None) -> bool:
+    "Whether a loss must see the images of all processes: as said, else as marked; refused if it cannot be known."
+    parts = _wrapped_in(loss)
+    if said is not None: return said or any(getattr(part, 'batchwise', False) for part in parts)
+    if any(getattr(part, 'batchwise', False) for part in parts): return True
+    own = [parts[-1], *(vars(c).get(name) for c in type(parts[-1]).__mro__ for name in ('forward', '__call__'))]
+    inside = next(filter(None, (_marked_inside(f, []) for f in own)), '')
+    if not inside: return False
+    raise WrongValue(f'{name} calls {inside}, which compares images with each other: say batchwise=True, or '
+                     'batchwise=False if each image counts by itself')
 
 # %% ../../nbs/08_methods/02_term.ipynb #term-class
 class Term:
@@ -116,15 +261,16 @@ class Term:
         In history and tables. None: the name of the loss.
     reading : str or sequence of str, default 'post'
         Which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
-    batchwise : bool, default False
-        Whether the loss compares images with each other, and must see those of all processes. Losses of kdnb know it.
+    batchwise : bool, optional
+        Whether the loss compares images with each other, and must see those of all processes. None: as the loss is
+        marked; those of kdnb are.
 
     Raises
     ------
     TypeError
         If the loss is not a function.
     ValueError
-        If the weight or the reading is none.
+        If the weight or the reading is none, there are no taps, or the loss calls one that compares images.
 
     Examples
     --------
@@ -140,16 +286,18 @@ class Term:
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
                  adapt: _Adapt | None = None, name: str | None = None, reading: Reading = 'post',
-                 batchwise: bool = False):
+                 batchwise: bool | None = None):
         if not callable(loss):
             needed = "a loss is a function of (student's, teacher's), such as kd_loss"
             raise WrongType(f'{needed}, not {loss!r}: the name of a method goes to parse_method')
         reading_pair(reading)                       # raises an error if it is none
+        if taps is not None and not all(tap != '' for pair in tap_pairs(taps) or [('', '')] for tap in pair):
+            raise WrongValue(f'taps={taps!r} are no places: name one or more, or say None for the logits')
         self.loss, self.taps, self.adapt = loss, taps, adapt
         self.reading = reading if isinstance(reading, str) else list(reading)
         self.options: dict[str, Any] = {}
-        self.batchwise: bool = batchwise or getattr(loss, 'batchwise', False)
-        self.name: str = name or getattr(loss, '__name__', type(loss).__name__).removesuffix('_loss')
+        self.name: str = name or _loss_name(loss)
+        self.batchwise: bool = _is_batchwise(self.name, loss, batchwise)
         self.weight = check_weight(self.name, weight)
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor:
@@ -178,7 +326,9 @@ class Term:
         float
             From 0 up.
         """
-        return self.weight(epoch, epochs) if callable(self.weight) else self.weight
+        if not callable(self.weight): return self.weight
+        told = f'the weight of {self.name} in epoch {epoch + 1} of {epochs}'
+        return check_number(told, self.weight(epoch, epochs), 'from 0 up')
 
     def connect(self, fs: FeatureList, ft: FeatureList) -> nn.Module | None:
         """
@@ -356,6 +506,7 @@ def as_terms(method: str | Term | Iterable[Term]) -> list[Term]:
     if not isinstance(method, Iterable):
         raise WrongType(f"a method is words such as 'kd+at', a term such as KD(.9), or a list of terms, not {method!r}")
     terms = [*method]
+    if not terms: raise WrongValue("this list of terms is empty: give one or more, such as [KD(.9)], or 'ce'")
     for t in terms:
         if isinstance(t, Term): continue
         raise WrongType(f"a list is made of terms, such as KD(.9), not {t!r}: put words in one string, such as 'kd+at'")

@@ -8,7 +8,6 @@ __all__ = ['Memory', 'given_teacher', 'check_models', 'check_teacher_data', 'Dis
 # %% ../../nbs/09_schemes/02_distill.ipynb #imports
 import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import Data, StreamTrainSplit, TrainSplit
+from ..data import Data, StreamTrainSplit, TrainSplit, tell_class_names, tell_labels
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -28,13 +27,14 @@ from kdnb.schemes.scheme import (
     Scheme,
     ask_model,
     check_classes,
-    check_size,
+    check_logits,
     check_student,
     current_weights,
+    tell_softmax,
     unique_names,
     weighted_loss,
 )
-from ..taps import Tapped, Taps, find_taps, reading_pair
+from ..taps import Pixels, Tapped, Taps, find_taps, pixels_of, reading_pair
 from ..text import count_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #given
@@ -91,7 +91,7 @@ def _errors_in(who: str) -> Iterator[None]:
 
 class _Side:
     "One of the two models, and its stages, which are found once."
-    def __init__(self, who: str, model: nn.Module, size: int | None):
+    def __init__(self, who: str, model: nn.Module, size: Pixels):
         self.who, self.model, self.size = who, model, size
 
     @functools.cached_property
@@ -151,9 +151,9 @@ def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-tap
 _Pairs = list[tuple[str, str]]
 
-def _all_pairs(method: Iterable[Term], student: nn.Module, teacher: Frozen, size: int | None) -> list[_Pairs]:
+def _all_pairs(method: Iterable[Term], student: nn.Module, teacher: Frozen, size: Pixels) -> list[_Pairs]:
     "The places that each term compares."
-    sides = _Side('student', student, size), _Side('teacher', teacher.model, teacher.size_seen(size))
+    sides = _Side('student', student, size), _Side('teacher', teacher, size)
     return [_named_pairs(t, *sides) for t in method]
 
 def _reads_logits(term: Term) -> bool: return term.taps is None and not isinstance(term, CE)
@@ -186,18 +186,49 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
         s, t, y = _gather_each(s), _gather_each(t), gather(y)
     return term(s, t, y)
 
+# %% ../../nbs/09_schemes/02_distill.ipynb #other-classes
+def _are_numbers(names: Sequence[str]) -> bool: return list(names) == [*map(str, range(len(names)))]
+
+def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
+    "How the teacher's classes differ, in words; '' where they do not, or are not known."
+    same_set = seen['name'] == now['name']
+    if same_set and 'classes' not in seen and seen.get('order') != now.get('order'):
+        return 'they are in another order now'
+    nameless = not same_set and any(_are_numbers(known.get('classes') or []) for known in (seen, now))
+    told = '' if nameless else tell_class_names(seen, now)
+    same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
+    return told or (tell_labels(seen, now, ['test']) if same_test else '')
+
+def _check_classes_seen(seen: dict[str, Any], now: dict[str, Any]) -> None:
+    "Refuse a teacher of other classes."
+    other = _tell_other_classes(seen, now)
+    if not other: return
+    raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
+
+# %% ../../nbs/09_schemes/02_distill.ipynb #constants
+def _same_to_the_teacher(key: str, seen: dict[str, Any], now: dict[str, Any]) -> bool:
+    "Whether a setting of the data is the same for the teacher; measured constants, to a tenth of their spread."
+    was, own = seen[key], now[key]
+    if key == 'size': return was == own
+    near = .1*min(now['std']) if seen.get('measured') and now.get('measured') else .5/255
+    return len(was) == len(own) and max(abs(a - b) for a, b in zip(was, own)) < near
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
-def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
-    "Refuse a teacher that is used to other images, or that has seen the student's valid images."
-    now = data.describe()
+def _check_complete(seen: dict[str, Any]) -> None:
+    "Refuse a description of data that is damaged."
     absent = sorted({'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen})
-    if absent:
-        missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
-        raise WrongValue(f'{missing}: restore it, or give the module as teacher')
-    for k in ('size', 'mean', 'std'):
-        if now[k] == json.loads(json.dumps(seen[k])): continue
+    if not absent: return
+    missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
+    raise WrongValue(f'{missing}: restore it, or give the module as teacher')
+
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
+    now = data.describe() | data.identify()
+    _check_complete(seen)
+    for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
+        if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
                          'Frozen(teacher, prepare=...)')
@@ -205,37 +236,44 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
+    if classes:
+        _check_classes_seen(seen, now)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
-def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
-    "The adapters that the terms ask for, by the names of the terms."
-    adapters = nn.ModuleDict()
-    if not any(scheme.pairs): return adapters
-    size = scheme.size or 32
-    x = next(scheme.student.parameters()).new_zeros(2, 3, size, size)
-    scheme.teacher.to(x.device)
-    with evaluating(scheme.net):
-        _, fs = ask_model('the student', scheme.net, x)
-        _, ft = ask_model('the teacher', scheme.teacher, x)
-    for name, term, pairs in scheme.each_term():
-        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]) if pairs else None
-        if made:
-            adapters[name] = made
-    return adapters
-
-# %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
 def _reads_stages(term: Term) -> bool:
     "Whether a term names its places by the numbers of stages."
     return any(tap == 'stages' or isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
 
+def _makes_adapters(term: Term) -> bool:
+    "Whether a term may ask for a module that is trained beside the student."
+    return term.taps is not None and (term.adapt is not None or type(term).connect is not Term.connect)
+
+def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
+    "The adapters that the terms ask for, by the names of the terms."
+    adapters = nn.ModuleDict()
+    if not any(map(_makes_adapters, scheme.method)): return adapters
+    scheme.teacher.to(images.device)
+    with evaluating(scheme.net):
+        _, fs = ask_model('the student', scheme.net, images)
+        _, ft = ask_model('the teacher', scheme.teacher, images)
+    for name, term, pairs in scheme.each_term():
+        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]) if pairs else None
+        if made:
+            adapters[name] = made.to(images).train(scheme.training)
+    return adapters
+
+# %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
-    "Check the teacher's classes and data, and let terms measure its features for up to 256 training images."
+    "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
+    if scheme.trained_on:
+        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
+    if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
     z, features = ask_model('the teacher', scheme.teacher, x)
-    check_classes((scheme.teacher.logits(x[:1]) if z is None else z).shape[1], data)
-    if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+    if z is not None:
+        check_classes(check_logits('the teacher', z, x).shape[1], data)
+        tell_softmax('the teacher', z)
     for _, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
 
@@ -248,7 +286,7 @@ def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        student, teacher = scheme.net(x), scheme.teacher(x)
+        student, teacher = scheme.net(x), scheme.ask_teacher(x)
         for name, term, pairs in scheme.each_term():
             try:
                 _term_loss(term, pairs, scheme.adapters_of(name), student, teacher, y)
@@ -278,8 +316,9 @@ class Distill(Scheme):
     weights : str, optional
         Name of the system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch', ...
         (see `kdnb.systems`). None: the defaults of the terms. For methods in words only.
-    size : int, optional
-        Height and width of the images in pixels. It is needed if a term reads stages; None stands for 32.
+    size : int or tuple, optional
+        Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
+        `settle`.
 
     Attributes
     ----------
@@ -288,7 +327,8 @@ class Distill(Scheme):
     names : list of str
         The name of each term in the losses and in the history; a second 'kd' is 'kd_2'.
     pairs : list of list of tuple
-        The places that each term compares, [(student's, teacher's), ...]; empty if it reads the logits.
+        The places that each term compares, [(student's, teacher's), ...]; empty if it reads the logits. They are found
+        when the size of the images is known.
     adapters : ModuleDict
         What is trained beside the student, by the names of the terms.
     teacher : Frozen
@@ -297,8 +337,8 @@ class Distill(Scheme):
     Raises
     ------
     ValueError
-        If student and teacher share parameters, a method or a place is unknown, a term finds no pair of taps, or
-        the run of the teacher is not finished.
+        If student and teacher share parameters, a method is unknown, or the run of the teacher is not finished; and,
+        once the size is known, if a place is unknown or a term finds no pair of taps.
     TypeError
         If `student` is no module, or `teacher` or `method` is of another type than these.
 
@@ -316,35 +356,53 @@ class Distill(Scheme):
     --------
     >>> import torch
     >>> student, teacher = resnet(8), resnet(14)
-    >>> taught = Distill(student, teacher, 'kd+at', size=16)
+    >>> taught = Distill(student, teacher, 'kd+at')
     >>> taught.method
     CE(1) + KD(0.9, T=4) + AT(1000, p=2)
     >>> losses, logits = taught(torch.rand(4, 3, 16, 16), torch.arange(4))
     >>> list(losses), logits['student'].shape
     (['ce', 'kd', 'at'], torch.Size([4, 10]))
+    >>> taught.size
+    16
 
     Terms of your own, and the places that they compare:
 
     >>> term = Term(lambda s, t: (s - t).square().mean(), 10, taps=-1, name='mse')
-    >>> Distill(student, teacher, [KD(T=2), term], size=16).pairs[-1]
+    >>> Distill(student, teacher, [KD(T=2), term]).settle(16).pairs[-1]
     [('stages.2.0.act2', 'stages.2.1.act2')]
     """
+    at_size = ('pairs',)
+    pairs: list[_Pairs]
+
     def __init__(self, student: nn.Module, teacher: Teacher | Memory, method: str | Term | Iterable[Term] = 'kd',
-                 weights: str | None = None, size: int | None = None):
+                 weights: str | None = None, size: Pixels | None = None):
         super().__init__()
         check_student(student)
         given, self.memory = given_teacher(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)       # of its own: other schemes read other places
         self.method = Method(copy.copy(t) for t in parse_method(method, weights))   # copies: terms learn margins
         self.names = unique_names(t.name for t in self.method)
-        self.size, self.trained_on = size, given.trained_on
+        self.trained_on = given.trained_on
         check_models(self.method, student, given.model)
         self.teacher.bn = _teacher_statistics(self.method, given.model)
         if self.memory is not None:
             self.memory.fits(self.method)
-        self.pairs = _all_pairs(self.method, student, self.teacher, size)
-        self.net = _tap_models(student, self.teacher, self.method, self.pairs)
-        self.adapters = _adapters_of_terms(self)
+        self.net, self.adapters = Tapped(student), nn.ModuleDict()
+        adds = any(map(_makes_adapters, self.method))
+        self.start(size, adds or any(map(_reads_stages, self.method)), adds)
+
+    def build(self, images: Tensor) -> None:
+        """
+        Find the places, tap both models there, and make the adapters.
+
+        Parameters
+        ----------
+        images : Tensor
+            Two black images of the right size, (2, C, H, W), where the student is.
+        """
+        self.pairs = _all_pairs(self.method, self.student, self.teacher, pixels_of(images))
+        self.net = _tap_models(self.student, self.teacher, self.method, self.pairs).train(self.training)
+        self.adapters = _adapters_of_terms(self, images)
 
     @property
     def student(self) -> nn.Module:
@@ -395,6 +453,22 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
+    def ask_teacher(self, x: Tensor) -> tuple:
+        """
+        Ask the teacher for what the terms read.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images, (B, 3, H, W).
+
+        Returns
+        -------
+        tuple of (Tensor or None, dict)
+            The logits, None if no term reads them, and {place: feature}.
+        """
+        return self.teacher(x) if self.needs_teacher() else (None, {})
+
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
@@ -413,9 +487,11 @@ class Distill(Scheme):
         tuple of (dict, dict)
             {term: weighted loss} and {'student': logits}.
         """
+        if self.waiting is not None:
+            self.settle(x)
         student = self.net(x)
         now = current_weights(self)
-        teacher = taught or (self.teacher(x) if self.needs_teacher() else (None, {}))
+        teacher = taught or self.ask_teacher(x)
         losses = {}
         for name, term, pairs in self.each_term():
             asked = term, pairs, self.adapters_of(name), student, teacher, y
@@ -503,8 +579,6 @@ class Distill(Scheme):
         super().check(data)
         if self.memory is not None:
             self.memory.check(data)
-        if any(map(_reads_stages, self.method)):
-            check_size(self, self.size, data)
         _measure_teacher(self, data)
         _try_terms(self, *data.examples(min(8, data.bs), 'train'))
 
@@ -521,10 +595,9 @@ class Distill(Scheme):
         for name, term, pairs in self.each_term():
             adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
-        prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
-                    prepare=prepare, **remembered)
+                    prepare=self.teacher.describe_prepare(), **remembered)
 
     def extra_repr(self) -> str:
         """
@@ -535,5 +608,6 @@ class Distill(Scheme):
         str
             A line for the method, and one for each pair of places.
         """
+        if self.waiting is not None: return f'{self.method}\nplaces: at the size of the images, see settle'
         pairs = [f'{n}: {a!r} ~ {b!r}' for n, _, ps in self.each_term() for a, b in ps]
         return '\n'.join([repr(self.method), *pairs])

@@ -15,8 +15,8 @@ from torch.fx.proxy import TraceError
 
 from ..errors import CannotRun, WrongType, WrongValue, unknown_name, warn_user
 from ..models import check_module
-from .find import find_taps
-from .graph import ModelTrace, generate_reader
+from .find import Pixels, find_taps
+from .graph import ModelTrace, generate_reader, logits_part
 
 # %% ../../nbs/05_taps/02_tapped.ipynb #hook
 def _writes_to(t: object) -> int: return 0 if not isinstance(t, Tensor) or t.is_inference() else t._version
@@ -53,7 +53,8 @@ def _read_by_hooks(model: nn.Module, names: list[str], x: Tensor) -> tuple[objec
             module = head if head and name == 'embedding' else model.get_submodule(name)
             stack.enter_context(module.register_forward_hook(_make_hook(seen, name)))
         logits = model(x)
-    if head and isinstance(logits, Tensor) and head.out_features != logits.shape[-1]:
+    z = logits_part(logits)
+    if head and isinstance(z, Tensor) and head.out_features != z.shape[-1]:
         raise CannotRun("the last linear layer does not make the logits, so 'embedding' is unknown: name a module")
     return logits, [_checked_value(name, seen) for name in names]
 
@@ -88,7 +89,7 @@ def reading_pair(reading: Reading) -> tuple[str, str]:
     return both
 
 # %% ../../nbs/05_taps/02_tapped.ipynb #ready
-def _named_places(model: nn.Module, names: object, size: int | None) -> dict[str | int, str]:
+def _named_places(model: nn.Module, names: object, size: Pixels | None) -> dict[str | int, str]:
     "Return {as you asked: name of the place}."
     check_module(model)
     asked = [names] if isinstance(names, (str, int)) else names
@@ -98,11 +99,13 @@ def _named_places(model: nn.Module, names: object, size: int | None) -> dict[str
     taps = None if all(isinstance(n, str) for n in asked) else find_taps(model, size)
     return {n: taps[n].post if taps and not isinstance(n, str) else str(n) for n in asked}
 
-def expect_logits(logits: object) -> Tensor:
-    "Return the logits, or raise an error if a model returned something else."
-    if isinstance(logits, Tensor): return logits
-    advice = 'build it without auxiliary heads (aux_logits=False)'
-    raise WrongType(f'the model returned a {type(logits).__name__} in place of logits: {advice}')
+# %% ../../nbs/05_taps/02_tapped.ipynb #answer
+def expect_logits(answer: object) -> Tensor:
+    "Return the logits in a model's answer, or raise an error if they cannot be told."
+    z = logits_part(answer)
+    if isinstance(z, Tensor): return z
+    kind = type(answer).__name__
+    raise WrongType(f'the model returns a {kind}, not logits (B, C): wrap it in a module that returns the logits alone')
 
 # %% ../../nbs/05_taps/02_tapped.ipynb #tapped
 class Tapped(nn.Module):
@@ -112,11 +115,11 @@ class Tapped(nn.Module):
     Parameters
     ----------
     model : nn.Module
-        From images to logits; it is not copied and not changed.
+        From images to logits, or to a dict or an object that has `logits`; it is not copied and not changed.
     names : str, int or iterable of these
         Names, stages (0 the stem, -1 the last; read after the activation), 'embedding' (the classifier's input).
-    size : int, optional
-        Height and width of the images in pixels, to find stages with. None: as in `find_taps`.
+    size : int or tuple, optional
+        Pixels of a side of the images, or (height, width), to find stages with. None: as in `find_taps`.
     logits : bool, default True
         False: stop at the last place if the model can be traced, and give None for the logits.
 
@@ -134,7 +137,7 @@ class Tapped(nn.Module):
     """
     __call__: Callable[[Tensor], tuple[Tensor, dict[str | int, Tensor]]]
 
-    def __init__(self, model: nn.Module, names: str | int | Iterable[str | int] = (), size: int | None = None,
+    def __init__(self, model: nn.Module, names: str | int | Iterable[str | int] = (), size: Pixels | None = None,
                  logits: bool = True):
         super().__init__()
         self.at = _named_places(model, names, size)

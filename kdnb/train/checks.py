@@ -8,6 +8,7 @@ __all__ = ['check_loaded', 'as_seed', 'check_loss_names', 'move_module', 'ready_
 
 # %% ../../nbs/10_train/04_checks.ipynb #imports
 import operator
+import re
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import CannotRun, WrongType, WrongValue, warn_user
 from ..parallel import check_joined, copy_rank_0
-from ..schemes import Alone, Scheme
+from ..schemes import Alone, Scheme, meet_data
+from .runs import flatten_dict
 
 # %% ../../nbs/10_train/04_checks.ipynb #as-scheme
 def _as_scheme(model: nn.Module) -> Scheme:
@@ -60,12 +62,21 @@ def move_module(module: _Module, device: torch.device) -> _Module:
     # torch's types lack memory_format=
     return module.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - not in its types
 
+def _check_recognised(scheme: Scheme) -> None:
+    "Refuse a scheme that another process would take for another one."
+    for key, value in flatten_dict(scheme.describe()).items():
+        if not re.search(r' at 0x[0-9a-fA-F]+', str(value)): continue
+        raise WrongValue(f'{key} of {type(scheme).__name__} is {value!r}, which another process cannot recognise: give '
+                         'its class a __repr__ that says what it holds')
+
 def ready_scheme(model: nn.Module, data: Data) -> Scheme:
     "A scheme on the device of the data, with the weights of rank 0, that works on these images."
-    scheme = move_module(_as_scheme(model), data.device)
+    scheme = move_module(_as_scheme(model).settle(data.size), data.device)
     copy_rank_0(scheme.state_dict().values())
+    meet_data(scheme, data)
     scheme.check(data)
     check_loss_names(scheme.weights(0, 1))
+    _check_recognised(scheme)
     return scheme
 
 # %% ../../nbs/10_train/04_checks.ipynb #diverged

@@ -1,0 +1,46 @@
+"Other methods, other names of runs."
+import pytest
+
+from kdnb.all import CE, KD, SP, load_data, sweep, sweep_commands, sweep_presets
+from kdnb.cli.train import _name_run, settle_options, train_parser
+from kdnb.experiments import name_method
+
+def runs_of(commands):
+    return [words[-1] for words in commands]
+
+
+def test_a_sign_and_a_list_stay_in_the_name():
+    one, two = (runs_of(sweep_commands('crd', methods=[m])) for m in ('sp(taps=1)', 'sp(taps=-1)'))
+    both = runs_of(sweep_commands('crd', methods=['sp(taps=1)', 'sp(taps=-1)']))
+    alone = set(one) & set(two)
+    assert len(both) == len({*both}) == 2*(len(one) - len(alone)) + len(alone)
+    assert len([run for run in both if '-sp-' in run]) == 26
+
+
+def test_the_same_method_twice_is_once():
+    once, twice = (runs_of(sweep_commands('crd', methods=m)) for m in (['kd(T=2)'], ['kd(T=2)', 'kd( T=2 )']))
+    assert once == twice
+
+
+@pytest.mark.parametrize('preset', sweep_presets)
+def test_the_names_of_presets_are_their_own(preset):
+    commands = sweep_commands(preset)
+    assert len({*runs_of(commands)}) == len(commands)
+
+
+def test_a_command_names_its_run():
+    def name(*words):
+        a = train_parser().parse_args(['--data', 'digits', '--teacher', 't', '--method', *words])
+        settle_options(a)
+        return _name_run(a)
+    assert name('kd(T=4)') == 'digits-resnet20-kd-T-4-0'
+    assert name('sp(taps=1)') != name('sp(taps=-1)')
+
+
+def test_a_sum_of_terms_is_one_method(tmp_path, monkeypatch):
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path))
+    data = load_data('digits', size=8, n_train=60, bs=20, device='cpu')
+    found = sweep('resnet8', teacher='resnet8', method=CE(.5) + KD(.5), seeds=1, epochs=1, data=data)
+    assert [row['method'] for row in found] == ['CE(1)', 'CE(1)', 'CE(0.5) + KD(0.5, T=4)']
+    assert [name_method(m) for m in ('kd', [CE(.5), KD(.5)])] == ['kd', name_method(CE(.5) + KD(.5))]
+    assert len({name_method(m) for m in (SP(1, taps=1), SP(1, taps=-1), KD(.5), KD(.6))}) == 4
