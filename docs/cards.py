@@ -29,6 +29,7 @@ from kdnb.methods import CE, Term, parse_method, tap_pairs
 from kdnb.models import create_model, num_params
 from kdnb.schemes import Distill
 from kdnb.seeds import seeded
+from kdnb.taps import reading_pair
 from kdnb.text import Column, Table, format_number
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,8 +127,11 @@ def read_places(term: Term) -> str:
     words = [] if isinstance(term, CE) else [places or 'logits']
     if term_value(term, s, t, y) != term_value(term, s, t, y.roll(1)):
         words.append('labels')
-    reading = {'pre': ', before the activation', 'sum': ', raw sums'}.get(term.reading, '') if places else ''
-    return ' and '.join(words) + reading + (', across the batch' if term.batchwise else '')
+    texts = dict(post='after the activation', pre='before the activation', sum='raw sums')
+    ours, theirs = (texts[word] for word in reading_pair(term.reading))
+    same = '' if term.reading == 'post' else f', {ours}'
+    reading = same if ours == theirs else f", {ours} and the teacher's {theirs}"
+    return ' and '.join(words) + (reading if places else '') + (', across the batch' if term.batchwise else '')
 
 def in_full(method: str) -> str:
     "The method with every weight, as you may type it; a twelfth of the run is shorter as a fraction."

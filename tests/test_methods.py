@@ -127,7 +127,7 @@ def test_a_transformer_teaches_by_what_it_says_and_errors_say_so(teacher):
             match=(
                 f"{m} finds no pair of taps.*the student has the stages 1.*the teacher has no stages: .* turns to "
                 "tokens.*Name pairs by hand.*kd, dkd, dist, wttm; rkd, pkt")):
-            Distill(resnet(8), teacher, m)
+            Distill(resnet(8), teacher, m).settle(32)
 
 
 def test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape():
@@ -141,7 +141,7 @@ def test_tokens_can_be_named_by_hand_where_a_loss_takes_any_shape():
             r"64\).*tap a convolutional stage")):
         Distill(resnet(8), teacher, AT(taps=taps)).check(data)
     with pytest.raises(ValueError, match=r'a hint needs maps .*\(2, 17, 64\)'):
-        Distill(resnet(8), teacher, FitNet(taps=taps))
+        Distill(resnet(8), teacher, FitNet(taps=taps)).settle(32)
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -192,7 +192,7 @@ def test_whose_place_it_is_that_is_not_there():
         ({4: 1}, 'student'),
         ({1: 4}, 'teacher')):
         with pytest.raises(ValueError, match=f"in the {who}, (unknown tap 'stages.9'|there is no stage 4)"):
-            Distill(resnet(8), resnet(8), AT(taps=taps))
+            Distill(resnet(8), resnet(8), AT(taps=taps)).settle(32)
 
     class Pair(nn.Module):
         def __init__(self):
@@ -201,7 +201,7 @@ def test_whose_place_it_is_that_is_not_there():
 
         def forward(self, x): return self.net(x), x
 
-    with pytest.raises(TypeError, match='the teacher: the model returned a tuple'):
+    with pytest.raises(TypeError, match='the teacher returns a tuple, not logits'):
         Distill(resnet(8), Pair(), 'kd').check(some(32))
 
 
@@ -222,7 +222,7 @@ def test_images_of_another_size_are_told_before_their_mean(digits):
 
 
 def test_a_scheme_shows_its_method_its_teacher_and_its_pairs():
-    shown = repr(Distill(resnet(8), resnet(14), 'kd+at+rkd')).split('\n')
+    shown = repr(Distill(resnet(8), resnet(14), 'kd+at+rkd', size=32)).split('\n')
     assert [line.strip() for line in shown[1:6]] == [
         'CE(1) + KD(0.9, T=4) + AT(1000, p=2) + RKD(1, distance=25, angle=50)',
         *(f"at: 'stages.{i}.0.act2' ~ 'stages.{i}.1.act2'" for i in range(3)),
@@ -237,10 +237,10 @@ def test_which_stages_are_paired_is_said_where_their_numbers_differ(capsys):
         capsys.readouterr().out
         == 'the student has 3 stages and the teacher 4: the last 3 are paired, 64x64 ~ 8x8, 32x32 ~ 4x4, 16x16 ~ 2x2\n')
     one = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-    Distill(one, resnet(8), 'at')
+    Distill(one, resnet(8), 'at', size=32)
     assert (
         capsys.readouterr().out == 'the student has 1 stage and the teacher 3: the last ones are paired, 16x16 ~ 8x8\n')
-    Distill(resnet(8), one, 'at')
+    Distill(resnet(8), one, 'at', size=32)
     assert (
         capsys.readouterr().out == 'the student has 3 stages and the teacher 1: the last ones are paired, 8x8 ~ 16x16\n'
     )
@@ -251,8 +251,8 @@ def test_the_stages_of_a_net_are_looked_for_once(monkeypatch):
 
     asked, find = [], distill.find_taps
     monkeypatch.setattr(distill, 'find_taps', lambda model, size: asked.append(model) or find(model, size))
-    Distill(s := resnet(8), t := resnet(14), 'at+nst+sp+fitnet+ofd')
-    assert len(asked) == 2 and asked[0] is s and asked[1] is t
+    Distill(s := resnet(8), t := resnet(14), 'at+nst+sp+fitnet+ofd', size=32)
+    assert len(asked) == 2 and asked[0] is s and asked[1].model is t
 
 
 # --- OFD
@@ -477,7 +477,7 @@ def test_a_term_that_starts_far_above_the_labels_is_told(digits):
         ("at(reading='raw')", 'sum, pre, post')])
 def test_a_wrong_method_is_one_clear_sentence(method, says):
     with pytest.raises(ValueError, match=says) as e:
-        Distill(resnet(8), resnet(14), method)
+        Distill(resnet(8), resnet(14), method).settle(32)
     assert '\n' not in str(e.value)
 
 
@@ -485,12 +485,12 @@ def test_a_method_without_its_need():
     data = some(32)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16), nn.ReLU(), nn.Linear(16, 10))
     with pytest.raises(ValueError, match='the teacher has no stages'):
-        Distill(resnet(8), flat, 'at')
+        Distill(resnet(8), flat, 'at').settle(32)
     step(Distill(resnet(8), flat, 'rkd+pkt+kd'), data)
     linear = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     with pytest.raises(ValueError, match="has no 'pre': it has post"):
-        Distill(resnet(8), linear, 'ofd')  # no activation at all
+        Distill(resnet(8), linear, 'ofd').settle(32)  # no activation at all
     with pytest.raises(ValueError, match="teacher_bn='batch' needs a teacher with BatchNorm"):
         Distill(resnet(8), linear, OFD(taps={-1: '1'}, teacher_bn='batch'))
     with pytest.raises(ValueError, match="has no nst: it has kd, at, sp, ofd"):

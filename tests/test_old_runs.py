@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdnb.all import Callback, load_model
+from kdnb.all import Callback, Distill, Learner, load_model, seeded
 
 OLD = Path(__file__).resolve().parent/'old_runs'
 sys.path.insert(0, str(OLD))
@@ -125,6 +125,17 @@ def test_a_run_that_is_made_anew_is_the_old_one(run, runs):
     learn = make.learner(run).fit(make.EPOCHS, fresh=True)
     assert differences(*facts(learn, run), run) == []
     assert config_of(runs/run) == config_of(OLD/run)
+
+
+def test_a_run_of_a_method_that_has_changed_is_refused_in_words_and_still_scored(runs):
+    "ReviewKD has a level more today, and reads the teacher before the activation."
+    with seeded(1):
+        scheme = Distill(make.narrow(), 'teacher', 'review', size=make.SIZE)
+    for run in 'review', 'review-cut':
+        learn = Learner(scheme, make.data('reducenet'), run=run, recipe='reducenet', lr=.03, amp='off', seed=2)
+        with pytest.raises(ValueError, match='was run differently: the method is .* you ask for .*reading='):
+            learn.fit(make.EPOCHS)
+    assert differences(make.logits_of(load_model('review', 'last'), 'review'), EXPECTED['review']['last']) == []
 
 
 def test_the_old_runs_can_be_given_away():

@@ -687,13 +687,14 @@ def test_a_transformer_of_another_size():
         find_taps(vit)
 
 
-def test_auxiliary_heads_are_refused_in_train_mode():
-    model = make(lambda: tvm.googlenet(init_weights=False))
-    tapped = Tapped(model, ['inception3b']).eval()
+def test_auxiliary_heads_are_left_aside_in_train_mode():
+    model = make(lambda: tvm.googlenet(init_weights=False, dropout=0, dropout_aux=0))
+    tapped = Tapped(model, ['inception3b', 'embedding']).eval()
     assert torch.equal(tapped(images())[0], model(images()))
-    for names in (['inception3b'], []):
-        with pytest.raises(TypeError, match='aux_logits=False'):
-            Tapped(model, names).train()(images(224))
+    for names in (['inception3b', 'embedding'], []):
+        z, features = Tapped(model, names).train()(x := images(224))
+        assert torch.allclose(z, model(x).logits, atol=1e-5) and all(f.requires_grad for f in features.values())
+    assert torch.allclose(model.fc(Tapped(model, ['embedding'])(x)[1]['embedding']), model(x).logits, atol=1e-5)
     assert Tapped(make(lambda: tvm.googlenet(aux_logits=False, init_weights=False)), ['inception3b']).train()(images())[
         0
     ].shape == (2, 1000)

@@ -169,6 +169,7 @@ def _tell_held_out(valid: float | None) -> str:
     what = "the set's own valid images, else a tenth of train" if valid is None else f'{valid} (--valid)'
     return f'held out: {what}; published tables hold out nothing (--valid 0)'
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
 def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
     "For --json: the finished runs with their results, and why others are missing."
     runs = []
@@ -177,7 +178,6 @@ def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
         runs.append(dict(run=str(run.path), result=run.json('result.json'), reduced=about['reduced']))
     return dict(preset=preset, runs=runs, failed=failed)
 
-# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     "The table of the finished runs, and the published numbers where the data are the preset's."
     if not done: return
@@ -186,6 +186,7 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     if theirs:
         say(f'\n{theirs}')
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
     commands = asked_commands(a)

@@ -8,6 +8,7 @@ from .reading import *
 from .stream import *
 from .sources import *
 from .digits_cifar import *
+from .shapes import *
 from .classes import *
 from .folders import *
 from .loading import *

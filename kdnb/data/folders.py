@@ -7,6 +7,9 @@ __all__ = ['read_npz', 'read_folder']
 
 # %% ../../nbs/03_data/06_folders.ipynb #imports
 import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,9 @@ from torchvision import datasets
 from .classes import sort_classes
 from .downloads import download, unpack
 from .images import as_labels
-from .reading import ImageFiles
+from .reading import ImageFiles, image_file_endings
 from .sources import FourParts, as_mask, draw_stratified, source
-from ..errors import FileTrouble, WrongType, WrongValue
+from ..errors import FileTrouble, WrongType, WrongValue, say
 
 # %% ../../nbs/03_data/06_folders.ipynb #npz-fn
 _npz_names = 'x_train', 'y_train', 'x_test', 'y_test'
@@ -59,14 +62,54 @@ def read_npz(path: Path) -> FourParts:
     return train, None, test, range(c)
 
 # %% ../../nbs/03_data/06_folders.ipynb #no-images
-_image_endings = datasets.folder.IMG_EXTENSIONS
+def _kind_of(entry: os.DirEntry) -> str:
+    "Say what lies in a folder: 'folder', 'image', or why it is left out."
+    if entry.name.startswith('.'): return 'hidden'
+    try:
+        if entry.is_dir(): return 'folder' if os.access(entry, os.R_OK | os.X_OK) else 'without permission'
+        if entry.is_file():
+            ending = os.path.splitext(entry.name)[1].lower()
+            return 'image' if ending in image_file_endings else ending or 'without an ending'
+    except OSError: return 'linked to nothing'  # it leads to itself
+    if entry.is_symlink() and not os.path.exists(entry.path): return 'linked to nothing'
+    return 'no regular file'
 
-def _holds_images(folder: Path) -> bool:
-    "Tell whether there is an image below a folder, hidden ones apart; looks no further than the first."
-    for _, folders, files in os.walk(folder, followlinks=True):
-        if any(f[0] != '.' and f.lower().endswith(_image_endings) for f in files): return True
-        folders[:] = [f for f in folders if f[0] != '.']
-    return False
+def _entries_of(folder: str) -> list[os.DirEntry]:
+    "List what lies in a folder, folders before links to folders, else by name."
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda e: (e.is_symlink(), e.name))
+
+# %% ../../nbs/03_data/06_folders.ipynb #walk
+@dataclass
+class _Listing:
+    "Image files below class folders: what has been walked through, and what is left out."
+    root: str
+    classes: list[str]
+    seen: set[str] = field(default_factory=set)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def is_listed(self, folder: str) -> bool:
+        "Tell whether the folder of a link is walked through anyway, or holds the class folders."
+        real = os.path.join(folder, '')
+        above = os.path.join(self.root, '').startswith(real)
+        return above or folder in self.seen or any(real.startswith(os.path.join(c, '')) for c in self.classes)
+
+    def walk(self, folder: str) -> Iterator[str]:
+        "Iterate over the image files below a folder, and count what else is there."
+        self.seen.add(os.path.realpath(folder))
+        for entry in _entries_of(folder):
+            kind = _kind_of(entry)
+            if kind == 'image':
+                yield entry.path
+            elif kind != 'folder':
+                self.left_out[kind] += 1
+            elif entry.is_symlink() and self.is_listed(os.path.realpath(entry.path)):
+                self.left_out['linked again'] += 1
+            else:
+                yield from self.walk(entry.path)
+
+def _list_below(path: Path, classes: list[str]) -> _Listing:
+    return _Listing(os.path.realpath(path), [os.path.realpath(path/name) for name in classes])
 
 # %% ../../nbs/03_data/06_folders.ipynb #class-names
 _split_names = 'train', 'training', 'test', 'testing', 'val', 'valid', 'validation'
@@ -80,22 +123,31 @@ def _class_folders(path: Path) -> list[str]:
     if not classes:
         raise FileTrouble(f'{path} holds no class folders: put the images of each class into a folder named after it')
     for name in classes:
-        if not _holds_images(path/name):
-            raise FileTrouble(f"{path/name} holds no images ({', '.join(_image_endings)}): add some, or delete it")
+        if next(_list_below(path, classes).walk(str(path/name)), None) is None:
+            raise FileTrouble(f"{path/name} holds no images ({', '.join(image_file_endings)}): add some, or delete it")
     return classes
 
 # %% ../../nbs/03_data/06_folders.ipynb #class-files
+def _tell_left_out(path: Path, classes: list[str], left_out: Counter[str]) -> None:
+    "Count in one line what is no image, and images beside the class folders."
+    for entry in os.scandir(path):
+        if entry.name in classes: continue
+        kind = _kind_of(entry)
+        left_out['outside the class folders' if kind == 'image' else kind] += 1
+    if left_out:
+        counts = ', '.join(f'{n:,} {kind}' for kind, n in sorted(left_out.items()))
+        say(f"{path}: left out {counts} (images end in {', '.join(image_file_endings)})")
+
 def _class_files(path: Path) -> tuple[ImageFiles, list[str]]:
     "Find the image files below class folders; return them, and the names of the classes."
     classes = _class_folders(path)
-    numbers = {name: i for i, name in enumerate(classes)}
-    found = datasets.folder.make_dataset(str(path), numbers, _image_endings, allow_empty=True)
+    listing = _list_below(path, classes)
     names, y = [], []
-    for file, number in found:
-        name = os.path.relpath(file, path)
-        if any(part.startswith('.') for part in name.split(os.sep)): continue  # copies that Jupyter or a Mac leaves
-        names.append(name)
-        y.append(number)
+    for number, name in enumerate(classes):
+        found = sorted(listing.walk(str(path/name)), key=os.path.split)
+        names += [os.path.relpath(file, path) for file in found]
+        y += [number]*len(found)
+    _tell_left_out(path, classes, listing.left_out)
     return ImageFiles(path, names, torch.tensor(y)), classes
 
 # %% ../../nbs/03_data/06_folders.ipynb #folder-fn

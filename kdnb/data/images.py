@@ -37,6 +37,8 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
 def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
     "Return labels as an int64 tensor that fits n images and c classes, or raise an error that says what is wrong."
     y = torch.as_tensor(y)
+    if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
+        raise WrongValue(f'labels of shape {tuple(y.shape)}: give one class number an image (one-hot ones: argmax(1))')
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise WrongType(f'labels are {y.dtype}: give the integer number of the class')
     y = y.reshape(-1).long()
@@ -121,6 +123,10 @@ class Split:
     def images(self, at: Tensor) -> Tensor:
         "Return the images with these numbers, (n, 3, H, H) uint8."
         return self.x[at.to(self.y.device)]
+
+    def labelled(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        "Return the images with these numbers, as bytes, and their labels, without those that cannot be read."
+        return self.images(at), self.y[at.to(self.y.device)]
 
     def normalise(self, x: Tensor) -> Tensor:
         "Turn uint8 images into normalised float32, channels last in memory."

@@ -187,15 +187,25 @@ def _measure_stats(source: ImageSource, size: int, how: str) -> ChannelStats:
         return channel_stats(read_all(some, size, how, False)[0])
 
 # %% ../../nbs/03_data/07_loading.ipynb #examples-fn
-def _pick_examples(y: Tensor, n: int, per_class: int | None) -> Tensor | None:
+def _pick_examples(y: Tensor, n: int, per_class: int | None, skipped: Iterable[int] = ()) -> Tensor | None:
     "Numbers of the first n images, or of the first `per_class` of each class; None: there are not so many."
-    at = torch.arange(len(y))
+    there = ~as_mask(torch.tensor([*skipped], dtype=torch.long), len(y))
+    at = there.nonzero().flatten()
     if per_class is not None:
-        at = torch.cat([(y == c).nonzero().flatten()[:per_class] for c in range(int(y.max()) + 1)])
+        at = torch.cat([((y == c) & there).nonzero().flatten()[:per_class] for c in range(int(y.max()) + 1)])
     if type(n) is not int or not 1 <= n <= len(at): return None
     at = at[:n]
     if per_class and (n % per_class or (y[at].bincount(minlength=n//per_class) != per_class).any()): return None
     return at
+
+def _read_examples(split: Split, n: int, per_class: int | None) -> tuple[Tensor, Tensor] | None:
+    "The first images that can be read, as bytes, and their labels; None: there are not so many."
+    while True:
+        skipped = split.skipped if isinstance(split, StreamSplit) else ()
+        at = _pick_examples(split.y.cpu(), n, per_class, skipped)
+        if at is None: return None
+        x, y = split.labelled(at)
+        if len(y) == n: return x, y
 
 # %% ../../nbs/03_data/07_loading.ipynb #digest-splits
 def _digest_splits(sources: list[Any], splits: list[Any]) -> dict[str, str | None]:
@@ -376,12 +386,12 @@ class Data:
         if split not in ('train', 'valid', 'test'): raise unknown_name('split', split, ['train', 'valid', 'test'])
         chosen: Split | None = getattr(self, split)
         if chosen is None: raise WrongValue('this data has no valid split: load it with valid above 0')
-        at = _pick_examples(chosen.y.cpu(), plain_number(n), plain_number(per_class))
-        if at is None:
+        found = _read_examples(chosen, plain_number(n), plain_number(per_class))
+        if found is None:
             there = f'{split} has {len(chosen)} images of {self.num_classes} classes'
             call = f'examples({n}, {split!r}, per_class={per_class})'
             raise WrongValue(f'{call}: {there}, and n is a multiple of per_class')
-        return chosen.normalise(chosen.images(at).to(self.device)), chosen.y[at.to(self.device)]
+        return chosen.normalise(found[0]), found[1]
 
     def describe(self) -> dict[str, Any]:
         """Return what a run's configuration records of its data.

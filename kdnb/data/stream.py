@@ -6,7 +6,7 @@
 __all__ = ['StreamSplit', 'StreamTrainSplit']
 
 # %% ../../nbs/03_data/03_stream.ipynb #imports
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from kdnb.data.images import (
     parse_augment,
     sliding_windows,
 )
-from .reading import BatchOrder, ImageReader, ImageSource, each_batch, make_loader
+from .reading import BatchOrder, ImageReader, ImageSource, ReadBatch, each_batch, make_loader
 from ..errors import CannotRun, FileTrouble, warn_user
 from ..seeds import seed_from
 
@@ -75,6 +75,12 @@ class StreamSplit(Split):
         reader = ImageReader(self.source, self.size, self.how)
         return torch.stack([reader.one(i)[0] for i in at.tolist()])
 
+    def labelled(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        "Read the images with these numbers, as bytes, and their labels, without those that cannot be read."
+        batch = ImageReader(self.source, self.size, self.how).__getitems__([(i, 0) for i in at.tolist()])
+        x, y, _ = next(self._arriving([batch]))
+        return x, y
+
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         "Iterate over the batches of this part in order, not augmented: what scores are measured on."
         loader = self._load(self.how, BatchOrder(torch.arange(*self.span), self.bs))
@@ -83,7 +89,7 @@ class StreamSplit(Split):
     def _load(self, how: str, order: BatchOrder, keep: bool = False) -> DataLoader:
         return make_loader(ImageReader(self.source, self.size, how), order, self.workers, self.y.is_cuda, keep)
 
-    def _arriving(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def _arriving(self, loader: Iterable[ReadBatch | Exception]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         "Batches on the device: images, labels, which of the images asked for they are (None: all)."
         for x, y, got, bad in each_batch(loader):
             for i, why in bad:
@@ -162,7 +168,7 @@ class StreamTrainSplit(StreamSplit):
                 elif got is not None:
                     draws = draws[:, got.to(draws.device)]
                 oy, ox, *rest = draws
-                if len(y) > 1 or self.bs == self.part[1]:
+                if len(y) > 1 or len(y) == self.bs//self.part[1]:
                     yield finish_batch(self._crop(x, oy, ox), self.words, self.normalise, *rest), y
         except BaseException:
             self.loader = None

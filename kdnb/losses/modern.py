@@ -132,6 +132,9 @@ def dist_loss(s: Tensor, t: Tensor, beta: float = 1., gamma: float = 1., T: floa
     """
     Compute T² (beta (1 - correlation of rows) + gamma (1 - correlation of columns)) of probabilities.
 
+    The authors' code adds 1e-8 to the product of two lengths, so equal columns of tiny probabilities do not count as
+    correlated. Here nothing is added; a constant row or column has the correlation 0.
+
     Parameters
     ----------
     s : Tensor

@@ -78,6 +78,9 @@ def rkd_distance_loss(s: Tensor, t: Tensor) -> Tensor:
     """
     Compute the Huber loss of pairwise distances, each side in units of its own mean.
 
+    Two equal images have the distance 0, and their pair does not count in the mean. In the released code each pair has
+    a distance of at least 1e-6 and counts, so its mean is smaller.
+
     Parameters
     ----------
     s : Tensor

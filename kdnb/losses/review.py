@@ -23,6 +23,8 @@ def _detail_levels(s: Tensor, t: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(s, t), *((F.adaptive_avg_pool2d(s, n), F.adaptive_avg_pool2d(t, n)) for n in outlines)]
 
 # %% ../../nbs/07_losses/04_review.ipynb #review-loss
+def _as_map(f: Tensor) -> Tensor: return f[:, :, None, None] if f.ndim == 2 else f
+
 def review_loss(s: Tensor, t: Tensor) -> Tensor:
     """
     Compute the mean squared error of maps in detail and in outline (the hierarchical context loss).
@@ -30,9 +32,9 @@ def review_loss(s: Tensor, t: Tensor) -> Tensor:
     Parameters
     ----------
     s : Tensor
-        What `Review` made of the student, of shape (B, C, H, W).
+        What `Review` made of the student, of shape (B, C, H, W) or (B, C).
     t : Tensor
-        Teacher features, of the same shape; they get no gradient.
+        Teacher features, of the same shape, where (B, C) is (B, C, 1, 1); they get no gradient.
 
     Returns
     -------
@@ -59,6 +61,7 @@ def review_loss(s: Tensor, t: Tensor) -> Tensor:
     tensor(0.6667)
     """
     check_tensors(s, t)
+    s, t = _as_map(s), _as_map(t)
     if s.ndim != 4 or s.shape != t.shape:
         raise WrongValue(f'{tell_shapes(s, t)}: give maps of one shape, as Review makes them')
     with torch.autocast(s.device.type, enabled=False):
@@ -91,9 +94,6 @@ class _Fuse(nn.Module):
             x = a*x + b*deeper
         x = F.interpolate(x, size)
         return self.widen(x), x
-
-# %% ../../nbs/07_losses/04_review.ipynb #as-map
-def _as_map(f: Tensor) -> Tensor: return f[:, :, None, None] if f.ndim == 2 else f
 
 # %% ../../nbs/07_losses/04_review.ipynb #review
 class Review(nn.Module):
@@ -145,7 +145,7 @@ class Review(nn.Module):
         fs : sequence of Tensor
             The student's features, shallow to deep, of shape (B, C, H, W) or (B, C).
         sizes : sequence of (int, int)
-            Height and width of each of the teacher's.
+            Height and width of each of the teacher's; empty where it has none, (B, C).
 
         Returns
         -------
@@ -163,6 +163,6 @@ class Review(nn.Module):
         outs: list[Tensor] = []
         deeper = None
         for fuse, f, size in reversed([*zip(self.stages, fs, sizes)]):
-            out, deeper = fuse(_as_map(f), deeper, tuple(size))
+            out, deeper = fuse(_as_map(f), deeper, tuple(size) or (1, 1))
             outs.insert(0, out)
         return outs

@@ -27,7 +27,7 @@ from kdnb.losses import (
 from .logit import warm_up
 from .schedules import Weight
 from .term import FeatureList, TapSpelling, Term, method
-from ..taps import bn_before
+from ..taps import Reading, bn_before
 
 # %% ../../nbs/08_methods/04_feature.ipynb #at
 @method('at')
@@ -43,8 +43,8 @@ class AT(Term):
         What is compared. 'stages': all stages that both models have.
     p : float or None, default 2
         Exponent of the features, 1 or more. None: the channels are summed as they are.
-    reading : str, default 'post'
-        'sum' (the raw join), 'pre' or 'post' the activation.
+    reading : str or sequence of str, default 'post'
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -57,7 +57,7 @@ class AT(Term):
     """
 
     def __init__(self, weight: Weight = 1000., taps: TapSpelling = 'stages', p: float | None = 2,
-                 reading: str = 'post'):
+                 reading: Reading = 'post'):
         if p is not None:
             p = check_number('the exponent p', p, 'from 1 up', ', or None for the plain sum of the channels')
         super().__init__(lambda s, t: at_loss(s, t, p), weight, taps, name='at', reading=reading)
@@ -75,6 +75,8 @@ class NST(Term):
         Of each pair of stages; a number from 0 up, or a function of (epoch, epochs).
     taps : int, str, sequence or mapping, default 'stages'
         What is compared. 'stages': all stages that both models have.
+    reading : str or sequence of str, default 'post'
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -87,8 +89,8 @@ class NST(Term):
     NST(50)
     """
 
-    def __init__(self, weight: Weight = 50., taps: TapSpelling = 'stages'):
-        super().__init__(nst_loss, weight, taps, name='nst')
+    def __init__(self, weight: Weight = 50., taps: TapSpelling = 'stages', reading: Reading = 'post'):
+        super().__init__(nst_loss, weight, taps, name='nst', reading=reading)
 
 # %% ../../nbs/08_methods/04_feature.ipynb #need-maps
 def _check_maps(who: str, s: Tensor, t: Tensor) -> None:
@@ -154,6 +156,8 @@ class FitNet(Term):
         A number from 0 up, or a function of (epoch, epochs).
     taps : int, str, sequence or mapping, default 2
         The stage of the hint.
+    reading : str or sequence of str, default 'post'
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -165,13 +169,15 @@ class FitNet(Term):
     CE(1) + FitNet(100, taps=1)
     """
 
-    def __init__(self, weight: Weight = 100., taps: TapSpelling = 2):
-        super().__init__(hint_loss, weight, taps, regressor, name='fitnet')
+    def __init__(self, weight: Weight = 100., taps: TapSpelling = 2, reading: Reading = 'post'):
+        super().__init__(hint_loss, weight, taps, regressor, name='fitnet', reading=reading)
 
 # %% ../../nbs/08_methods/04_feature.ipynb #connector
 def connector(s: Tensor, t: Tensor) -> nn.Module:
     """
     Build OFD's connector: a 1x1 convolution and BN to the teacher's width.
+
+    Its weights begin with variance 2/C', as its authors' do.
 
     Parameters
     ----------
@@ -203,7 +209,9 @@ def connector(s: Tensor, t: Tensor) -> nn.Module:
     torch.Size([2, 5, 8, 8])
     """
     _check_maps('OFD', s, t)
-    return nn.Sequential(nn.Conv2d(s.shape[1], t.shape[1], 1, bias=False), nn.BatchNorm2d(t.shape[1]))
+    conv = nn.Conv2d(s.shape[1], t.shape[1], 1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode='fan_out')
+    return nn.Sequential(conv, nn.BatchNorm2d(t.shape[1]))
 
 # %% ../../nbs/08_methods/04_feature.ipynb #ofd
 @method('ofd', 'od', 'margin_relu')
@@ -219,8 +227,8 @@ class OFD(Term):
         From shallow to deep; each counts twice the one before.
     teacher_bn : str, default 'running'
         'batch': the teacher's BatchNorms take the statistics of the batch, as its authors have it.
-    reading : str, default 'pre'
-        'sum' (the raw join), 'pre' or 'post' the activation.
+    reading : str or sequence of str, default 'pre'
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     Attributes
     ----------
@@ -238,7 +246,7 @@ class OFD(Term):
     """
 
     def __init__(self, weight: Weight = 1e-3, taps: TapSpelling = 'stages', teacher_bn: str = 'running',
-                 reading: str = 'pre'):
+                 reading: Reading = 'pre'):
         if teacher_bn not in ('running', 'batch'): raise unknown_name('teacher_bn', teacher_bn, ['running', 'batch'])
         super().__init__(ofd_loss, weight, taps, connector, name='ofd', reading=reading)
         self.margins: list[Tensor | None] = []
@@ -282,6 +290,9 @@ class OFD(Term):
         return sum(losses[1:], start=losses[0])
 
 # %% ../../nbs/08_methods/04_feature.ipynb #review
+_review_levels: TapSpelling = ['stages', 'embedding']
+_review_reading: Reading = ['post', 'pre']
+
 @method('review', 'reviewkd')
 class ReviewKD(Term):
     """
@@ -291,12 +302,16 @@ class ReviewKD(Term):
     ----------
     weight : float or callable, default 5
         A number is reached over the first twelfth of the run.
-    taps : int, str, sequence or mapping, default 'stages'
-        From shallow to deep; one adapter joins them.
+    taps : int, str, sequence or mapping, default ['stages', 'embedding']
+        The levels from shallow to deep; one adapter joins them. The deepest is the pooled one, which the classifier
+        reads.
+    reading : str or sequence of str, default ['post', 'pre']
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
-    Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044.
+    Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044; levels, readings and weight of
+    mdistiller.
 
     Examples
     --------
@@ -305,8 +320,9 @@ class ReviewKD(Term):
     [0.25, 2.5, 5.0, 5.0]
     """
 
-    def __init__(self, weight: Weight = 5., taps: TapSpelling = 'stages'):
-        super().__init__(review_loss, warm_up(weight), taps, name='review')
+    def __init__(self, weight: Weight = 5., taps: TapSpelling = _review_levels, reading: Reading = _review_reading):
+        super().__init__(review_loss, warm_up(weight), taps, name='review', reading=reading)
+        self.options = dict(reading=self.reading)
 
     def connect(self, fs: FeatureList, ft: FeatureList) -> Review:
         """

@@ -98,26 +98,27 @@ class DIST(Term):
 
     Parameters
     ----------
-    weight : float or callable, default 1
+    weight : float or callable, default 2
         Of both parts together; a number from 0 up, or a function of (epoch, epochs).
     beta : float, default 1
         Weight of the rows: one image, all classes.
     gamma : float, default 1
         Weight of the columns: one class, all images.
     T : float, default 4
-        Temperature, above 0; the paper's for CIFAR.
+        Temperature, above 0; the authors' for CIFAR. For ImageNet they have 1.
 
     References
     ----------
-    Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022, arXiv:2205.10536.
+    Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022, arXiv:2205.10536; weight and temperature
+    of the authors' strategy files.
 
     Examples
     --------
     >>> DIST()
-    DIST(1, beta=1, gamma=1, T=4)
+    DIST(2, beta=1, gamma=1, T=4)
     """
 
-    def __init__(self, weight: Weight = 1., beta: float = 1., gamma: float = 1., T: float = 4.):
+    def __init__(self, weight: Weight = 2., beta: float = 1., gamma: float = 1., T: float = 4.):
         beta, gamma = check_number('beta', beta, 'from 0 up'), check_number('gamma', gamma, 'from 0 up')
         T = check_number('the temperature T', T, 'above 0')
         super().__init__(lambda s, t: dist_loss(s, t, beta, gamma, T), weight, taps=None, name='dist', batchwise=True)
@@ -134,7 +135,7 @@ class WTTM(Term):
     weight : float or callable, default 4
         It varies with the pair of models; a number from 0 up, or a function of (epoch, epochs).
     T : float, default 5
-        Temperature of the teacher, above 0.
+        Temperature of the teacher, above 0: one over the exponent of its probabilities.
 
     References
     ----------

@@ -9,6 +9,7 @@ __all__ = ['SP', 'PKT', 'RKD']
 from ..losses import check_number, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 from .schedules import Weight
 from .term import TapSpelling, Term, method
+from ..taps import Reading
 
 # %% ../../nbs/08_methods/05_relation.ipynb #sp
 @method('sp')
@@ -22,8 +23,8 @@ class SP(Term):
         A number from 0 up, or a function of (epoch, epochs).
     taps : int, str, sequence or mapping, default -1
         What is compared. -1: the last stage.
-    reading : str, default 'post'
-        'sum' (the raw join), 'pre' or 'post' the activation.
+    reading : str or sequence of str, default 'post'
+        'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -36,7 +37,7 @@ class SP(Term):
     SP(3000, taps=[2, 3])
     """
 
-    def __init__(self, weight: Weight = 3000., taps: TapSpelling = -1, reading: str = 'post'):
+    def __init__(self, weight: Weight = 3000., taps: TapSpelling = -1, reading: Reading = 'post'):
         super().__init__(sp_loss, weight, taps, name='sp', reading=reading)
 
 # %% ../../nbs/08_methods/05_relation.ipynb #pkt
@@ -51,6 +52,8 @@ class PKT(Term):
         A number from 0 up, or a function of (epoch, epochs).
     taps : int, str, sequence or mapping, default 'embedding'
         What is compared. 'embedding': what the classifier reads.
+    reading : str or sequence of str, default 'post'
+        Of a stage: 'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -64,8 +67,8 @@ class PKT(Term):
     PKT(30000)
     """
 
-    def __init__(self, weight: Weight = 3e4, taps: TapSpelling = 'embedding'):
-        super().__init__(pkt_loss, weight, taps, name='pkt')
+    def __init__(self, weight: Weight = 3e4, taps: TapSpelling = 'embedding', reading: Reading = 'post'):
+        super().__init__(pkt_loss, weight, taps, name='pkt', reading=reading)
 
 # %% ../../nbs/08_methods/05_relation.ipynb #rkd
 @method('rkd')
@@ -83,6 +86,8 @@ class RKD(Term):
         Weight of the distances.
     angle : float, default 50
         Weight of the angles.
+    reading : str or sequence of str, default 'post'
+        Of a stage: 'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
 
     References
     ----------
@@ -94,10 +99,11 @@ class RKD(Term):
     RKD(1, distance=1, angle=2)
     """
 
-    def __init__(self, weight: Weight = 1., taps: TapSpelling = 'embedding', distance: float = 25., angle: float = 50.):
+    def __init__(self, weight: Weight = 1., taps: TapSpelling = 'embedding', distance: float = 25., angle: float = 50.,
+                 reading: Reading = 'post'):
         distance = check_number('distance', distance, 'from 0 up')
         angle = check_number('angle', angle, 'from 0 up')
         super().__init__(
             lambda s, t: distance*rkd_distance_loss(s, t) + angle*rkd_angle_loss(s, t), weight, taps, name='rkd',
-            batchwise=True)
+            reading=reading, batchwise=True)
         self.options = dict(distance=distance, angle=angle)

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import WrongType, WrongValue, unknown_name
+from ..errors import WrongType, WrongValue
 from ..losses import ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..models import weights_hash
 from ..seeds import seed_from
 from ..systems import find_weights
+from ..taps import Reading, reading_pair
 
 # %% ../../nbs/08_methods/02_term.ipynb #tap-pairs
 _TapName = int | str
@@ -258,8 +259,8 @@ class Term:
         part of it.
     name : str, optional
         In history and tables. None: the name of the loss.
-    reading : str, default 'post'
-        Which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation.
+    reading : str or sequence of str, default 'post'
+        Which reading of a stage: 'sum' (the raw join), 'pre' or 'post' the activation; or [student's, teacher's].
     batchwise : bool, optional
         Whether the loss compares images with each other, and must see those of all processes. None: as the loss is
         marked; those of kdnb are.
@@ -284,15 +285,16 @@ class Term:
     labels = 1.                 # the weight of the labels beside this term, if it stands alone in words
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
-                 adapt: _Adapt | None = None, name: str | None = None, reading: str = 'post',
+                 adapt: _Adapt | None = None, name: str | None = None, reading: Reading = 'post',
                  batchwise: bool | None = None):
         if not callable(loss):
             needed = "a loss is a function of (student's, teacher's), such as kd_loss"
             raise WrongType(f'{needed}, not {loss!r}: the name of a method goes to parse_method')
-        if reading not in ('sum', 'pre', 'post'): raise unknown_name('reading', reading, ['sum', 'pre', 'post'])
+        reading_pair(reading)                       # raises an error if it is none
         if taps is not None and not all(tap != '' for pair in tap_pairs(taps) or [('', '')] for tap in pair):
             raise WrongValue(f'taps={taps!r} are no places: name one or more, or say None for the logits')
-        self.loss, self.taps, self.adapt, self.reading = loss, taps, adapt, reading
+        self.loss, self.taps, self.adapt = loss, taps, adapt
+        self.reading = reading if isinstance(reading, str) else list(reading)
         self.options: dict[str, Any] = {}
         self.name: str = name or _loss_name(loss)
         self.batchwise: bool = _is_batchwise(self.name, loss, batchwise)

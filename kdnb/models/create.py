@@ -150,16 +150,17 @@ def _timm_weights(name: str) -> dict[str, Tensor]:
 # %% ../../nbs/04_models/10_create.ipynb #weights-for
 _trained_by = {'torchvision': _torchvision_weights, 'timm': _timm_weights}
 
-def _weights_for(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str]:
-    "Return the weights, and where they are from."
+def _weights_for(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str, str]:
+    "Return the weights, where they are from, and how they were wrapped."
     if weights in ('torchvision', 'timm'):
         if not name.startswith(f'{weights}/'):
             advice = f'name a model of {weights}, or give a run or a file'
             raise WrongValue(f"weights={weights!r} go with a name '{weights}/...', not with {name!r}: {advice}")
-        return _trained_by[str(weights)](name.partition('/')[2]), f"{weights}'s weights"
+        return _trained_by[str(weights)](name.partition('/')[2]), f"{weights}'s weights", ''
     file = model_file(weights)
     source = file.name if file.name == Path(weights).name else f'{file.parent.name}/{file.name}'
-    return read_weights(file)['state'], source
+    saved = read_weights(file)
+    return saved['state'], source, saved.get('format', '')
 
 # %% ../../nbs/04_models/10_create.ipynb #create-model
 def _fresh_model(name: str, num_classes: int) -> nn.Module:

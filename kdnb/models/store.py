@@ -17,7 +17,7 @@ from ..files import write_atomic
 from .checks import check_module
 from .create import known_builders
 from .registry import model_name
-from .weights import check_weights, model_file, num_params, read_weights
+from .weights import check_weights, fit_keys, model_file, num_params, read_weights
 from ..seeds import seed_from
 
 # %% ../../nbs/04_models/11_store.ipynb #built-by
@@ -133,7 +133,9 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     """
     file = model_file(path, which)
     saved = read_weights(file)
-    model = rebuild_model(saved.get('call'), file, saved.get('changed')) if model is None else check_module(model)
-    check_weights(model, saved['state'], file)
-    model.load_state_dict(saved['state'])
+    where = f"{file} ({saved['format']})" if 'format' in saved else file
+    model = rebuild_model(saved.get('call'), where, saved.get('changed')) if model is None else check_module(model)
+    state = fit_keys(model, saved['state'])
+    check_weights(model, state, where)
+    model.load_state_dict(state)
     return model

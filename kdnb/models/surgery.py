@@ -245,6 +245,8 @@ def reducenet(depth: int, num_classes: int = 10, expansion: int = 1, width: floa
     """
     Build ReduceNet's teacher: a ResNet with a removable branch in each block.
 
+    All weights begin as torch's layers do, as in ReduceNet's code.
+
     Parameters
     ----------
     depth : int
@@ -266,7 +268,7 @@ def reducenet(depth: int, num_classes: int = 10, expansion: int = 1, width: floa
     >>> reducenet(8).call
     {'builder': 'reducenet', 'depth': 8, 'num_classes': 10, 'expansion': 1, 'width': 1}
     """
-    return grow(resnet(depth, num_classes, width), expansion)
+    return grow(resnet(depth, num_classes, width), expansion).apply(_reset_layer)
 
 # %% ../../nbs/04_models/07_surgery.ipynb #images
 def _refit_images(model: nn.Module, batches: Iterable) -> list[Tensor]:

@@ -27,13 +27,13 @@ from kdnb.schemes.scheme import (
     Scheme,
     ask_model,
     check_classes,
-    check_size,
+    check_logits,
     check_student,
     current_weights,
     unique_names,
     weighted_loss,
 )
-from ..taps import Tapped, Taps, find_taps
+from ..taps import Pixels, Tapped, Taps, find_taps, pixels_of, reading_pair
 from ..text import count_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #given
@@ -90,7 +90,7 @@ def _errors_in(who: str) -> Iterator[None]:
 
 class _Side:
     "One of the two models, and its stages, which are found once."
-    def __init__(self, who: str, model: nn.Module, size: int | None):
+    def __init__(self, who: str, model: nn.Module, size: Pixels):
         self.who, self.model, self.size = who, model, size
 
     @functools.cached_property
@@ -128,11 +128,18 @@ def _stages_in_words(side: _Side) -> str:
     return f"the {side.who} has the stages {', '.join(rows)}"
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #named-pairs
+def _asked_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple]:
+    "The taps of a term, (student's, teacher's); 'stages' stands for the last stages of both, alone or in a list."
+    pairs = tap_pairs(term.taps)
+    asked = [tap_pairs(_shared_stages(student, teacher)) if 'stages' in pair else [pair] for pair in pairs]
+    return [pair for pairs in asked for pair in pairs]
+
 def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, str]]:
     "The places that a term compares, by name; or an error that shows the stages of both models."
     try:
-        pairs = tap_pairs(_shared_stages(student, teacher) if term.taps == 'stages' else term.taps)
-        return [(student.name_of(a, term.reading), teacher.name_of(b, term.reading)) for a, b in pairs]
+        ours, theirs = reading_pair(term.reading)
+        asked = _asked_pairs(term, student, teacher)
+        return [(student.name_of(a, ours), teacher.name_of(b, theirs)) for a, b in asked]
     except Exception as e:
         both = f'{_stages_in_words(student)}; {_stages_in_words(teacher)}'
         why = str(e).splitlines()[0]
@@ -143,9 +150,9 @@ def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-tap
 _Pairs = list[tuple[str, str]]
 
-def _all_pairs(method: Iterable[Term], student: nn.Module, teacher: Frozen, size: int | None) -> list[_Pairs]:
+def _all_pairs(method: Iterable[Term], student: nn.Module, teacher: Frozen, size: Pixels) -> list[_Pairs]:
     "The places that each term compares."
-    sides = _Side('student', student, size), _Side('teacher', teacher.model, teacher.size_seen(size))
+    sides = _Side('student', student, size), _Side('teacher', teacher, size)
     return [_named_pairs(t, *sides) for t in method]
 
 def _reads_logits(term: Term) -> bool: return term.taps is None and not isinstance(term, CE)
@@ -163,6 +170,7 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
+_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -231,35 +239,39 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
     _check_classes_seen(seen, now)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
-def _adapters_of_terms(scheme: 'Distill') -> nn.ModuleDict:
+def _reads_stages(term: Term) -> bool:
+    "Whether a term names its places by the numbers of stages."
+    return any(tap == 'stages' or isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
+
+def _makes_adapters(term: Term) -> bool:
+    "Whether a term may ask for a module that is trained beside the student."
+    return term.taps is not None and (term.adapt is not None or type(term).connect is not Term.connect)
+
+def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
     adapters = nn.ModuleDict()
-    if not any(scheme.pairs): return adapters
-    size = scheme.size or 32
-    x = next(scheme.student.parameters()).new_zeros(2, 3, size, size)
-    scheme.teacher.to(x.device)
+    if not any(map(_makes_adapters, scheme.method)): return adapters
+    scheme.teacher.to(images.device)
     with evaluating(scheme.net):
-        _, fs = ask_model('the student', scheme.net, x)
-        _, ft = ask_model('the teacher', scheme.teacher, x)
+        _, fs = ask_model('the student', scheme.net, images)
+        _, ft = ask_model('the teacher', scheme.teacher, images)
     for name, term, pairs in scheme.each_term():
         made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]) if pairs else None
         if made:
-            adapters[name] = made
+            adapters[name] = made.to(images).train(scheme.training)
     return adapters
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
-def _reads_stages(term: Term) -> bool:
-    "Whether a term names its places by the numbers of stages."
-    return term.taps == 'stages' or any(isinstance(tap, int) for pair in tap_pairs(term.taps) for tap in pair)
-
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
-    "Check the teacher's classes and data, and let terms measure its features for up to 256 training images."
+    "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
+    if scheme.trained_on:
+        check_teacher_data(scheme.trained_on, data)
+    if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
     z, features = ask_model('the teacher', scheme.teacher, x)
-    check_classes((scheme.teacher.logits(x[:1]) if z is None else z).shape[1], data)
-    if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+    if z is not None:
+        check_classes(check_logits('the teacher', z, x).shape[1], data)
     for _, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
 
@@ -272,7 +284,7 @@ def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        student, teacher = scheme.net(x), scheme.teacher(x)
+        student, teacher = scheme.net(x), scheme.ask_teacher(x)
         for name, term, pairs in scheme.each_term():
             try:
                 _term_loss(term, pairs, scheme.adapters_of(name), student, teacher, y)
@@ -302,8 +314,9 @@ class Distill(Scheme):
     weights : str, optional
         Name of the system whose weights, taps and variants are meant: 'paper', 'crd', 'kdpytorch', ...
         (see `kdnb.systems`). None: the defaults of the terms. For methods in words only.
-    size : int, optional
-        Height and width of the images in pixels. It is needed if a term reads stages; None stands for 32.
+    size : int or tuple, optional
+        Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
+        `settle`.
 
     Attributes
     ----------
@@ -312,7 +325,8 @@ class Distill(Scheme):
     names : list of str
         The name of each term in the losses and in the history; a second 'kd' is 'kd_2'.
     pairs : list of list of tuple
-        The places that each term compares, [(student's, teacher's), ...]; empty if it reads the logits.
+        The places that each term compares, [(student's, teacher's), ...]; empty if it reads the logits. They are found
+        when the size of the images is known.
     adapters : ModuleDict
         What is trained beside the student, by the names of the terms.
     teacher : Frozen
@@ -321,8 +335,8 @@ class Distill(Scheme):
     Raises
     ------
     ValueError
-        If student and teacher share parameters, a method or a place is unknown, a term finds no pair of taps, or
-        the run of the teacher is not finished.
+        If student and teacher share parameters, a method is unknown, or the run of the teacher is not finished; and,
+        once the size is known, if a place is unknown or a term finds no pair of taps.
     TypeError
         If `student` is no module, or `teacher` or `method` is of another type than these.
 
@@ -340,35 +354,53 @@ class Distill(Scheme):
     --------
     >>> import torch
     >>> student, teacher = resnet(8), resnet(14)
-    >>> taught = Distill(student, teacher, 'kd+at', size=16)
+    >>> taught = Distill(student, teacher, 'kd+at')
     >>> taught.method
     CE(1) + KD(0.9, T=4) + AT(1000, p=2)
     >>> losses, logits = taught(torch.rand(4, 3, 16, 16), torch.arange(4))
     >>> list(losses), logits['student'].shape
     (['ce', 'kd', 'at'], torch.Size([4, 10]))
+    >>> taught.size
+    16
 
     Terms of your own, and the places that they compare:
 
     >>> term = Term(lambda s, t: (s - t).square().mean(), 10, taps=-1, name='mse')
-    >>> Distill(student, teacher, [KD(T=2), term], size=16).pairs[-1]
+    >>> Distill(student, teacher, [KD(T=2), term]).settle(16).pairs[-1]
     [('stages.2.0.act2', 'stages.2.1.act2')]
     """
+    at_size = ('pairs',)
+    pairs: list[_Pairs]
+
     def __init__(self, student: nn.Module, teacher: Teacher | Memory, method: str | Term | Iterable[Term] = 'kd',
-                 weights: str | None = None, size: int | None = None):
+                 weights: str | None = None, size: Pixels | None = None):
         super().__init__()
         check_student(student)
         given, self.memory = given_teacher(teacher)
         self.teacher = Frozen(given.model, prepare=given.prepare)       # of its own: other schemes read other places
         self.method = Method(copy.copy(t) for t in parse_method(method, weights))   # copies: terms learn margins
         self.names = unique_names(t.name for t in self.method)
-        self.size, self.trained_on = size, given.trained_on
+        self.trained_on = given.trained_on
         check_models(self.method, student, given.model)
         self.teacher.bn = _teacher_statistics(self.method, given.model)
         if self.memory is not None:
             self.memory.fits(self.method)
-        self.pairs = _all_pairs(self.method, student, self.teacher, size)
-        self.net = _tap_models(student, self.teacher, self.method, self.pairs)
-        self.adapters = _adapters_of_terms(self)
+        self.net, self.adapters = Tapped(student), nn.ModuleDict()
+        adds = any(map(_makes_adapters, self.method))
+        self.start(size, adds or any(map(_reads_stages, self.method)), adds)
+
+    def build(self, images: Tensor) -> None:
+        """
+        Find the places, tap both models there, and make the adapters.
+
+        Parameters
+        ----------
+        images : Tensor
+            Two black images of the right size, (2, C, H, W), where the student is.
+        """
+        self.pairs = _all_pairs(self.method, self.student, self.teacher, pixels_of(images))
+        self.net = _tap_models(self.student, self.teacher, self.method, self.pairs).train(self.training)
+        self.adapters = _adapters_of_terms(self, images)
 
     @property
     def student(self) -> nn.Module:
@@ -419,6 +451,22 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
+    def ask_teacher(self, x: Tensor) -> _Taught:
+        """
+        Ask the teacher for what the terms read.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images, (B, 3, H, W).
+
+        Returns
+        -------
+        tuple of (Tensor or None, dict)
+            The logits, None if no term reads them, and {place: feature}.
+        """
+        return self.teacher(x) if self.needs_teacher() else (None, {})
+
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
@@ -437,9 +485,11 @@ class Distill(Scheme):
         tuple of (dict, dict)
             {term: weighted loss} and {'student': logits}.
         """
+        if self.waiting is not None:
+            self.settle(x)
         student = self.net(x)
         now = current_weights(self)
-        teacher = taught or (self.teacher(x) if self.needs_teacher() else (None, {}))
+        teacher = taught or self.ask_teacher(x)
         losses = {}
         for name, term, pairs in self.each_term():
             asked = term, pairs, self.adapters_of(name), student, teacher, y
@@ -527,8 +577,6 @@ class Distill(Scheme):
         super().check(data)
         if self.memory is not None:
             self.memory.check(data)
-        if any(map(_reads_stages, self.method)):
-            check_size(self, self.size, data)
         _measure_teacher(self, data)
         _try_terms(self, *data.examples(min(8, data.bs), 'train'))
 
@@ -559,5 +607,6 @@ class Distill(Scheme):
         str
             A line for the method, and one for each pair of places.
         """
+        if self.waiting is not None: return f'{self.method}\nplaces: at the size of the images, see settle'
         pairs = [f'{n}: {a!r} ~ {b!r}' for n, _, ps in self.each_term() for a, b in ps]
         return '\n'.join([repr(self.method), *pairs])

@@ -20,7 +20,7 @@ from ..data import Data
 from ..errors import FileTrouble, WrongType, WrongValue
 from ..files import run_path
 from ..models import load_model
-from ..taps import Tapped
+from ..taps import Pixels, Prepared, Tapped, height_and_width, pixels_of
 
 # %% ../../nbs/09_schemes/00_frozen.ipynb #teacher-types
 class Trained(Protocol):
@@ -84,7 +84,7 @@ def _batch_statistics(model: nn.Module) -> Iterator[None]:
             m.training, m.track_running_stats = False, True
 
 # %% ../../nbs/09_schemes/00_frozen.ipynb #frozen-class
-class Frozen(nn.Module):
+class Frozen(Prepared):
     """
     A teacher that nothing changes: in eval mode, without gradient, and in no `state_dict`.
 
@@ -185,21 +185,22 @@ class Frozen(nn.Module):
         """
         return Frozen(self.model, prepare=self.prepare)(x)[0]
 
-    def size_seen(self, size: int | None) -> int | None:
+    def size_seen(self, size: Pixels | None) -> Pixels | None:
         """
         Tell the size of the images behind `prepare`.
 
         Parameters
         ----------
-        size : int or None
-            Of the student's images, in pixels; None stands for 32.
+        size : int, tuple or None
+            Of the student's images: pixels of a side, or (height, width). None: it is not known.
 
         Returns
         -------
-        int or None
+        int, tuple or None
             In pixels; without `prepare`, `size` unchanged.
         """
-        return self.prepare(torch.zeros(1, 3, size or 32, size or 32)).shape[-1] if self.prepare else size
+        if self.prepare is None or size is None: return size
+        return pixels_of(self.prepare(torch.zeros(1, 3, *height_and_width(size))))
 
     def extra_repr(self) -> str:
         """

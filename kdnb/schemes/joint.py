@@ -23,13 +23,14 @@ from .distill import check_models, check_teacher_data
 from .frozen import Frozen, Teacher
 from kdnb.schemes.scheme import (
     Scheme,
+    ask_model,
     check_classes,
-    check_size,
+    check_logits,
     check_student,
     current_weights,
     named_scheme,
 )
-from ..taps import Tail, Tapped, find_taps, tail
+from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate
 def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) -> float:
@@ -65,14 +66,13 @@ def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) 
     return fade_to + (1 - fade_to)*(1 + math.cos(math.pi*min(1.0, epoch/sinks)))/2
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #ends
-def _stage_ends(model: nn.Module, size: int | None) -> list[str]:
+def _stage_ends(model: nn.Module, size: Pixels) -> list[str]:
     "The names of the ends of a model's stages, before the activation."
     return [r.sum or r.pre or r.post for r in find_taps(model, size) if r.stage]
 
-def _paired_ends(student: nn.Module, teacher: Tapped | Frozen, size: int | None) -> list[tuple[str, str]]:
+def _paired_ends(student: nn.Module, teacher: Tapped | Frozen, size: Pixels) -> list[tuple[str, str]]:
     "[(student's, teacher's)]; the last pair is the end of the last stage."
-    seen = teacher.size_seen(size) if isinstance(teacher, Frozen) else size
-    s, t = _stage_ends(student, size), _stage_ends(teacher.model, seen)
+    s, t = _stage_ends(student, size), _stage_ends(teacher if isinstance(teacher, Frozen) else teacher.model, size)
     n = min(len(s), len(t))
     if n < 2:
         raise WrongValue(f'mixed paths need two stages or more, and the student has {len(s)}, the teacher {len(t)}')
@@ -144,10 +144,8 @@ def _misfit(scheme: 'JointRD', fs: dict, x: Tensor) -> str:
     what = f"the teacher's stages cannot go on where the student's end: {'; '.join(cuts)} (channels, height, width)"
     return f"{what}. Take a teacher of the student's widths: plainnet(20) has those of resnet(20), resnet(56)"
 
-def _make_connectors(scheme: 'JointRD') -> nn.ModuleList:
+def _make_connectors(scheme: 'JointRD', x: Tensor) -> nn.ModuleList:
     "Try the paths on two black images, and make a connector for each; none if the feature loss weighs nothing."
-    size = scheme.size or 32
-    x = next(scheme.student.parameters()).new_zeros(2, 3, size, size)
     scheme.teacher.to(x.device)
     with evaluating(scheme.net), evaluating(scheme.teacher.model):
         (_, fs), (_, ft) = scheme.net(x), scheme.teacher(x)
@@ -156,14 +154,18 @@ def _make_connectors(scheme: 'JointRD') -> nn.ModuleList:
         except RuntimeError as e:
             raise WrongValue(_misfit(scheme, fs, x)) from e
     ends.append(fs[scheme.pairs[-1][0]])
-    return nn.ModuleList(connector(f, ft[scheme.last]) for f in ends if scheme.weight)
+    made = nn.ModuleList(connector(f, ft[scheme.last]) for f in ends if scheme.weight)
+    return made.to(x).train(scheme.training)
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #mixed
-def _last_feature(scheme: 'JointRD', x: Tensor) -> Tensor | None:
-    "The teacher's last feature, in eval mode and without gradient; None if the feature loss weighs nothing."
-    if not scheme.weight: return None
+def _ask_teacher(scheme: 'JointRD', x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    "The loss of a teacher that learns, and the last feature of that pass; of a frozen one its last feature, or None."
+    if scheme.train_teacher:
+        z, features = scheme.teacher(x)
+        return {'teacher_ce': ce_loss(expect_logits(z), y)}, features[scheme.last]
+    if not scheme.weight: return {}, None
     with evaluating(scheme.teacher):
-        return scheme.teacher(x)[1][scheme.last]
+        return {}, scheme.teacher(x)[1][scheme.last]
 
 def _finished_paths(scheme: 'JointRD', fs: dict) -> list[_Path]:
     "The mixed paths, finished by a teacher in eval mode whose weights get no gradient."
@@ -206,21 +208,23 @@ class JointRD(Scheme):
         Train teacher and student together, from scratch.
     as_released : bool, default False
         Leave out the mixed paths, as the released scripts do; a control.
-    size : int, optional
-        Height and width of the images in pixels; None stands for 32.
+    size : int or tuple, optional
+        Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
+        `settle`.
 
     Attributes
     ----------
     method : str
         The scheme in words.
     pairs : list of tuple
-        Where the paths cross, [(student's, teacher's), ...]; the last pair is the end of the last stage.
+        Where the paths cross, [(student's, teacher's), ...]; the last pair is the end of the last stage. They are found
+        when the size of the images is known.
 
     Raises
     ------
     ValueError
-        If a model has fewer than two stages, the widths do not agree where the paths cross, or an option is out of
-        its range.
+        If an option is out of its range; and, once the size is known, if a model has fewer than two stages, or the
+        widths do not agree where the paths cross.
     TypeError
         If `student` is no module, or `teacher` is of another type than these.
 
@@ -231,30 +235,51 @@ class JointRD(Scheme):
     Examples
     --------
     >>> import torch
-    >>> joint = JointRD(plainnet(8), resnet(8), size=16)
+    >>> joint = JointRD(plainnet(8), resnet(8))
     >>> joint.method
     'jointrd(fade_to=0.5, ramp=60, weight=0.001)'
     >>> losses, logits = joint(torch.rand(2, 3, 16, 16), torch.arange(2))
     >>> list(losses)
     ['ce_1', 'ofd_1', 'ce_2', 'ofd_2', 'ce', 'ofd']
     """
+    at_size = 'pairs', 'last', 'tails', 'ofd', 'connectors'
+    pairs: list[tuple[str, str]]
+    last: str
+    tails: list[tuple[str, Tail]]                       # a list, so out of reach
+    ofd: OFD
+    connectors: nn.ModuleList
+
     def __init__(self, student: nn.Module, teacher: Teacher, fade_to: float = 0.5, ramp: float = 60,
-                 weight: float = 1e-3, train_teacher: bool = False, as_released: bool = False, size: int | None = None):
+                 weight: float = 1e-3, train_teacher: bool = False, as_released: bool = False,
+                 size: Pixels | None = None):
         super().__init__()
         _check_joint_options(fade_to, ramp, weight, train_teacher, as_released)
         check_student(student)
-        self.fade_to, self.ramp, self.weight, self.size = fade_to, ramp, weight, size
+        self.fade_to, self.ramp, self.weight = fade_to, ramp, weight
         self.train_teacher, self.as_released = train_teacher, as_released
         self.method = _joint_words(fade_to, ramp, weight, train_teacher, as_released)
-        given, self.trained_on = _joint_teacher(teacher, train_teacher)
-        check_models([], student, given.model)
-        self.pairs = _paired_ends(student, given, size)
+        self.teacher, self.trained_on = _joint_teacher(teacher, train_teacher)
+        check_models([], student, self.teacher.model)
+        self.net = Tapped(student)
+        self.start(size, adds=bool(weight))
+
+    def build(self, images: Tensor) -> None:
+        """
+        Find where the paths cross, cut the teacher there, and make the connectors.
+
+        Parameters
+        ----------
+        images : Tensor
+            Two black images of the right size, (2, C, H, W), where the student is.
+        """
+        teacher = self.teacher.model
+        self.pairs = _paired_ends(self.student, self.teacher, pixels_of(images))
         self.last = self.pairs[-1][1]
-        self.teacher = _read_last(given, self.last)
-        self.net = Tapped(student, [s for s, _ in self.pairs])
-        self.tails = [] if as_released else _cut_tails(given.model, self.pairs)         # a list, so out of reach
-        self.ofd = _margin_distance(given.model, self.last, bool(train_teacher and weight))
-        self.connectors = _make_connectors(self)
+        self.teacher = _read_last(self.teacher, self.last)
+        self.net = Tapped(self.student, [s for s, _ in self.pairs]).train(self.training)
+        self.tails = [] if self.as_released else _cut_tails(teacher, self.pairs)
+        self.ofd = _margin_distance(teacher, self.last, bool(self.train_teacher and self.weight))
+        self.connectors = _make_connectors(self, images)
 
     @property
     def student(self) -> nn.Module:
@@ -278,9 +303,10 @@ class JointRD(Scheme):
             The weighted losses, 'ce_k' and 'ofd_k' of mixed path k, 'ce' and 'ofd' of the student, 'teacher_ce' of a
             teacher that learns; and {'student': logits}.
         """
+        if self.waiting is not None:
+            self.settle(x)
         z, fs = self.net(x)
-        losses = {'teacher_ce': ce_loss(self.teacher.model(x), y)} if self.train_teacher else {}
-        ft = _last_feature(self, x)
+        losses, ft = _ask_teacher(self, x, y)
         paths = [*_finished_paths(self, fs), (z, fs[self.pairs[-1][0]])]
         n, mixed = len(paths), current_weights(self)['mixed']
         for k, (zk, fk) in enumerate(paths, 1):
@@ -341,11 +367,10 @@ class JointRD(Scheme):
             If a model does not return logits.
         """
         super().check(data)
-        check_size(self, self.size, data)
         x, y = data.examples(min(256 if None in self.ofd.margins else 8, len(data.train)), 'train')
         with evaluating(self):
-            z, ft = self.teacher(x)
-            check_classes(z.shape[1], data)
+            z, ft = ask_model('the teacher', self.teacher, x)
+            check_classes(check_logits('the teacher', z, x).shape[1], data)
             self.ofd.measure([ft[self.last]])
             self(x[:2], y[:2])
         if self.trained_on:
@@ -358,12 +383,14 @@ class JointRD(Scheme):
         Returns
         -------
         dict
-            The options, the places, and the teacher: the hash of its weights, or how it is built if it learns.
+            The options, the places, and the teacher: the hash of its weights, or how it is built and read if it learns.
         """
         teacher, prepare = self.teacher.model, None
+        learns = dict(teacher_features='in train mode') if self.train_teacher else {}
         if isinstance(self.teacher, Frozen):
             prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         return dict(
             scheme='JointRD', method=self.method, gate=dict(fade_to=self.fade_to, ramp=self.ramp), weight=self.weight,
             pairs=self.pairs, connectors=repr(self.connectors),
-            teacher=describe_model(teacher) if self.train_teacher else weights_hash(teacher), prepare=prepare)
+            teacher=describe_model(teacher) if self.train_teacher else weights_hash(teacher), prepare=prepare,
+            **learns)

@@ -14,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
 from ..measure import evaluating
 from ..methods import CE, KD, Weight
 from ..models import describe_model
-from .scheme import Scheme, check_size, check_student, current_weights, named_scheme, weighted_loss
-from ..taps import Tapped
+from .scheme import Scheme, check_student, current_weights, named_scheme, weighted_loss
+from ..taps import Pixels, Tapped, pixels_of
 
 # %% ../../nbs/09_schemes/05_online.ipynb #head
 def _joint_head(widths: Sequence[int], num_classes: int) -> nn.Sequential:
@@ -49,9 +48,8 @@ def _separate_students(students: Iterable[nn.Module]) -> list[nn.Module]:
     return students
 
 # %% ../../nbs/09_schemes/05_online.ipynb #widths
-def _widths_and_classes(nets: nn.ModuleList, size: int) -> tuple[list[int], int]:
+def _widths_and_classes(nets: nn.ModuleList, x: Tensor) -> tuple[list[int], int]:
     "The channels of each student's last feature, and the number of classes, which must be the same for all."
-    x = next(nets.parameters()).new_zeros(2, 3, size, size)
     with evaluating(nets):
         answers = [net(x) for net in nets]
     classes = [z.shape[1] for z, _ in answers]
@@ -113,20 +111,22 @@ class Online(Scheme):
         'joint': a small head on the last features of all students. 'peers': each student learns from all others.
     detach : bool, optional
         True: the KL does not move what teaches. None: as published, False for 'joint' and True for 'peers'.
-    size : int, optional
-        Height and width of the images in pixels; None stands for 32.
+    size : int or tuple, optional
+        Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
+        `settle`.
 
     Attributes
     ----------
     nets : ModuleList
         The tapped students.
     head : Sequential or None
-        The joint teacher's own layers.
+        The joint teacher's own layers, as wide as the features at the size of the images.
 
     Raises
     ------
     ValueError
-        If there is one student only, two share parameters, or their numbers of classes differ.
+        If there is one student only, or two share parameters; and, once the size is known, if their numbers of classes
+        differ.
     TypeError
         If `students` is no list of modules.
 
@@ -139,7 +139,7 @@ class Online(Scheme):
     Examples
     --------
     >>> import torch
-    >>> team = Online([resnet(8), resnet(8, width=2)], size=16)
+    >>> team = Online([resnet(8), resnet(8, width=2)])
     >>> losses, logits = team(torch.rand(4, 3, 16, 16), torch.arange(4))
     >>> list(losses)
     ['joint_ce', 'ce_1', 'kd_1', 'ce_2', 'kd_2']
@@ -148,27 +148,45 @@ class Online(Scheme):
 
     Deep mutual learning:
 
-    >>> peers = Online([resnet(8), resnet(8)], T=1, weight=1, teacher='peers', size=16)
+    >>> peers = Online([resnet(8), resnet(8)], T=1, weight=1, teacher='peers')
     >>> list(peers.models_to_score())
     ['student_1', 'student_2', 'mean']
     """
     counts = dict(students=4)
+    at_size = 'kd', 'head'
+    kd: KD
+    head: nn.Sequential | None
+    chosen: Tensor
 
     def __init__(self, students: Iterable[nn.Module], T: float = 4.0,
                  weight: Weight | None = None, ce: Weight = 1.0, joint: Weight = 1.0, teacher: str = 'joint',
-                 detach: bool | None = None, size: int | None = None):
+                 detach: bool | None = None, size: Pixels | None = None):
         super().__init__()
         if teacher not in ('joint', 'peers'): raise unknown_name('teacher', teacher, ['joint', 'peers'])
-        self.nets = nn.ModuleList(Tapped(m, -1, size) for m in _separate_students(students))
-        self.size, self.teacher = size, teacher
-        widths, classes = _widths_and_classes(self.nets, size or 32)
-        self.head = _joint_head(widths, classes).to(next(self.parameters()).device) if teacher == 'joint' else None
+        self.nets = nn.ModuleList(Tapped(m) for m in _separate_students(students))
+        self.teacher = teacher
         self.ce, self.joint = CE(ce), CE(joint)
-        self.kd = KD(1/classes if weight is None else weight, T)
+        given = KD(1. if weight is None else weight, T)         # refuses what is no weight, or no temperature
+        self.weight, self.T = weight, given.options['T']
         self.detach = teacher == 'peers' if detach is None else detach
         self.names = [f'student_{j}' for j in range(1, len(self.nets) + 1)]
-        self.chosen: Tensor
         self.register_buffer('chosen', torch.tensor(0))
+        self.start(size, adds=teacher == 'joint')
+
+    def build(self, images: Tensor) -> None:
+        """
+        Find the last stage of each student, and make the joint teacher's head.
+
+        Parameters
+        ----------
+        images : Tensor
+            Two black images of the right size, (2, C, H, W), where the students are.
+        """
+        size = pixels_of(images)
+        self.nets = nn.ModuleList(Tapped(m, -1, size) for m in self.students).train(self.training)
+        widths, classes = _widths_and_classes(self.nets, images)
+        self.kd = KD(1/classes if self.weight is None else self.weight, self.T)
+        self.head = None if self.teacher == 'peers' else _joint_head(widths, classes).to(images).train(self.training)
 
     @property
     def students(self) -> list[nn.Module]:
@@ -215,6 +233,8 @@ class Online(Scheme):
             The weighted losses, 'joint_ce' of the joint teacher, 'ce_j' and 'kd_j' of student j; and the logits,
             'student_j' and 'joint'.
         """
+        if self.waiting is not None:
+            self.settle(x)
         zs, zt = self.answers(x)
         now = current_weights(self)
         losses = {} if zt is None else {'joint_ce': weighted_loss(now['joint'], x, self.joint, zt, None, y)}
@@ -270,7 +290,7 @@ class Online(Scheme):
             {name: module}: the bare students, the joint teacher if there is one, and the mean of the students' logits.
         """
         members = dict(zip(self.names, self.students))
-        others = ['mean'] if self.head is None else ['joint', 'mean']
+        others = ['mean'] if self.teacher == 'peers' else ['joint', 'mean']
         return members | {name: _OneAnswer(self.together(), len(members) + i) for i, name in enumerate(others)}
 
     def together(self) -> _AllAnswers:
@@ -283,26 +303,6 @@ class Online(Scheme):
             From images to (B, number of models, C), in the order of `models_to_score`.
         """
         return _AllAnswers(self)
-
-    def check(self, data: Data) -> None:
-        """
-        Refuse data on which this scheme cannot be trained.
-
-        Parameters
-        ----------
-        data : Data
-            What the students will learn from.
-
-        Raises
-        ------
-        ValueError
-            If a student does not run on these images, has another number of classes, or its stages were looked for
-            at another size.
-        TypeError
-            If a student does not return logits.
-        """
-        super().check(data)
-        check_size(self, self.size, data)
 
     def describe(self) -> dict[str, Any]:
         """

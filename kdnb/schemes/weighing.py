@@ -89,7 +89,8 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     Parameters
     ----------
     scheme : Distill or Alone
-        The scheme whose terms are weighed, in its present epoch. It is left as it was, and so are random numbers.
+        The scheme whose terms are weighed, in its present epoch. It is left as it was, but settled; so are random
+        numbers.
     batch : tuple of (Tensor, Tensor)
         Images and labels, such as `data.one_batch()`, on the device of the scheme.
 
@@ -108,7 +109,7 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     Examples
     --------
     >>> import torch
-    >>> taught = Distill(resnet(8), resnet(14), 'kd+at', size=16)
+    >>> taught = Distill(resnet(8), resnet(14), 'kd+at')
     >>> pulls = weigh(taught, (torch.rand(8, 3, 16, 16), torch.arange(8)))
     >>> [(row['term'], row['weight']) for row in pulls]
     [('ce', 1.0), ('kd', 0.9), ('at', 1000.0)]
@@ -116,6 +117,8 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     if not isinstance(scheme, (Alone, Distill)):
         example = "such as Distill(student, teacher, 'kd') or learner.scheme"
         raise WrongType(f'weigh looks at the terms of a Distill, {example}, not at {type(scheme).__name__}')
+    if scheme.waiting is not None:
+        scheme.settle(batch[0])
     params = [p for p in scheme.student.parameters() if p.requires_grad]
     with _as_it_was(scheme, batch[0].device):
         losses = scheme.train()(*batch)[0]

@@ -42,7 +42,8 @@ def _ten_classes(images: Tensor | Data, y: Tensor | None,
     labels = test.y.cpu()
     at = pick_by_class(labels, images.classes, n=100)
     chosen = labels[at].unique_consecutive().tolist()
-    return test.normalise(test.images(at).to(images.device)), labels[at], images, chosen
+    x, y = test.labelled(at)
+    return test.normalise(x), y.cpu(), images, chosen
 
 # %% ../../nbs/11_show/07_dark.ipynb #draw-class-means
 def _draw_class_means(fig: 'Figure', means: Mapping[str, Tensor], names: Sequence[str]) -> None:

@@ -68,7 +68,8 @@ def check_images(images: Tensor, also: str = '') -> Tensor:
 def spread_images(data: Data, n: int = 500) -> tuple[Tensor, Tensor]:
     "n images of the test split, evenly spread, and their labels (on the CPU)."
     at = torch.linspace(0, len(data.test) - 1, min(n, len(data.test))).long()
-    return data.test.normalise(data.test.images(at).to(data.device)), data.test.y.cpu()[at]
+    x, y = data.test.labelled(at)
+    return data.test.normalise(x), y.cpu()
 
 def images_or_test(images: Tensor | Data) -> Tensor:
     "The images; those of a `Data` are 500 of its test split."

@@ -15,4 +15,4 @@ list_first(systems, 'crd paper reducenet kdpytorch distillation jointrd cheapcon
 list_first(recipes, 'crd reducenet kdpytorch distillation jointrd cheapconv cinic10 imagenet jointrd_imagenet')
 list_first(method_weights, 'crd paper kdpytorch distillation reducenet')
 list_first(sweep_presets, 'crd cifar100-wrn cinic10-shufflenet kd-grid '
-                          'jointrd jointrd-imagenet imagenet reducenet cheapconv')
+                          'jointrd jointrd-imagenet imagenet reducenet reducenet-cifar100 cheapconv')

@@ -6,6 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/01_systems/01_crd.ipynb #imports
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from .system import Loading, Preset, Published, Recipe, System, add_system, read_published
 
 # %% ../../nbs/01_systems/01_crd.ipynb #recipe
@@ -23,7 +26,7 @@ _crd_weights = dict(
     pkt='pkt(3e4)',
     ofd='ofd(1e-3)',
     dkd='dkd(rise(1, 1/12), alpha=1, beta=8, T=4)',
-    dist='dist(1, T=4)',
+    dist='dist(2, T=4)',
     wttm='wttm(4, T=5)',
     review='review(rise(5, 1/12))')
 
@@ -47,20 +50,20 @@ wrn_40_2 -> shufflenetv1      | 75.61   | 70.50 | 74.83 | 73.73  | 73.32 | 74.52
 
 # %% ../../nbs/01_systems/01_crd.ipynb #followers
 _, _crd_followers = read_published('''
-pair                          | dkd   | dist  | wttm
-wrn_40_2 -> wrn_16_2          | 76.24 | 75.51 | 76.37
-wrn_40_2 -> wrn_40_1          | 74.81 | -     | 74.58
-resnet56 -> resnet20          | 71.97 | 71.75 | 71.92
-resnet110 -> resnet20         | -     | -     | -
-resnet110 -> resnet32         | 74.11 | 73.69 | 74.13
-resnet32x4 -> resnet8x4       | 76.32 | 76.31 | 76.06
-vgg13 -> vgg8                 | 74.68 | 73.89 | 74.44
-vgg13 -> mobilenetv2_0.5      | 69.71 | 68.50 | -
-resnet50 -> mobilenetv2_0.5   | 70.35 | 68.66 | -
-resnet50 -> vgg8              | -     | -     | -
-resnet32x4 -> shufflenetv1    | 76.45 | 76.34 | -
-resnet32x4 -> shufflev2       | 77.07 | 77.35 | -
-wrn_40_2 -> shufflenetv1      | 76.70 | 76.40 | -
+pair                          | dkd   | dist  | wttm  | kd_ls
+wrn_40_2 -> wrn_16_2          | 76.24 | 75.51 | 76.37 | 76.11
+wrn_40_2 -> wrn_40_1          | 74.81 | -     | 74.58 | 74.37
+resnet56 -> resnet20          | 71.97 | 71.75 | 71.92 | 71.43
+resnet110 -> resnet20         | -     | -     | 71.67 | -
+resnet110 -> resnet32         | 74.11 | 73.69 | 74.13 | 74.17
+resnet32x4 -> resnet8x4       | 76.32 | 76.31 | 76.06 | 76.62
+vgg13 -> vgg8                 | 74.68 | 73.89 | 74.44 | 74.36
+vgg13 -> mobilenetv2_0.5      | 69.71 | 68.50 | 69.16 | -
+resnet50 -> mobilenetv2_0.5   | 70.35 | 68.66 | 69.59 | -
+resnet50 -> vgg8              | -     | -     | 74.82 | -
+resnet32x4 -> shufflenetv1    | 76.45 | 76.34 | 74.37 | -
+resnet32x4 -> shufflev2       | 77.07 | 77.35 | 76.55 | -
+wrn_40_2 -> shufflenetv1      | 76.70 | 76.40 | 75.42 | -
 ''')
 
 def _crd_column_of(source: str, rule: str, name: str, note: str = '') -> Published:
@@ -72,13 +75,73 @@ _crd_published = (
     Published('RepDistiller', 'last epoch', 'the first seven pairs are means of 5 runs', _crd_repdistiller),
     _crd_column_of('mdistiller', 'best epoch on test', 'dkd'),
     _crd_column_of('DIST', 'not said', 'dist', 'of wrn_40_2 -> wrn_40_1 two numbers are quoted, 74.43 and 74.73'),
-    _crd_column_of('TTM', 'not said', 'wttm'))
+    _crd_column_of('TTM', 'not said', 'wttm'),
+    _crd_column_of('logit-standardization-KD', 'best epoch on test', 'kd_ls', 'its temperatures vary with the pair'))
+
+# %% ../../nbs/01_systems/01_crd.ipynb #reads
+@dataclass(frozen=True)
+class _Reads:
+    "What is read of a net: places behind the activation, or in its stead, and the same places in front of it."
+    ends: tuple[int | str, ...] = (1, 2, 3)
+    reading: str = 'post'
+    before: tuple[int | str, ...] = (1, 2, 3)
+    before_reading: str = 'pre'
+
+def _vgg_reads(n: int) -> _Reads:
+    "Blocks 1 to 4 of a VGG with n convolutions a block; block 3 is in the middle of stage 4."
+    middle = f'stages.3.block{n}'
+    return _Reads((2, 3, f'{middle}.act', 4), before=(2, 3, f'{middle}.bn', 4))
+
+_crd_reads = dict(
+    resnet50=_Reads((1, 2, 3, 4), before=(1, 2, 3, 4)),
+    vgg8=_vgg_reads(1), vgg13=_vgg_reads(2),
+    shufflev2=_Reads((1, 2, 'stages.2.3.act'), before_reading='sum'),
+    **dict.fromkeys(['wrn_16_2', 'wrn_40_1', 'wrn_40_2'], _Reads(reading='sum')),
+    **{'mobilenetv2_0.5': _Reads((1, 2, 3, 4), 'sum', (1, 2, 3, 4), 'sum')})
+
+# %% ../../nbs/01_systems/01_crd.ipynb #words
+_Places = tuple[tuple[int | str, ...], str]
+
+def _taps_words(name: str, ours: _Places, theirs: _Places) -> str:
+    "Write a method with the places that it compares; a single pair of one number is written as the number."
+    (a, our_reading), (b, their_reading) = ours, theirs
+    taps = dict(zip(a, b)) if a != b else a[0] if len(a) == 1 else list(a)
+    reading = our_reading if our_reading == their_reading else [our_reading, their_reading]
+    return f'{name}(taps={taps!r}, reading={reading!r})'
+
+def _crd_words(s: _Reads, t: _Reads) -> Iterator[tuple[str, str]]:
+    "Yield (method, its words) for the student's and the teacher's net."
+    for name, part in ('fitnet', slice(1, 2)), ('at', slice(None)), ('nst', slice(None)), ('sp', slice(-1, None)):
+        yield name, _taps_words(name, (s.ends[part], s.reading), (t.ends[part], t.reading))
+    yield 'ofd', _taps_words('ofd', (s.before, s.before_reading), (t.before, t.before_reading))
+    pooled = ('embedding',)
+    yield 'review', _taps_words('review', (s.ends + pooled, s.reading), (t.before + pooled, t.before_reading))
+
+def _crd_own_words(teacher: str, student: str) -> dict[str, str]:
+    "Return {method: words} of a pair, for the methods that read it in another way than two resnets."
+    usual = dict(_crd_words(_Reads(), _Reads()))
+    words = _crd_words(_crd_reads.get(student, _Reads()), _crd_reads.get(teacher, _Reads()))
+    return {name: text for name, text in words if text != usual[name]}
+
+# %% ../../nbs/01_systems/01_crd.ipynb #settings
+_crd_standardised = 'ce(.1)+kd(9, T=2, standardize=True)'
+_crd_betas = {
+    **dict.fromkeys([('resnet56', 'resnet20'), ('resnet110', 'resnet32')], {'dkd': 'dkd(beta=2)'}),
+    **dict.fromkeys([('wrn_40_2', 'wrn_16_2'), ('wrn_40_2', 'wrn_40_1'), ('vgg13', 'vgg8'),
+                     ('vgg13', 'mobilenetv2_0.5')], {'dkd': 'dkd(beta=6)'})}
+_crd_without_file = ('resnet110', 'resnet20'), ('resnet50', 'vgg8')
+_crd_stated = dict(
+    dkd=tuple(pair for pair in _crd_pairs if pair not in _crd_without_file),
+    wttm=(('vgg13', 'vgg8'),),
+    kd_ls=(('resnet32x4', 'resnet8x4'),))
 
 # %% ../../nbs/01_systems/01_crd.ipynb #system
 _crd_preset = Preset(
     'crd', 'RepDistiller: thirteen pairs on CIFAR-100, 240 epochs', data='cifar100', recipe='crd', weights='crd',
-    methods={method: method for method in _crd_weights}, pairs=_crd_pairs,
-    lr={'mobilenetv2_0.5': .01, 'shufflenetv1': .01, 'shufflev2': .01}, published=_crd_published)
+    methods={method: method for method in _crd_weights} | dict(kd_ls=_crd_standardised), pairs=_crd_pairs,
+    lr={'mobilenetv2_0.5': .01, 'shufflenetv1': .01, 'shufflev2': .01},
+    settings={pair: _crd_own_words(*pair) | _crd_betas.get(pair, {}) for pair in _crd_pairs}, stated=_crd_stated,
+    published=_crd_published)
 
 add_system(System(
     'crd', 'RepDistiller', 'HobbitLong/RepDistiller', 'https://github.com/HobbitLong/RepDistiller',

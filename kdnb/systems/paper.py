@@ -19,5 +19,5 @@ add_system(System(
         rkd='rkd(1, distance=1, angle=2)',
         ofd="ofd(1e-3, teacher_bn='batch')",
         dkd='dkd(rise(1, 1/12), alpha=1, beta=8, T=4)',
-        dist='dist(1, T=4)',
+        dist='dist(2, T=4)',
         wttm='wttm(4, T=5)')))

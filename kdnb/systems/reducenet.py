@@ -29,8 +29,11 @@ _reducenet_preset = Preset(
     recipe='reducenet', weights='reducenet', methods=dict(kd='kd'), pairs=_reducenet_pairs, cut=True,
     published=(
         Published('ReduceNet', 'last epoch', 'no control; the student after 200 + 200 epochs', _reducenet_scores),))
+_reducenet_100 = Preset(
+    'reducenet-cifar100', 'ReduceNet on CIFAR-100: the same five, with its weight of KD for a hundred classes',
+    data='cifar100', recipe='reducenet', methods=dict(kd='ce(.3)+kd(.007, T=5)'), pairs=_reducenet_pairs, cut=True)
 
 add_system(System(
     'reducenet', 'ReduceNet', 'ohmydroid/reducenet', 'https://github.com/ohmydroid/reducenet',
     recipes=dict(reducenet=_reducenet_recipe), loading=dict(reducenet=_reducenet_loading),
-    weights=dict(kd='ce(.3)+kd(.07, T=5)'), presets=(_reducenet_preset,)))
+    weights=dict(kd='ce(.3)+kd(.07, T=5)'), presets=(_reducenet_preset, _reducenet_100)))

@@ -239,6 +239,8 @@ class Preset:
         Whether each student is also cut from its teacher, with the controls that this needs.
     settings
         {(teacher, student): {method: words}}, where a pair differs from `methods`.
+    stated
+        {method: pairs}, where a source states the numbers of a method for some pairs only; they are used for all.
     published
         Numbers of others for the same pairs.
     """
@@ -252,6 +254,7 @@ class Preset:
     lr: Mapping[str, float] = field(default_factory=dict)
     cut: bool = False
     settings: Mapping[_Pair, Mapping[str, str]] = field(default_factory=dict)
+    stated: Mapping[str, tuple[_Pair, ...]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
 
     def words(self, method: str, pair: _Pair) -> str:
@@ -270,6 +273,10 @@ class Preset:
             The pair's own words where `settings` has some, else those of `methods`.
         """
         return self.settings.get(pair, {}).get(method, self.methods[method])
+
+    def is_stated(self, method: str, pair: _Pair) -> bool:
+        """Return whether the numbers of a method are stated for this pair, and not for another one only."""
+        return pair in self.stated.get(method, self.pairs)
 
     def published_for(self, pair: _Pair) -> dict[str, dict[str, float | None]]:
         """Return what was published for one pair.
@@ -347,10 +354,10 @@ def _check_preset(preset: Preset, known: Mapping[str, Recipe]) -> None:
             if len(row) != len(preset.pairs):
                 count = f'{len(row)} numbers of {column} for {len(preset.pairs)} pairs'
                 raise ValueError(f'{preset.name}: {source.source} has {count}')
-    for pair, words in preset.settings.items():
+    for pair in (*preset.settings, *(pair for pairs in preset.stated.values() for pair in pairs)):
         if pair not in preset.pairs: raise ValueError(f'{preset.name}: {pair} has settings and is none of its pairs')
-        for method in words:
-            if method not in preset.methods: raise unknown_name('method', method, preset.methods)
+    for method in (*preset.stated, *(method for words in preset.settings.values() for method in words)):
+        if method not in preset.methods: raise unknown_name('method', method, preset.methods)
 
 def _check_system(system: System) -> None:
     "Refuse a system that lacks a part."

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['UNTRACED', 'VIEWS', 'CopyingProxy', 'RecordingTracer', 'forgetting_notes', 'first_line', 'record_model',
            'writes_input', 'node_order', 'newest_nodes', 'name_at', 'enclosing_names', 'node_names', 'ModelTrace',
-           'output_node', 'embedding_node', 'find_node', 'protect_taps', 'generate_reader']
+           'output_node', 'logits_part', 'embedding_node', 'find_node', 'protect_taps', 'generate_reader']
 
 # %% ../../nbs/05_taps/00_graph.ipynb #imports
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -165,9 +165,17 @@ def output_node(graph: fx.Graph) -> fx.Node:
     "Return the node of the `return` line."
     return next(n for n in reversed(graph.nodes) if n.op == 'output')
 
+def logits_part(answer: object) -> object:
+    "Return what holds the logits in a model's answer: itself, its .logits, its 'logits', or the only entry of a dict."
+    if not isinstance(answer, Mapping): return getattr(answer, 'logits', answer)
+    return answer.get('logits', next(iter(answer.values())) if len(answer) == 1 else answer)
+
 def embedding_node(trace: ModelTrace) -> fx.Node:
     "Return the input of the linear layer that makes the logits."
     n = output_node(trace.graph)
+    answer = logits_part(n.args[0])
+    if isinstance(answer, fx.Node):
+        n = answer
     while n.all_input_nodes and not trace.kind(n).endswith('linear') and 'conv' not in trace.kind(n):
         n = n.all_input_nodes[0]
     if trace.kind(n).endswith('linear'): return n.all_input_nodes[0]

@@ -71,7 +71,7 @@ def _check_recognised(scheme: Scheme) -> None:
 
 def ready_scheme(model: nn.Module, data: Data) -> Scheme:
     "A scheme on the device of the data, with the weights of rank 0, that works on these images."
-    scheme = move_module(_as_scheme(model), data.device)
+    scheme = move_module(_as_scheme(model).settle(data.size), data.device)
     copy_rank_0(scheme.state_dict().values())
     scheme.check(data)
     check_loss_names(scheme.weights(0, 1))

@@ -42,6 +42,9 @@ def _differing(old: dict, new: dict) -> dict[str, tuple[object, object]]:
     "{setting: (old value, new value)}; what JSON cannot tell apart is the same."
     a, b = (flatten_dict(json.loads(json.dumps(c))) for c in (old, new))
     values = {k: (a.get(k, _MISSING), b.get(k, _MISSING)) for k in {**a, **b} if not k.startswith('about.')}
+    terms, new_terms = ([item for item in c.items() if item[0].startswith('terms.')] for c in (a, b))
+    if terms and terms == new_terms:                                # the method only tells them in words
+        values.pop('method', None)
     return {k: (was, now) for k, (was, now) in values.items() if was != now and not _are_close(k, was, now)}
 
 # %% ../../nbs/10_train/00_runs.ipynb #followers

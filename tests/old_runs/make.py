@@ -96,6 +96,8 @@ def taught_by_memory() -> nn.Module:
     return Distill(narrow(), remember('teacher', data('reducenet'), views=2, amp='off'), 'kd(T=2)')
 
 
+OLD_REVIEW = "review(taps='stages', reading='post')"        # what 'review' meant when its run was made
+
 TEACHERS = {
     'teacher': Kind(wide, n_train=600),
     'grown': Kind(grown, n_train=600, bare=grown),
@@ -104,7 +106,7 @@ KINDS = {
     'alone': Kind(narrow, recipe='crd', valid=0),
     'kd-at-fitnet': Kind(lambda: Distill(narrow(), 'teacher', 'kd+at+fitnet', size=SIZE), recipe='crd', lr=.02),
     'ofd': Kind(lambda: Distill(narrow(), 'teacher', 'ofd', size=SIZE)),
-    'review': Kind(lambda: Distill(narrow(), 'teacher', 'review', size=SIZE), lr=.03),
+    'review': Kind(lambda: Distill(narrow(), 'teacher', OLD_REVIEW, size=SIZE), lr=.03),
     'joint': Kind(lambda: JointRD(plain(), 'teacher', size=SIZE), bare=plain),
     'online': Kind(lambda: Online([narrow(), wide()], size=SIZE)),
     'reducenet': Kind(shrunk_from_grown),
