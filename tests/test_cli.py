@@ -331,7 +331,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_test',
             ['five', '--data', 'mine.npz', '--device', 'cpu'],
-            'this is not the data of the run: the name is five, you ask for mine')])
+            "this is not the data of the run: the data's name is five, you ask for mine")])
 def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, remedy):
     assert re.search(remedy, says(capsys, name, words, here))
 
