@@ -255,7 +255,8 @@ def _targets_of(source: DatasetItems) -> Tensor | None:
 # %% ../../nbs/03_data/02_reading.ipynb #labelled
 def with_labels(source: ImageSource, strict: bool) -> tuple[ImageSource, Tensor]:
     "Return a source and its labels; items that must be read for them and cannot be are left out."
-    if isinstance(source, DatasetItems) and source.y is None:
+    if not isinstance(source, DatasetItems): return source, source.y
+    if source.y is None:
         source.y = _targets_of(source)
     if source.y is not None: return source, source.y
     y: list[int] = []

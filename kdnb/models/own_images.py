@@ -9,7 +9,7 @@ __all__ = ['ChannelValues', 'OwnImages', 'own_images', 'set_own_images', 'descri
 # %% ../../nbs/04_models/09b_own_images.ipynb #imports
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +71,8 @@ class _Converting(nn.Module):
     def forward(self, x): return super().forward(self.own_images(x))
 
     def __reduce_ex__(self, protocol):
-        _, (kind, *more), *state = super().__reduce_ex__(protocol)
-        return _empty_net, (kind.__bases__[1], *more), *state
+        _, (_, *more), *state = super().__reduce_ex__(protocol)
+        return _empty_net, (type(self).__bases__[1], *more), *state
 
 @functools.cache
 def _converting_class(kind: type[nn.Module]) -> type[nn.Module]:
@@ -118,7 +118,7 @@ def set_own_images(model: _AnyNet, own: OwnImages | None) -> _AnyNet:
         del model.own_images
         model.__class__ = type(model).__bases__[1]
     if own:
-        model.__class__ = _converting_class(type(model))
+        model.__class__ = cast(type[_AnyNet], _converting_class(type(model)))
         model.own_images = own.to(next(model.parameters(), own.scale).device)
     return model
 
