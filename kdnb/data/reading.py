@@ -253,24 +253,27 @@ def _targets_of(source: DatasetItems) -> Tensor | None:
     return known
 
 # %% ../../nbs/03_data/02_reading.ipynb #labelled
+def _read_labels(source: DatasetItems, strict: bool) -> tuple[DatasetItems, Tensor]:
+    "Read all items for their labels; return those that can be read, and their labels."
+    y: dict[int, int] = {}
+    bad: dict[int, str] = {}
+    for i in range(len(source)):
+        try:
+            y[i] = source.label(i)
+        except OSError as e:
+            bad[i] = str(e)
+    if bad:
+        _tell_bad(bad, len(source), strict)
+    known = source.pick(torch.tensor([*y], dtype=torch.long))
+    known.y = torch.tensor([*y.values()], dtype=torch.long)
+    return known, known.y
+
 def with_labels(source: ImageSource, strict: bool) -> tuple[ImageSource, Tensor]:
     "Return a source and its labels; items that must be read for them and cannot be are left out."
     if not isinstance(source, DatasetItems): return source, source.y
     if source.y is None:
         source.y = _targets_of(source)
-    if source.y is not None: return source, source.y
-    y: list[int] = []
-    bad: dict[int, str] = {}
-    for i in range(len(source)):
-        try:
-            y.append(source.label(i))
-        except OSError as e:
-            bad[i] = str(e)
-    if bad:
-        _tell_bad(bad, len(source), strict)
-    source = source.pick(torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.long))
-    source.y = torch.tensor(y, dtype=torch.long)
-    return source, source.y
+    return _read_labels(source, strict) if source.y is None else (source, source.y)
 
 # %% ../../nbs/03_data/02_reading.ipynb #first-size
 def first_size(source: ImageSource) -> int:
