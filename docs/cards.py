@@ -146,7 +146,7 @@ def extra_params(*methods: str, teacher: str = 'resnet56', student: str = 'resne
     with seeded(0):
         net = create_model(student, num_classes)
     with seeded(1):
-        scheme = Distill(net, create_model(teacher, num_classes), [CE(), *reading.values()])
+        scheme = Distill(net, create_model(teacher, num_classes), [CE(), *reading.values()], size=32)
     adapters = {m: scheme.adapters[n] for m, n in zip(reading, scheme.names[1:], strict=True) if n in scheme.adapters}
     return {method: num_params(adapters[method]) if method in adapters else 0 for method in methods}
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['count_of', 'short_label', 'format_number', 'format_bytes', 'format_time', 'align_lines', 'Column', 'Marked',
-           'AsTable', 'Table', 'Tables']
+           'AsTable', 'Table', 'Tables', 'plain_number']
 
 # %% ../nbs/00_basics/03_text.ipynb #imports
 import csv
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import WrongValue
 
@@ -318,3 +318,8 @@ class Tables(AsTable):
     def csv(self) -> str:
         "The values of all tables as one CSV."
         return _csv_text(self.records())
+
+# %% ../nbs/00_basics/03_text.ipynb #as-number
+def plain_number(value: Any) -> Any:
+    "Return a number of NumPy or torch as Python's, and anything else as it is."
+    return value.item() if hasattr(value, 'item') and getattr(value, 'ndim', 1) == 0 else value

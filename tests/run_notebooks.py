@@ -94,6 +94,7 @@ def main() -> int:
     def expected(path: Path) -> float: return known.get(path.relative_to(ROOT).as_posix(), float('inf'))
     notebooks = sorted(find_notebooks(args.paths), key=expected, reverse=True)
     os.chdir(ROOT)
+    os.environ.setdefault('KDNB_BUDGET', 'test')        # tutorials: the fewest epochs that show whether all cells run
     if sys.platform == 'linux':
         for module in 'torch', 'torchvision', 'nbdev.test': importlib.import_module(module)
     began = time.monotonic()

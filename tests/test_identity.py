@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdnb.all import CE, Data, Distill, Learner, Run, load_data, resnet, seeded
+from kdnb.all import Data, Distill, Learner, Run, load_data, resnet, seeded
 from kdnb.cli import kdnb_test
-
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):

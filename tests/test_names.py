@@ -5,7 +5,6 @@ from kdnb.all import CE, KD, SP, load_data, sweep, sweep_commands, sweep_presets
 from kdnb.cli.train import _name_run, settle_options, train_parser
 from kdnb.experiments import name_method
 
-
 def runs_of(commands):
     return [words[-1] for words in commands]
 
@@ -19,7 +18,8 @@ def test_a_sign_and_a_list_stay_in_the_name():
 
 
 def test_the_same_method_twice_is_once():
-    assert runs_of(sweep_commands('crd', methods=['kd(T=2)', 'kd( T=2 )'])) == runs_of(sweep_commands('crd', methods=['kd(T=2)']))
+    once, twice = (runs_of(sweep_commands('crd', methods=m)) for m in (['kd(T=2)'], ['kd(T=2)', 'kd( T=2 )']))
+    assert once == twice
 
 
 @pytest.mark.parametrize('preset', sweep_presets)

@@ -105,11 +105,11 @@ def test_batchwise_is_found_or_asked_for():
     def mine(s, t):
         return sp_loss(s, t)
     for loss in (lambda s, t: 2*sp_loss(s, t), mine, lambda s, t: mine(s, t), functools.partial(mine)):
-        with pytest.raises(ValueError, match='calls (sp_loss|mine), which compares images with each other: say batchwise=True'):
+        with pytest.raises(ValueError, match='calls (sp_loss|mine), which compares images .* say batchwise=True'):
             Term(loss)
         assert Term(loss, batchwise=True).batchwise
         assert not Term(loss, batchwise=False).batchwise
 
 
 def test_a_method_of_terms_is_shown_without_addresses():
-    assert repr(Method([CE(), Term(functools.partial(Huber(1)), Huber(1))])) == 'CE(1) + Huber(Huber, taps=-1)'.replace(', taps=-1', '')
+    assert repr(Method([CE(), Term(functools.partial(Huber(1)), Huber(1))])) == 'CE(1) + Huber(Huber)'

@@ -43,6 +43,8 @@ def _cost_of(a: argparse.Namespace, epochs: int, nets: dict[str, str]) -> float:
     student = a.student or nets.get(a.shrink, '').replace('reducenet', 'resnet')
     pretrained = a.teacher if '/' in (a.teacher or '') else None
     teacher = nets.get(a.teacher, pretrained)
+    if images and a.valid == 0 and a.data not in ('digits', 'cinic10'):
+        images = images*10//9
     images = a.n_train or images
     _, options = parse_scheme(a.method) or (None, {})
     if not images or not student: return 0.
@@ -161,6 +163,12 @@ def _list_presets(a: argparse.Namespace) -> None:
     say(table.text())
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
+def _tell_held_out(valid: float | None) -> str:
+    "Say which images choose the best epoch, beside what published tables do."
+    if valid == 0: return 'held out: nothing, as in published tables (--valid 0)'
+    what = "the set's own valid images, else a tenth of train" if valid is None else f'{valid} (--valid)'
+    return f'held out: {what}; published tables hold out nothing (--valid 0)'
+
 def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
     "For --json: the finished runs with their results, and why others are missing."
     runs = []
@@ -169,6 +177,7 @@ def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
         runs.append(dict(run=str(run.path), result=run.json('result.json'), reduced=about['reduced']))
     return dict(preset=preset, runs=runs, failed=failed)
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     "The table of the finished runs, and the published numbers where the data are the preset's."
     if not done: return
@@ -181,7 +190,8 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
     commands = asked_commands(a)
-    a.answer = dict(preset=a.preset, commands=commands)
+    a.answer = dict(preset=a.preset, commands=commands, valid=a.valid)
+    say(('# ' if a.dry_run else '') + _tell_held_out(a.valid))
     if a.dry_run:
         _print_commands(find_preset(a.preset).title, commands)
         return False

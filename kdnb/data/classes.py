@@ -62,7 +62,8 @@ def tell_class_names(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     order = 'the classes are in another order: ' if sorted(a) == sorted(b) else ''
     return f'{order}class {i} was {a[i]!r}, now it is {b[i]!r}'
 
-def tell_labels(was: Mapping[str, Any], now: Mapping[str, Any], splits: Sequence[str] = ('train', 'valid', 'test')) -> str:
+def tell_labels(
+        was: Mapping[str, Any], now: Mapping[str, Any], splits: Sequence[str] = ('train', 'valid', 'test')) -> str:
     "Tell in words which of the splits have other labels; '' where none has, or they are not known."
     a, b = was.get('labels') or {}, now.get('labels') or {}
     other = [split for split in splits if split in a and split in b and a[split] != b[split]]

@@ -37,6 +37,7 @@ from .stream import StreamSplit, StreamTrainSplit
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
+from ..text import plain_number
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-valid
 def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -126,14 +127,15 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         raise WrongValue(f"device {device!r} cannot be used here ({why}): give 'cpu', or None to choose") from e
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-numbers
-def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> None:
-    "Refuse a number of pixels or of processes, or constants of the channels, that are none."
+def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> tuple:
+    "Return size and workers; refuse a number of pixels or of processes, or constants of the channels, that are none."
     if size is not None and (type(size) is not int or not 1 <= size <= 10_000):
         raise WrongValue(f'size={size!r}: give the pixels of a side, from 1 to 10,000')
     if workers is not None and (type(workers) is not int or workers < 0):
         raise WrongValue(f'workers={workers!r}: give the number of processes, 0 or more')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]):
         raise WrongValue(f'stats={stats!r}: give (means, standard deviations) of three channels')
+    return size, workers
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-splits
 def _check_splits(sources: list[ImageSource | None], bs: int, size: int | None) -> None:
@@ -296,17 +298,16 @@ class Data:
             device: torch.device | str | None = None, *, size: int | None = None, stream: bool | None = None,
             strict: bool = False, workers: int | None = None, name: str = 'own', stats: ChannelStats | None = None,
             split: dict[str, Any] | None = None):
-        self.name = name
-        self.bs = bs
+        self.name, self.bs = name, plain_number(bs)
         self.classes = _class_names(classes)
         self.device = pick_device(device)
-        _check_numbers(size, workers, stats)
-        sources = _checked_sources(train, valid, test, len(self.classes), size, bs)
+        size, workers = _check_numbers(plain_number(size), plain_number(workers), stats)
+        sources = _checked_sources(train, valid, test, len(self.classes), size, self.bs)
         self.size = size or first_size(sources[0])
         self.augment = _usual_augment(self.size) if augment == 'auto' else augment
         how = _fitting(size, self.augment)
         self.streams, self._why = _is_streamed(stream, sources, self.size, how)
-        self.mean, self.std = stats or _measure_stats(sources[0], self.size, how)
+        (self.mean, self.std), self.measured = stats or _measure_stats(sources[0], self.size, how), stats is None
         self._fill(sources, how, strict, workers)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
@@ -385,7 +386,7 @@ class Data:
         if split not in ('train', 'valid', 'test'): raise unknown_name('split', split, ['train', 'valid', 'test'])
         chosen: Split | None = getattr(self, split)
         if chosen is None: raise WrongValue('this data has no valid split: load it with valid above 0')
-        found = _read_examples(chosen, n, per_class)
+        found = _read_examples(chosen, plain_number(n), plain_number(per_class))
         if found is None:
             there = f'{split} has {len(chosen)} images of {self.num_classes} classes'
             call = f'examples({n}, {split!r}, per_class={per_class})'
@@ -416,9 +417,10 @@ class Data:
         Returns
         -------
         dict
-            The names of the classes in order, and a checksum of the labels of each split.
+            The names of the classes in order, a checksum of the labels of each split, and whether the constants of
+            the channels were measured.
         """
-        return dict(classes=self.classes, labels=self.labels)
+        return dict(classes=self.classes, labels=self.labels) | ({'measured': True} if self.measured else {})
 
     def __repr__(self) -> str:
         splits = {name: getattr(self, name) for name in ('train', 'valid', 'test') if getattr(self, name) is not None}
@@ -461,6 +463,17 @@ def check_loading(
     return find_loading('crd' if recipe is None else recipe)
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-source
+def _load_source(
+        name: str | Path, root: str | Path | None, size: int | None,
+        classes: Sequence[str] | None) -> tuple[Source, list[Any], list[str], str]:
+    "Load a source: (what it is, its three parts, the classes as asked for, the name of their order)."
+    found = find_source(name, data_root(root))
+    *parts, own_names = found.load(data_root(root))
+    names = _class_names(own_names)
+    asked = names if classes is None else _class_names(classes)
+    sources = [reorder_source(s, names, asked) for s in _as_sources(parts, len(names), size or found.size)]
+    return found, sources, asked, _order_of(name, names, asked)
+
 def _cut_source(
         train: ImageSource, own: ImageSource | None, valid: float | None, n_train: int | None, split_seed: int,
         strict: bool) -> tuple[ImageSource, ImageSource | None, dict[str, Any], int]:
@@ -560,15 +573,11 @@ def load_data(
     >>> data.reduced
     '100 of 970 training images'
     """
+    bs, size, valid, n_train, split_seed, workers = map(plain_number, (bs, size, valid, n_train, split_seed, workers))
     loading = check_loading(recipe, size, augment, workers, split_seed)
     device = pick_device(device)  # before anything is downloaded
-    found = find_source(name, data_root(root))
-    *parts, own_names = found.load(data_root(root))
-    names = _class_names(own_names)
+    found, (train, own, test), classes, order = _load_source(name, root, size, classes)
     size = size or found.size
-    sources = _as_sources(parts, len(names), size)
-    classes = names if classes is None else _class_names(classes)
-    train, own, test = (reorder_source(s, names, classes) for s in sources)
     pixels = size or first_size(train)
     augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
     tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, strict)
@@ -578,7 +587,7 @@ def load_data(
         strict=strict, workers=workers, name=found.name,
         stats=stated or found.stats or _measure_stats(train, pixels, _fitting(size, augment)),
         split=cut | dict(recipe=recipe or 'crd'))
-    data.order = _order_of(name, names, classes)
+    data.order, data.measured = order, not (stated or found.stats)
     toy = found.name if found.toy else ''
     data.reduced = f'{len(tr):,} of {full:,} training images' if len(tr) < full else toy
     return data

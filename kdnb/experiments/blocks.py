@@ -133,6 +133,7 @@ def _summarise_method(name: str, rows: list[Row], base: Mapping[int, float] | No
         difference=None if base is None else paired_difference(last, base), n=len(last), seeds=list(last),
         epochs=first['epochs'], images=first['images'], seconds=mean(row['seconds'] for row in rows),
         memory=max(memories, key=lambda m: m['bytes'], default=None), device=list_values(rows, 'device'),
+        dtype=list_values(rows, 'dtype'),
         date=list_values(rows, 'date'), versions=_list_versions(rows))
 
 def _list_versions(rows: Iterable[Row]) -> str:
@@ -143,11 +144,12 @@ def _shared_settings(rows: list[Row]) -> Row:
     "What all lines of a block share."
     taught = [row for row in rows if row['teacher']]
     teachers = ', '.join(dict.fromkeys(row.get('taught_by', row['teacher']) for row in taught))
-    shared = {k: rows[0][k] for k in ('student', 'data', 'n_train', 'recipe', 'epochs', 'images')}
+    shared = {k: rows[0].get(k, '') for k in ('student', 'data', 'n_train', 'held_out', 'recipe', 'epochs', 'images')}
     return shared | dict(teacher=teachers or None, teacher_model=taught[0].get('teacher_model') if taught else None)
 
 def _block_head(of: Row) -> str:
-    parts = [f"{of['student']} on {of['data']}, {of['n_train']:,} training images", f"recipe {of['recipe']}",
+    images = ', '.join(filter(None, [f"{of['n_train']:,} training images", of['held_out']]))
+    parts = [f"{of['student']} on {of['data']}, {images}", f"recipe {of['recipe']}",
              f"{of['epochs']} epochs, {of['images']:,} images seen"]
     if of['teacher']:
         model = f" ({of['teacher_model']})" if of['teacher_model'] else ''
@@ -178,6 +180,22 @@ def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str
         notes.append('memory ≤: the most that the whole process took, earlier work included; a bound')
     return notes
 
+# %% ../../nbs/13_experiments/02_blocks.ipynb #own-ways
+def _tell_format(rows: Iterable[Row]) -> list[str]:
+    "Name a number format that is not the sources'."
+    formats = dict.fromkeys(row['dtype'] for row in rows if row.get('dtype') not in (None, 'float32'))
+    return [f"number format {', '.join(formats)}: the sources trained in float32"] if formats else []
+
+def _own_ways(row: Row) -> list[str]:
+    "What a run has of its own: that it went on elsewhere, that it was stopped."
+    notes = []
+    for went in row.get('went_on', ()):
+        other = ', '.join(f'{k} {v}' for k, v in went.items() if k not in ('after', 'date'))
+        notes.append(f"{row['run']} went on after epoch {went['after']} with {other}")
+    if 'stopped' in row:
+        notes.append(f"{row['run']} was stopped after {row['stopped']} of {row['epochs']} epochs")
+    return notes
+
 # %% ../../nbs/13_experiments/02_blocks.ipynb #cautions
 def _caution(line: Line, base: str | None, start: Mapping[int, object]) -> list[str]:
     "What is easily overlooked in a line; `start`: the initial weights of the base, by seed."
@@ -194,7 +212,7 @@ def _caution(line: Line, base: str | None, start: Mapping[int, object]) -> list[
     if other:
         seeds = ', '.join(map(str, other))
         notes.append(f'{name}: other initial weights than {base} with seed {seeds}, so these are no real pairs')
-    return notes
+    return notes + [note for row in line['rows'] for note in _own_ways(row)]
 
 def _made_on(rows: list[Row]) -> str:
     "Device, number format, version and date."
@@ -223,7 +241,7 @@ def _summarise_block(rows: list[Row], groups: Mapping[str, list[Row]], base: str
                  best='best on valid' if 'best' in rows[0] else 'best on test')
     start = {} if base is None else {row['seed']: row['init'] for row in groups[base]}
     cautions = [note for line in lines for note in _caution(line, base, start)]
-    return block | dict(notes=[*_explain_numbers(block, last), *cautions, _made_on(rows)])
+    return block | dict(notes=[*_explain_numbers(block, last), *_tell_format(rows), *cautions, _made_on(rows)])
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #make-blocks
 def make_blocks(rows: Sequence[Row], base: str | None = 'alone') -> list[Block]:

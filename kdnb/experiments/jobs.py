@@ -28,7 +28,7 @@ from ..models import create_model
 from ..parallel import world_size
 from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
 from ..seeds import seeded
-from ..text import format_time
+from ..text import format_time, plain_number
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
@@ -298,9 +298,10 @@ def _name_in_run(value: Any) -> str:
 
 def _list_seeds(seeds: int | Sequence[int]) -> list[int]:
     "[0, 1, 2] of 3, or the list as given; refused if there is none or more than 1,000."
-    many = list(seeds) if isinstance(seeds, (list, tuple, range)) else []
-    if type(seeds) is int:
-        many = list(range(min(seeds, 1001)))
+    count = plain_number(seeds)
+    many = [*map(plain_number, seeds)] if isinstance(seeds, (list, tuple, range)) else []
+    if type(count) is int:
+        many = list(range(min(count, 1001)))
     wrong = [s for s in many if type(s) is not int or not 0 <= s < 2**63]
     if wrong or not 0 < len(many) <= 1000:
         asked = 'a number of seeds from 1 to 1,000, or a list of whole numbers from 0 up'
@@ -402,8 +403,7 @@ def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, te
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
-    if epochs is None:
-        epochs = usual
+    epochs = usual if epochs is None else plain_number(epochs)
     if type(epochs) is not int or epochs < 1:
         raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
     if name and run_name(name) != name:

@@ -91,6 +91,8 @@ def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) 
     ours = f"; ours: {of['n_train']:,} training images, {of['epochs']} epochs"
     if block['reduced']:
         ours = f"; ours are {block['reduced']}"
+    if of['held_out']:
+        ours += f", {of['held_out']}"
     notes = '; '.join(f'{source.source}: {source.note}' for source in sources if source.note)
     whose = f"published for {of['student']} on {preset.data} (preset {preset.name})"
     more = f' ({notes})' if notes else ''

@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..data import count_left_out
 from ..errors import WrongValue, unknown_name
 from ..files import run_path, runs_root
 from ..models import model_name, weights_hash
 from ..seeds import seed_from
-from ..train import Run, load_state, read_history
+from ..train import Run, held_out, load_state, read_history
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #student-name
 Row = dict[str, Any]                                       # a finished run; plain values, as JSON has them
@@ -60,10 +61,18 @@ def _teacher_of(config: Mapping) -> str | None:
         return None  # a twin of another seed each time: part of the method
     return f'{student_name(teacher)}, which learns too' if isinstance(teacher, dict) else teacher
 
-def _images_an_epoch(data: Mapping) -> int:
-    "Images that an epoch uses: a last batch of one image is left out."
-    n = data['n_train']
-    return n - 1 if n > 1 == n % data['bs'] else n
+def _images_an_epoch(data: Mapping, processes: int) -> int:
+    "Images that an epoch uses, without those at its end that make no batch of equal parts for all processes."
+    return data['n_train'] - count_left_out(data['n_train'], data['bs'], processes)
+
+def _images_seen(config: Mapping, epochs: int) -> int:
+    "Images of all epochs; a run may have gone on with another number of processes."
+    about, seen, before = config['about'], 0, 0
+    processes = about.get('processes', 1)
+    for went in [*about.get('went_on', ()), dict(after=epochs)]:
+        seen += (went['after'] - before)*_images_an_epoch(config['data'], processes)
+        before, processes = went['after'], went.get('processes', processes)
+    return seen
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #row
 def _about_of(about: Mapping) -> Row:
@@ -72,6 +81,8 @@ def _about_of(about: Mapping) -> Row:
     row = dict(device=about['device'], dtype=about.get('dtype'), date=about.get('date'), versions=versions,
                reduced=about.get('reduced', ''), init=about.get('init'))
     memory = about.get('memory')
+    if 'went_on' in about:
+        row['went_on'] = about['went_on']
     known = isinstance(memory, dict) and isinstance(memory.get('bytes'), int)
     return row | dict(memory=memory) if known else row
 
@@ -82,15 +93,16 @@ def _scores_of(result: Mapping) -> Row:
 
 def read_row(run: Run) -> Row:
     "Read a finished run."
-    config, history = run.json('config.json') or {}, read_history(run)
+    config, result, history = run.json('config.json') or {}, run.json('result.json') or {}, read_history(run)
     data, epochs = config['data'], config['epochs']
-    if len(history) != epochs: raise WrongValue(f'its history has {len(history)} rows and not {epochs}')
+    trained = result['last'].get('epoch', epochs)          # fewer, if a callback has stopped it
+    if len(history) != trained: raise WrongValue(f'its history has {len(history)} rows and not {trained}')
     row = dict(
         run=run.path.name if run.path else 'in memory', label=label_of(config), method=_method_of(config),
         student=student_name(config['student']), teacher=_teacher_of(config), seed=config['seed'],
-        data=data['name'], n_train=data['n_train'], recipe=config['recipe'], epochs=epochs)
-    row |= _scores_of(run.json('result.json') or {})
-    row |= dict(images=epochs * _images_an_epoch(data), seconds=round(sum(r['seconds'] for r in history), 1))
+        data=data['name'], n_train=data['n_train'], held_out=held_out(config), recipe=config['recipe'], epochs=epochs)
+    row |= _scores_of(result) | (dict(stopped=trained) if trained < epochs else {})
+    row |= dict(images=_images_seen(config, trained), seconds=round(sum(r['seconds'] for r in history), 1))
     return row | _about_of(config['about']) | dict(config={k: v for k, v in config.items() if k != 'about'})
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #find

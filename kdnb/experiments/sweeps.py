@@ -18,6 +18,7 @@ from ..methods import Term, parse_method
 from ..schemes import Online, parse_scheme
 from ..seeds import seed_from
 from ..systems import Preset, find_preset, find_recipe
+from ..text import plain_number
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #setting
 _CommandSetting = dict[str, object]                                # {option: value}, the same in all commands
@@ -106,7 +107,7 @@ def _asked_preset(preset: str, data: str | Path | None, methods: Iterable[str] |
 
 def _check_counts(epochs: int | None, seeds: int) -> None:
     for name, count in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
-        if type(count) is not int or count < 1:
+        if type(plain_number(count)) is not int or count < 1:
             raise WrongValue(f'{name} must be a whole number from 1 up, not {count!r}')
     if seeds > 1000: raise WrongValue(f'{seeds:,} seeds are more than a table takes: up to 1,000')
 

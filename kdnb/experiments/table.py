@@ -133,6 +133,10 @@ def _column_memory(line: Line, block: Block) -> tuple | None:
 def _column_differing_device(line: Line, block: Block) -> str | None:
     return line['device'] if len({other['device'] for other in block['lines']}) > 1 else None
 
+@column('format', csv=['number_format'], align='left')
+def _column_format(line: Line, block: Block) -> str | None:
+    return line['dtype'] if len({other['dtype'] for other in block['lines']}) > 1 else None
+
 @column('each device', csv=['device'], shown=False)
 def _column_device(line: Line, block: Block) -> str: return line['device']
 

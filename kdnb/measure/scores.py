@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
 from ..models import eval_mode, own_images
+from ..taps import Prepared, expect_logits
 
 # %% ../../nbs/06_measure/00_scores.ipynb #tensors
 def check_tensors(*values: object) -> None:
@@ -178,7 +179,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     Parameters
     ----------
     model : nn.Module
-        From images to logits.
+        From images to logits, or to a dict or an object that has `logits`. Or a `Frozen`, with its `prepare`.
     split : iterable of (Tensor, Tensor)
         Batches of images and labels, such as `data.test`.
 
@@ -192,7 +193,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     Raises
     ------
     TypeError
-        If the model is not a module, or the split has no batches.
+        If the model is not a module or returns no logits, or the split has no batches.
     ValueError
         If the split is empty.
 
@@ -204,8 +205,9 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     (10, True)
     """
     _meet_images(model, split)
+    ask = model.logits if isinstance(model, Prepared) else model
     with evaluating(model):
-        answers = [(model(xb).float(), yb) for xb, yb in _batches_of(split)]
+        answers = [(expect_logits(ask(xb)).float(), yb) for xb, yb in _batches_of(split)]
     if not answers: raise WrongValue('a split without images: give at least one batch')
     zs, ys = zip(*answers)
     return torch.cat(zs), torch.cat(ys)

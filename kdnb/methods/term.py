@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..losses import ce_loss
+from ..losses import ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..models import weights_hash
@@ -87,7 +87,6 @@ _first_prints = dict(
     regressor='3ef8cb58125a77e7', connector='38816003ab7ebbe7', attention_map='76517bb3f0a74e66',
     similarity_matrix='00d027ca1a38afa5')
 
-
 # %% ../../nbs/08_methods/02_term.ipynb #print-value
 _libraries = {*sys.stdlib_module_names, 'kdnb', 'torch', 'torchvision', 'numpy', 'scipy'} - {'__main__'}
 
@@ -112,7 +111,8 @@ def _print_class(cls: type, within: tuple) -> str:
     told = []
     for c in cls.__mro__[:-1]:
         said = {k: v for k, v in vars(c).items() if isinstance(v, FunctionType) or k[:2] != '__' and k != '_abc_impl'}
-        told.append(f'{c.__module__}.{c.__qualname__}' if _is_library(c) else _print_values({c.__qualname__: said}, within))
+        own = f'{c.__module__}.{c.__qualname__}' if _is_library(c) else _print_values({c.__qualname__: said}, within)
+        told.append(own)
     return ' '.join(told)
 
 def _print_object(v: Any, within: tuple) -> str:
@@ -120,7 +120,7 @@ def _print_object(v: Any, within: tuple) -> str:
     network = isinstance(v, nn.Module)
     if _is_library(type(v)) and not network:
         if not _has_address(repr(v)): return repr(v)
-        raise WrongValue(f'{v!r} cannot be recognised in another process: give a function, or numbers, text and tensors')
+        raise WrongValue(f'{v!r} cannot be recognised in another process: give a function, numbers, text or tensors')
     slots = [k for c in type(v).__mro__ for k in getattr(c, '__slots__', ()) if hasattr(v, k)]
     held = {k: getattr(v, k) for k in slots} | getattr(v, '__dict__', {})
     if network:
@@ -138,7 +138,8 @@ def _cell_value(cell: CellType) -> object:
 def _print_function(v: FunctionType, within: tuple) -> str:
     "Describe a function by its code, its defaults and what it closes over; one of kdnb by the number that it has."
     code, defaults = v.__code__, v.__defaults__
-    if v.__module__.startswith('kdnb.') and v.__name__ in _first_prints: return f'{v.__name__}#{_first_prints[v.__name__]}'
+    ours = v.__module__.startswith('kdnb.')
+    if ours and v.__name__ in _first_prints: return f'{v.__name__}#{_first_prints[v.__name__]}'
     inner = [getattr(c, 'co_code', c) for c in code.co_consts if not isinstance(c, str)]
     inner = [_print_values(c, within) if isinstance(c, frozenset) else c for c in inner]
     closed = [_print_value(_cell_value(c), within) for c in v.__closure__ or ()]
@@ -192,7 +193,8 @@ def _describe_term(term: 'Term') -> dict[str, Any]:
     own = dict(loss=term.loss, adapt=term.adapt) if type(term) is Term else term.options
     facts = dict(name=term.name, taps=repr(term.taps), reading=term.reading, weight=term.weight)
     facts |= {**own, **_functions_of(type(term))}
-    return {k: v if isinstance(v, (int, float, str, type(None))) else _print_once(term, k, v) for k, v in facts.items()}
+    plain = int, float, str, type(None)
+    return {k: v if isinstance(v, plain) else _print_once(term, k, v) for k, v in facts.items()}
 
 # %% ../../nbs/08_methods/02_term.ipynb #batchwise
 def _wrapped_in(loss: Any) -> list[Any]:
@@ -219,7 +221,8 @@ def _called_by(f: FunctionType) -> list[Any]:
 # %% ../../nbs/08_methods/02_term.ipynb #ask-batchwise
 def _marked_inside(f: Any, seen: list) -> str:
     "The name of a loss that is marked, which a function of yours calls; '' if there is none."
-    if any(f is s for s in seen) or not isinstance(f, FunctionType) or f.__module__.partition('.')[0] in _libraries: return ''
+    if any(f is s for s in seen) or not isinstance(f, FunctionType): return ''
+    if f.__module__.partition('.')[0] in _libraries: return ''
     for called in _called_by(f):
         marked = any(getattr(part, 'batchwise', False) is True for part in _wrapped_in(called))
         name = getattr(called, '__name__', 'partial') if marked else _marked_inside(called, [*seen, f])
@@ -231,8 +234,8 @@ def _is_batchwise(name: str, loss: Any, said: bool | None) -> bool:
     parts = _wrapped_in(loss)
     if said is not None: return said or any(getattr(part, 'batchwise', False) for part in parts)
     if any(getattr(part, 'batchwise', False) for part in parts): return True
-    own = getattr(type(parts[-1]), '__call__', None) if not isinstance(parts[-1], FunctionType) else parts[-1]
-    inside = _marked_inside(own, [])
+    own = [parts[-1], *(vars(c).get(name) for c in type(parts[-1]).__mro__ for name in ('forward', '__call__'))]
+    inside = next(filter(None, (_marked_inside(f, []) for f in own)), '')
     if not inside: return False
     raise WrongValue(f'{name} calls {inside}, which compares images with each other: say batchwise=True, or '
                      'batchwise=False if each image counts by itself')
@@ -323,7 +326,9 @@ class Term:
         float
             From 0 up.
         """
-        return self.weight(epoch, epochs) if callable(self.weight) else self.weight
+        if not callable(self.weight): return self.weight
+        told = f'the weight of {self.name} in epoch {epoch + 1} of {epochs}'
+        return check_number(told, self.weight(epoch, epochs), 'from 0 up')
 
     def connect(self, fs: FeatureList, ft: FeatureList) -> nn.Module | None:
         """
@@ -501,6 +506,7 @@ def as_terms(method: str | Term | Iterable[Term]) -> list[Term]:
     if not isinstance(method, Iterable):
         raise WrongType(f"a method is words such as 'kd+at', a term such as KD(.9), or a list of terms, not {method!r}")
     terms = [*method]
+    if not terms: raise WrongValue("this list of terms is empty: give one or more, such as [KD(.9)], or 'ce'")
     for t in terms:
         if isinstance(t, Term): continue
         raise WrongType(f"a list is made of terms, such as KD(.9), not {t!r}: put words in one string, such as 'kd+at'")

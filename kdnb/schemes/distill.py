@@ -8,7 +8,6 @@ __all__ = ['Memory', 'given_teacher', 'check_models', 'check_teacher_data', 'Dis
 # %% ../../nbs/09_schemes/02_distill.ipynb #imports
 import copy
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -172,7 +171,6 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
-_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -201,18 +199,36 @@ def _tell_other_classes(seen: dict[str, Any], now: dict[str, Any]) -> str:
     same_test = same_set and now['split_seed'] is not None and seen.get('n_test') == now['n_test']
     return told or (tell_labels(seen, now, ['test']) if same_test else '')
 
+def _check_classes_seen(seen: dict[str, Any], now: dict[str, Any]) -> None:
+    "Refuse a teacher of other classes."
+    other = _tell_other_classes(seen, now)
+    if not other: return
+    raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
+
+# %% ../../nbs/09_schemes/02_distill.ipynb #constants
+def _same_to_the_teacher(key: str, seen: dict[str, Any], now: dict[str, Any]) -> bool:
+    "Whether a setting of the data is the same for the teacher; measured constants, to a tenth of their spread."
+    was, own = seen[key], now[key]
+    if key == 'size': return was == own
+    near = .1*min(now['std']) if seen.get('measured') and now.get('measured') else .5/255
+    return len(was) == len(own) and max(abs(a - b) for a, b in zip(was, own)) < near
+
 # %% ../../nbs/09_schemes/02_distill.ipynb #check-seen
 def _rounded(v: object) -> object: return [round(n, 4) for n in v] if isinstance(v, (list, tuple)) else v
 
-def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
-    "Refuse a teacher that is used to other images, or that has seen the student's valid images."
-    now = data.describe() | data.identify()
+def _check_complete(seen: dict[str, Any]) -> None:
+    "Refuse a description of data that is damaged."
     absent = sorted({'size', 'mean', 'std', 'name', 'n_valid', 'split_seed'} - {*seen})
-    if absent:
-        missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
-        raise WrongValue(f'{missing}: restore it, or give the module as teacher')
+    if not absent: return
+    missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
+    raise WrongValue(f'{missing}: restore it, or give the module as teacher')
+
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
+    now = data.describe() | data.identify()
+    _check_complete(seen)
     for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
-        if now[k] == json.loads(json.dumps(seen[k])): continue
+        if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
                          'Frozen(teacher, prepare=...)')
@@ -220,8 +236,8 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
-    other = _tell_other_classes(seen, now)
-    if other: raise WrongValue(f'the teacher learnt other classes: {other}; load both alike, or give the module as teacher')
+    if classes:
+        _check_classes_seen(seen, now)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
@@ -250,7 +266,7 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
     if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
@@ -437,7 +453,7 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def ask_teacher(self, x: Tensor) -> _Taught:
+    def ask_teacher(self, x: Tensor) -> tuple:
         """
         Ask the teacher for what the terms read.
 

@@ -56,7 +56,8 @@ def bare_model(given: Teacher) -> nn.Module:
 # %% ../../nbs/09_schemes/00_frozen.ipynb #data-of
 def _data_of(config: dict) -> dict:
     "What a configuration says of its data, with the classes if it knows them."
-    return config['data'] | {k: config['about'][k] for k in ('classes', 'labels') if k in config.get('about', {})}
+    about = config.get('about', {})
+    return config['data'] | {k: about[k] for k in ('classes', 'labels', 'measured') if k in about}
 
 # %% ../../nbs/09_schemes/00_frozen.ipynb #trained-on
 def training_data_of(given: Teacher) -> dict | None:

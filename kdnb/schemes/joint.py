@@ -149,7 +149,7 @@ def _make_connectors(scheme: 'JointRD', x: Tensor) -> nn.ModuleList:
     "Try the paths on two black images, and make a connector for each; none if the feature loss weighs nothing."
     scheme.teacher.to(x.device)
     with evaluating(scheme.net), evaluating(scheme.teacher.model):
-        (_, fs), (_, ft) = scheme.net(x), scheme.teacher(x)
+        (_, fs), (_, ft) = ask_model('the student', scheme.net, x), ask_model('the teacher', scheme.teacher, x)
         try:
             ends = [f for _, f in _mixed_paths(scheme.tails, fs, scheme.last)]
         except RuntimeError as e:

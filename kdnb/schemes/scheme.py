@@ -125,9 +125,10 @@ def ask_logits(name: str, model: nn.Module, x: Tensor, learns: bool = False) -> 
         z = check_logits(name, ask_model(name, model, x), x)
     tell_softmax(name, z)
     if not learns: return z
+    training = f'in train mode {name}'
     with rehearsing(model, x.device):
-        answer = ask_model(name, model, x)
-        check_logits(f'in train mode {name}', answer, x)
+        answer = ask_model(training, model, x)
+        check_logits(training, answer, x)
     _tell_of_others(name, answer)
     return z
 

@@ -6,7 +6,8 @@
 __all__ = ['Pull', 'Pulls', 'weigh']
 
 # %% ../../nbs/09_schemes/03_weighing.ipynb #imports
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -23,6 +24,18 @@ def _flat_gradient(loss: Tensor, params: Sequence[nn.Parameter]) -> Tensor:
     if not loss.requires_grad: return torch.cat([torch.zeros_like(p).flatten() for p in params])
     grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(params, grads)])
+
+# %% ../../nbs/09_schemes/03_weighing.ipynb #as-it-was
+@contextmanager
+def _as_it_was(scheme: nn.Module, device: torch.device) -> Iterator[None]:
+    "After the `with`, weights, statistics, modes and random numbers are as before."
+    before = {k: v.clone() for k, v in scheme.state_dict().items()}
+    modes = {module: module.training for module in scheme.modules()}
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        yield
+    scheme.load_state_dict(before)
+    for module, mode in modes.items():
+        module.training = mode
 
 # %% ../../nbs/09_schemes/03_weighing.ipynb #pulls
 class Pull(TypedDict):
@@ -77,7 +90,7 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     ----------
     scheme : Distill or Alone
         The scheme whose terms are weighed, in its present epoch. It is left as it was, but
-        settled.
+        settled, and so are random numbers.
     batch : tuple of (Tensor, Tensor)
         Images and labels, such as `data.one_batch()`, on the device of the scheme.
 
@@ -104,16 +117,12 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     if not isinstance(scheme, (Alone, Distill)):
         example = "such as Distill(student, teacher, 'kd') or learner.scheme"
         raise WrongType(f'weigh looks at the terms of a Distill, {example}, not at {type(scheme).__name__}')
-    x, y = batch
     if scheme.waiting is not None:
-        scheme.settle(x)
-    before = {k: v.clone() for k, v in scheme.state_dict().items()}
-    mode = scheme.training
-    losses = scheme.train()(x, y)[0]
+        scheme.settle(batch[0])
     params = [p for p in scheme.student.parameters() if p.requires_grad]
-    grads = {k: _flat_gradient(loss, params) for k, loss in losses.items()}
-    scheme.load_state_dict(before)
-    scheme.train(mode)
+    with _as_it_was(scheme, batch[0].device):
+        losses = scheme.train()(*batch)[0]
+        grads = {k: _flat_gradient(loss, params) for k, loss in losses.items()}
     weights = scheme.weights(scheme.epoch, scheme.epochs)
     ce = grads.get('ce', torch.zeros_like(next(iter(grads.values()))))
     return Pulls(_pull(k, loss.item(), weights[k], grads[k], ce) for k, loss in losses.items())

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Callback', 'starting_callbacks', 'check_callbacks', 'make_callbacks', 'Watched', 'call_back', 'wrap_with',
            'train_step', 'open_epoch', 'epoch_batches', 'take_steps', 'score_split', 'close_epoch', 'seconds_since',
-           'dropout_seed', 'one_epoch', 'run_config', 'begin_fit', 'finish_fit', 'roll_back', 'interruption',
-           'leave_fit', 'Learner']
+           'dropout_seed', 'one_epoch', 'run_config', 'begin_fit', 'ends_here', 'finish_fit', 'roll_back',
+           'interruption', 'leave_fit', 'Learner']
 
 # %% ../../nbs/10_train/06_loop.ipynb #imports
 import time
@@ -31,16 +31,43 @@ from kdnb.models import (
     own_images,
     weights_hash,
 )
-from ..parallel import copy_rank_0, leaves_unused, noticing, rank, spread, unspread, wait_for_all, world_size
+from kdnb.parallel import (
+    copy_rank_0,
+    leaves_unused,
+    noticing,
+    on_rank_0,
+    rank,
+    spread,
+    unspread,
+    wait_for_all,
+    world_size,
+)
 from ..schemes import Scheme, meet_data
 from ..seeds import seed_from, seeded
-from ..text import count_of
-from .checks import Diverged, as_seed, check_finite, check_loaded, ready_scheme, warn_of_heavy
+from ..text import count_of, plain_number
+from kdnb.train.checks import (
+    Diverged,
+    as_seed,
+    check_finite,
+    check_loaded,
+    check_loss_names,
+    ready_scheme,
+    warn_of_heavy,
+)
 from .memory import keep_freed_memory, note_memory, watch_memory
-from .recipe import make_optimiser, name_dtype, pick_amp, pick_recipe
-from .runs import Run, about_process, open_run
+from .recipe import make_optimiser, name_dtype, pick_amp, pick_recipe, resume_longer
+from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
 from .scoring import Tally, accuracy_of_all, score_columns, score_models, student_name
-from .state import copy_weights, load_state, other_state, save_state, set_weights, write_history
+from kdnb.train.state import (
+    copy_weights,
+    load_state,
+    other_state,
+    plain_rows,
+    read_history,
+    save_state,
+    set_weights,
+    write_history,
+)
 
 # %% ../../nbs/10_train/06_loop.ipynb #callback
 class Callback:
@@ -189,7 +216,7 @@ def open_epoch(learn: 'Learner') -> None:
     "Get ready for the steps of an epoch."
     meet_data(learn.scheme, learn.data)                 # a teacher may have met other data meanwhile
     learn.scheme.train()
-    learn.tally = Tally()
+    learn.tally, learn.logged = Tally(), {}
     learn.opt.zero_grad()                               # what Ctrl-C or a backward pass by hand left there
 
 def epoch_batches(learn: 'Learner') -> Iterator[tuple]:
@@ -216,17 +243,29 @@ def score_split(learn: 'Learner', split: str) -> dict[str, float]:
 # %% ../../nbs/10_train/06_loop.ipynb #save
 def _save_progress(learn: 'Learner', row: dict, score: str) -> None:
     "Write best.pt when this epoch is the best on valid, then the history, then last.pt."
-    model = model_record(learn.student)
     if not learn.best or row[score] > learn.best[score]:
         learn.best = {k: row[k] for k in ('epoch', score)} | student_name(learn.scheme)
         if learn.data.valid:
-            save_state(learn.run, 'best.pt', model)        # weights that test picked are not kept
+            save_state(learn.run, 'best.pt', model_record(learn.student))   # weights that test picked are not kept
+    _write_progress(learn)
+    wait_for_all()                                      # no process goes back to what is not yet written
+
+def _write_progress(learn: 'Learner') -> None:
+    "Write the history, then last.pt."
     train = dict(
         rest=other_state(learn.scheme), opt=learn.opt.state_dict(), sched=learn.sched.state_dict(),
         scaler=learn.scaler.state_dict(), epoch=learn.epoch, best=learn.best, history=learn.history)
     write_history(learn.run, learn.history)
-    save_state(learn.run, 'last.pt', dict(model, train=train))
-    wait_for_all()                                      # no process goes back to what is not yet written
+    save_state(learn.run, 'last.pt', dict(model_record(learn.student), train=train))
+
+# %% ../../nbs/10_train/06_loop.ipynb #columns
+def _keep_columns(learn: 'Learner') -> None:
+    "Write what callbacks have added to the history."
+    if not learn.cbs: return
+    learn.history[-1].update(learn.logged)
+    learn.history = plain_rows(learn.history)
+    if learn.history != read_history(learn.run):
+        _write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
 def _training_columns(learn: 'Learner') -> dict[str, float]:
@@ -250,10 +289,11 @@ def close_epoch(learn: 'Learner', trained: float) -> None:
     split = 'valid' if learn.data.valid else 'test'
     row |= score_columns(learn.scheme, split, score_split(learn, split), choose=learn.data.valid is not None)
     row['seconds'] = round(trained + time.perf_counter() - start, 3)
-    row['images_per_second'] = round(len(learn.data.train) / trained, 1)
-    learn.history.append(row)
+    row['images_per_second'] = round((len(learn.data.train) - learn.train.left_out) / trained, 1)
+    learn.history.append(row | learn.logged)
     _save_progress(learn, row, f'{split}_acc')
     call_back(learn, 'after_epoch')
+    _keep_columns(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #one-epoch
 def seconds_since(start: float, device: torch.device) -> float:
@@ -281,8 +321,8 @@ def _start_over(learn: 'Learner') -> None:
     set_weights(learn.scheme, learn.init)
     learn.epoch, learn.best, learn.history, learn.result = 0, {}, [], None
 
-def _load_progress(learn: 'Learner') -> None:
-    "Put back what last.pt holds."
+def _load_progress(learn: 'Learner', longer: bool = False) -> None:
+    "Put back what last.pt holds; `longer`: into a run of more epochs."
     saved = load_state(learn.run, 'last.pt')
     if not isinstance(saved, dict) or 'train' not in saved:
         raise FileTrouble(f'last.pt of {learn.run} is not a checkpoint to go on from: restore it, or start over with '
@@ -293,6 +333,7 @@ def _load_progress(learn: 'Learner') -> None:
     set_weights(learn.scheme, dict(state=saved['state'], rest=train['rest']))
     learn.epoch, learn.best, learn.history = train['epoch'], train['best'], train['history']
     if learn.epoch == learn.epochs: return
+    if longer: return resume_longer(learn.opt, learn.sched, train['opt'], learn.epoch)
     for name in ('opt', 'sched', 'scaler'):
         getattr(learn, name).load_state_dict(train[name])
 
@@ -325,7 +366,7 @@ def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     "Refuse what cannot be trained, while nothing is written or removed."
     if type(epochs) is not int or epochs < 1:
         raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
-    if not fresh and learn.run.json('result.json') is not None: return
+    if not fresh and learn.run.json('result.json') is not None and not asks_for_more(learn.run, epochs): return
     if not any(p.requires_grad for p in learn.scheme.parameters()):
         raise WrongValue('every parameter of this model is frozen (it has become a teacher): train a model of its own')
     config, now = None if fresh else learn.run.json('config.json'), name_dtype(learn.dtype)
@@ -343,10 +384,13 @@ def _read_result(run: Run) -> dict | None:
 # %% ../../nbs/10_train/06_loop.ipynb #tell
 def _tell_state(learn: 'Learner', state: str) -> None:
     "Report what `fit` finds in the run."
+    if state == 'unfinished':
+        note_going_on(learn.run, about_process(learn.data.device), learn.epoch)
     if learn.cbs is None or state == 'new': return
     found = f'goes on after epoch {learn.epoch} of {learn.epochs}'
     if learn.result:
-        found = f"finished, loaded ({count_of(learn.epochs, 'epoch')})"
+        few = f'stopped after {learn.epoch} of ' if learn.epoch < learn.epochs else ''
+        found = f"finished, loaded ({few}{count_of(learn.epochs, 'epoch')})"
     say(f'{learn.run}: {found}')
 
 def _prepare_device(learn: 'Learner') -> None:
@@ -378,14 +422,15 @@ def _join_ranks(learn: 'Learner') -> None:
     learn.forward = spread(learn.program, any([_leaves_unused(learn, epoch) for epoch in kinds.values()]))
 
 # %% ../../nbs/10_train/06_loop.ipynb #begin-fit
-def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> str:
-    "Open the run of a learner, which keeps its number of epochs if that is refused."
+def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> tuple[str, bool]:
+    "Open the run of a learner, which keeps its number of epochs if that is refused; and whether it becomes longer."
     before = learn.epochs
-    learn.epochs = epochs
+    learn._epochs, learn.stopping = epochs, False
     try:
-        return open_run(learn.run, run_config(learn), fresh)
+        longer = not fresh and asks_for_more(learn.run, epochs) and prolong(learn.run, run_config(learn))
+        return open_run(learn.run, run_config(learn), fresh), longer
     except Exception:
-        learn.epochs = before
+        learn._epochs = before
         raise
 
 def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
@@ -393,11 +438,11 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     _check_fit(learn, epochs, fresh)
     learn.opt, learn.sched = make_optimiser(learn.scheme, learn.recipe, epochs)
     learn.scaler = torch.amp.GradScaler(learn.data.device.type, enabled=learn.dtype is torch.float16)
-    state = _open_learner_run(learn, epochs, fresh)
+    state, longer = _open_learner_run(learn, epochs, fresh)
     if state == 'new':
         _start_over(learn)
     else:
-        _load_progress(learn)
+        _load_progress(learn, longer)
     learn.result = _read_result(learn.run)
     _tell_state(learn, state)
     if state == 'finished': return state
@@ -405,6 +450,11 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     if world_size() > 1:
         _join_ranks(learn)
     return state
+
+# %% ../../nbs/10_train/06_loop.ipynb #stop
+def ends_here(learn: 'Learner') -> bool:
+    "Whether a callback has stopped the run; rank 0 tells all processes."
+    return learn.stopping if world_size() == 1 else on_rank_0(lambda: learn.stopping)
 
 # %% ../../nbs/10_train/06_loop.ipynb #finish
 def _score_best(learn: 'Learner') -> dict:
@@ -420,7 +470,7 @@ def finish_fit(learn: 'Learner') -> None:
     "Score last and best on test, and write result.json: the run is finished."
     learn.forward = unspread(learn.program)
     last = score_columns(learn.scheme, 'test', score_split(learn, 'test'))
-    result: dict[str, dict] = dict(last=dict(epoch=learn.epochs, **last, **student_name(learn.scheme)))
+    result: dict[str, dict] = dict(last=dict(epoch=learn.epoch, **last, **student_name(learn.scheme)))
     if learn.data.valid is None:
         result['best_on_test'] = learn.best
     else:
@@ -428,6 +478,8 @@ def finish_fit(learn: 'Learner') -> None:
     if 'together' not in learn.about:
         note_memory(learn.run, learn.data.device)   # of a group it is unknown which one took it
     learn.result = result
+    if learn.epoch < learn.epochs:
+        note_stop(learn.run, learn.epoch, learn.reduced)
     learn.run.save_json('result.json', result)
     wait_for_all()
 
@@ -457,6 +509,7 @@ def _train_on(learn: 'Learner') -> None:
         call_back(learn, 'before_fit')
         for _ in wrap_with(learn, 'epochs', range(learn.epoch, learn.epochs)):
             one_epoch(learn)
+            if ends_here(learn): break
         finish_fit(learn)
     except KeyboardInterrupt:
         raise interruption(f'{learn.run} was interrupted; {roll_back(learn)}') from None
@@ -548,7 +601,9 @@ class Learner:
     True
     """
     callbacks: ClassVar[Sequence[str | type[Callback]]] = ('kdnb.callbacks:Progress',)
-    epochs: int = 0
+    _epochs: int = 0
+    stopping: bool = False
+    logged: dict[str, object]
     epoch: int
     history: list[dict[str, float]]
     best: dict
@@ -571,7 +626,7 @@ class Learner:
         self.program, train = _compile_parts(self.scheme, data.train) if compile else (self.scheme, data.train)
         self.forward, self.train = self.program, train.of_part(rank(), world_size())
         self.cbs = make_callbacks(cbs)
-        self.init = copy_weights(self.scheme)
+        self.init, self.logged = copy_weights(self.scheme), {}
         self.about: dict[str, object] = {}      # further entries of config.json's 'about', which is not compared
         _start_over(self)
 
@@ -591,7 +646,39 @@ class Learner:
     @property
     def reduced(self) -> str:
         """Tell why a result is not comparable with published ones, 'REDUCED: ...'; '' if it is."""
-        return _why_reduced(self.epochs, self.recipe.epochs, self.data.reduced)
+        return _why_reduced(self.epoch if self.result else self.epochs, self.recipe.epochs, self.data.reduced)
+
+    @property
+    def epochs(self) -> int:
+        """Return the length of the run, as `fit` was told; 0 before."""
+        return self._epochs
+
+    @epochs.setter
+    def epochs(self, value: object) -> None:
+        raise WrongValue(f'epochs are those of fit(), not {value!r}: learn.stop() ends a run after this epoch')
+
+    def stop(self) -> None:
+        """End the training after this epoch, with a result; for callbacks."""
+        self.stopping = True
+
+    def log(self, name: str, value: object) -> None:
+        """
+        Add a column to the row of this epoch, in memory and on disk; for callbacks.
+
+        Parameters
+        ----------
+        name : str
+            Of the column; not one of the learner's own.
+        value : float or str
+            A number, also NumPy's or torch's, or a text.
+
+        Raises
+        ------
+        ValueError
+            If the learner has a column of this name.
+        """
+        check_loss_names([name])
+        self.logged[name] = value
 
     def autocast(self) -> torch.autocast:
         """
@@ -641,7 +728,7 @@ class Learner:
         ['ce', 'kd']
         """
         try:
-            if begin_fit(self, epochs, fresh) != 'finished':
+            if begin_fit(self, plain_number(epochs), fresh) != 'finished':
                 _train_on(self)
         finally:
             leave_fit(self)

@@ -24,7 +24,7 @@ from ..errors import FileTrouble, WrongValue, say
 from ..files import Lock, runs_root, write_atomic
 from ..models import weights_hash
 from ..schemes import Frozen, ask_model, check_teacher_data
-from ..text import count_of, format_bytes
+from ..text import count_of, format_bytes, plain_number
 from .checks import move_module
 from .recipe import pick_amp
 from .runs import differences
@@ -326,6 +326,7 @@ def remember(teacher, data: Data, views: int = 4, amp: str = 'auto', root: str |
     >>> Learner(Distill(resnet(8), known, 'kd'), data, cbs=None).fit(1).epoch
     1
     """
+    views = plain_number(views)
     if type(views) is not int or views < 1: raise WrongValue(f'views={views!r}: give a whole number from 1 up')
     _held_images(data)                                  # refused while nothing is asked
     root = Path(root).expanduser() if root else runs_root()/'.remembered'

@@ -16,6 +16,7 @@ from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
 from ..schemes import Distill, Frozen
 from ..seeds import seed_from, seeded
+from ..text import plain_number
 from .checks import Diverged
 from kdnb.train.loop import (
     Callback,
@@ -25,6 +26,7 @@ from kdnb.train.loop import (
     check_callbacks,
     close_epoch,
     dropout_seed,
+    ends_here,
     epoch_batches,
     finish_fit,
     interruption,
@@ -142,7 +144,7 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
 def _close_one(learn: Learner, trained: float) -> None:
     "Score and save a learner's epoch; finish it after the last one."
     close_epoch(learn, trained)
-    if learn.epoch < learn.epochs: return
+    if learn.epoch < learn.epochs and not ends_here(learn): return
     finish_fit(learn)
     call_back(learn, 'after_fit')
 
@@ -212,7 +214,7 @@ class LearnerGroup:
         if not went: return
         row = _group_row(dict(zip(self.learners, _differing_names(self.names.values()), strict=True)), went)
         row['seconds'] = round(time.perf_counter() - start, 3)
-        row['images_per_second'] = round(len(self.data.train) * len(went) / trained, 1)
+        row['images_per_second'] = round((len(self.data.train) - went[0].train.left_out) * len(went) / trained, 1)
         self.history.append(row)
         call_back(self, 'after_epoch')
 
@@ -308,7 +310,7 @@ def fit_together(learners: Iterable[Learner], epochs: int, fresh: bool = False,
     """
     learners = _as_group(learners)
     check_callbacks(cbs)
-    group, own = LearnerGroup(learners, epochs, cbs), [learn.cbs for learn in learners]
+    group, own = LearnerGroup(learners, plain_number(epochs), cbs), [learn.cbs for learn in learners]
     try:
         _begin_group(group, fresh)
         if group.live():
