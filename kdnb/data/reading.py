@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['image_file_endings', 'ImageSource', 'ReadBatch', 'decode_image', 'read_image', 'fit_size', 'ImageTensors',
-           'ImageFiles', 'Items', 'DatasetItems', 'with_labels', 'first_size', 'all_of_size', 'ImageReader',
-           'BatchOrder', 'make_loader', 'each_batch', 'usable_cores', 'read_all']
+           'ImageFiles', 'Items', 'DatasetItems', 'as_source', 'with_labels', 'first_size', 'all_of_size',
+           'ImageReader', 'BatchOrder', 'make_loader', 'each_batch', 'usable_cores', 'read_all']
 
 # %% ../../nbs/03_data/02_reading.ipynb #imports
 import os
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import DatasetFolder, default_loader
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
@@ -228,6 +229,14 @@ class DatasetItems:
         return part
 
 ImageSource = ImageTensors | ImageFiles | DatasetItems
+
+# %% ../../nbs/03_data/02_reading.ipynb #folder-dataset
+def as_source(items: Items) -> ImageFiles | DatasetItems:
+    "Return a Dataset as a source: one that only opens image files as its files, any other item by item."
+    plain = isinstance(items, DatasetFolder) and items.transforms is None and items.loader is default_loader
+    if not plain or type(items).__getitem__ is not DatasetFolder.__getitem__: return DatasetItems(items)
+    files, y = zip(*items.samples)
+    return ImageFiles(items.root, [os.path.relpath(f, items.root) for f in files], y)
 
 # %% ../../nbs/03_data/02_reading.ipynb #tell-bad
 def _tell_bad(bad: dict[int, str], n: int, strict: bool) -> None:
