@@ -152,7 +152,8 @@ def test_what_a_method_reads():
     reads = dict(
         kd='logits', ls='labels', dkd='logits and labels', dist='logits, across the batch', at='all stages',
         ofd='all stages, before the activation', fitnet='stage 2', sp='last stage, across the batch',
-        rkd='embedding, across the batch')
+        rkd='embedding, across the batch',
+        review="all stages, embedding, after the activation and the teacher's before the activation")
     assert {m: read_places(own_term(m)) for m in reads} == reads
     assert read_places(AT(taps=[1, 3], reading='sum')) == 'stage 1, stage 3, raw sums'
 
@@ -164,7 +165,7 @@ def test_extra_parameters_are_those_of_the_adapters():
     extra = extra_params('kd', 'fitnet', 'at', 'ofd', teacher='resnet14', student='resnet8', num_classes=10)
     fitnet, ofd = 32*32 + 32 + 2*32, sum(c*c + 2*c for c in (16, 32, 64))   # 1x1 convolutions and their BatchNorms
     assert extra == dict(kd=0, fitnet=fitnet, at=0, ofd=ofd)
-    scheme = Distill(create_model('resnet8', 10), create_model('resnet14', 10), 'fitnet')
+    scheme = Distill(create_model('resnet8', 10), create_model('resnet14', 10), 'fitnet', size=32)
     assert num_params(scheme) - num_params(scheme.student) == fitnet
 
 # --- weak spots

@@ -16,7 +16,10 @@ STATE = MODEL.state_dict()
 def before(prefix, state=STATE): return {prefix + k: v for k, v in state.items()}
 
 
-@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'model.', 'net.', 'backbone.', 'module._orig_mod.model.net.'])
+PREFIXES = 'module.', '_orig_mod.', 'model.', 'net.', 'backbone.', 'module._orig_mod.model.net.'
+
+
+@pytest.mark.parametrize('prefix', PREFIXES)
 @pytest.mark.parametrize('place', ['', 'state_dict', 'net', 'ema', 'state_dict_ema', 'model/state_dict', 'ema/module'])
 def test_any_prefix_that_all_keys_share_in_any_wrapping(tmp_path, prefix, place):
     if place == 'ema/module':

@@ -32,6 +32,8 @@ from kdnb.seeds import seeded
 from kdnb.systems import Preset, Published, loadings, recipes, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
+pytestmark = pytest.mark.slow
+
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
 MINE = ['--data', 'mine.npz', '--root', '.', *SMALL]

@@ -19,7 +19,7 @@ from kdnb.seeds import seeded
 from kdnb.train import Callback, Learner, Run
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 
 MAKER = '''
 import sys, time, torch; torch.set_num_threads(1)

@@ -22,7 +22,6 @@ from kdnb.all import (
     weigh,
 )
 
-
 @pytest.fixture(scope='module')
 def digits(): return load_data('digits', size=8, n_train=60, bs=20, device='cpu')
 

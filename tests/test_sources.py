@@ -207,6 +207,7 @@ def preact(net, x):  # what a pre-activation WRN says, its stem and stages raw, 
 def asked(scheme):  # the sum of its losses, and its parts as they were before
     torch.manual_seed(3)
     x, y = torch.randn(5, 3, 32, 32), torch.arange(5)
+    scheme.settle(32)
     student, teacher, adapters = (
         copy.deepcopy(scheme.student).train(),
         copy.deepcopy(scheme.teacher.model),
@@ -315,7 +316,7 @@ def test_jointrd_in_an_epoch(epoch, m):
     A quarter each (here a third), the mixed ones times the gate.
     """
     with seeded(0):
-        scheme = JointRD(alive(plainnet(14, C)), alive(resnet(20, C)))
+        scheme = JointRD(alive(plainnet(14, C)), alive(resnet(20, C)), size=32)
     scheme.begin_epoch(epoch, 200)
     student, teacher, connectors = (
         copy.deepcopy(scheme.student).train(),
@@ -352,7 +353,7 @@ def test_jointrd_in_an_epoch(epoch, m):
 def test_cheap_students_and_their_joint_teacher(n):
     "Any number of them; nothing is detached, and the divergence is averaged over the classes too."
     with seeded(0):
-        scheme = Online([create_model('cheapnet8_dw', C) for _ in range(n)], T=3.0)
+        scheme = Online([create_model('cheapnet8_dw', C) for _ in range(n)], T=3.0, size=32)
     nets, head, x, y = (
         copy.deepcopy(list(scheme.students)),
         copy.deepcopy(scheme.head),
@@ -437,9 +438,9 @@ def test_the_five_places_of_their_shufflenet():
 
 def test_what_is_trained_beside_the_students():
     with torch.device('meta'):
-        assert num_params(Online([create_model('cheapnet20_shift') for _ in range(4)]).head) == 3_082
+        assert num_params(Online([create_model('cheapnet20_shift') for _ in range(4)], size=32).head) == 3_082
     with torch.no_grad():
-        assert num_params(JointRD(plainnet(18, 100), resnet(18, 100)).connectors) == 1_052_672
+        assert num_params(JointRD(plainnet(18, 100), resnet(18, 100), size=32).connectors) == 1_052_672
 
 
 def test_a_teacher_has_nothing_that_could_be_trained():

@@ -56,7 +56,7 @@ def test_the_best_known_are_listed_first():
                                  'cinic10 imagenet jointrd_imagenet')
     assert ' '.join(method_weights) == 'crd paper kdpytorch distillation reducenet'
     assert ' '.join(sweep_presets) == ('crd cifar100-wrn cinic10-shufflenet kd-grid jointrd jointrd-imagenet '
-                                       'imagenet reducenet cheapconv')
+                                       'imagenet reducenet reducenet-cifar100 cheapconv')
 
 def test_the_views_hold_what_the_systems_hold():
     assert set(recipes) == set(loadings) == {name for s in systems.values() for name in s.recipes}
@@ -81,7 +81,9 @@ def test_a_preset_has_its_recipe_its_rows_and_its_columns(name):
     p = find_preset(name)
     students = {s for _, s in p.pairs}
     assert p.recipe in recipes and p.title and p.data and len(set(p.pairs)) == len(p.pairs) and set(p.lr) <= students
-    assert p.weights is None or set(p.methods) <= set(find_weights(p.weights))
+    named = {m for m, words in p.methods.items() if words == m}
+    assert p.weights is None or named <= set(find_weights(p.weights))
+    assert all(set(p.stated) <= set(p.methods) and set(pairs) <= set(p.pairs) for pairs in p.stated.values())
     columns = {'teacher', 'alone', *p.methods, *(f'shrunk, {m}' for m in p.methods if p.cut)}
     for source in p.published:
         assert source.source and source.rule in RULES
@@ -103,6 +105,13 @@ def test_the_words_of_a_system_are_methods(name):
     from kdnb.all import parse_method
     for method, words in find_weights(name).items():
         assert repr(parse_method(method, name)) == repr(parse_method(words))
+
+def test_numbers_that_are_stated_for_some_pairs_only_are_marked():
+    p = find_preset('crd')
+    assert {m: sum(p.is_stated(m, pair) for pair in p.pairs) for m in ('dkd', 'wttm', 'kd_ls', 'at')} == dict(
+        dkd=11, wttm=1, kd_ls=1, at=13)
+    betas = {pair: p.words('dkd', pair) for pair in p.pairs if p.words('dkd', pair) != 'dkd'}
+    assert list(betas.values()) == ['dkd(beta=6)']*2 + ['dkd(beta=2)']*2 + ['dkd(beta=6)']*2
 
 # --- adding one
 
@@ -135,6 +144,8 @@ def test_a_refused_system_leaves_no_trace(registry):
             (dict(recipe='crdd'), 'did you mean crd'),
             (dict(settings={('x', 'y'): {}}), 'none of its pairs'),
             (dict(settings={preset.pairs[0]: dict(at='at')}), 'unknown method'),
+            (dict(stated=dict(at=preset.pairs)), 'unknown method'),
+            (dict(stated=dict(kd=(('x', 'y'),))), 'none of its pairs'),
             (dict(published=(ragged,)), '2 numbers of kd for 1 pairs')]:
         with pytest.raises(ValueError, match=words): add_system(replace(good, presets=(replace(preset, **bad),)))
     with pytest.raises(ValueError, match='give one of each a name'): add_system(replace(good, loading={}))

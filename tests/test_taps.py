@@ -16,6 +16,8 @@ from kdnb.models import mobilenetv2, plainnet, resnet, shufflenetv1, shufflenetv
 from kdnb.schemes import Distill
 from kdnb.taps import Tapped, bn_before, find_taps, tap_name
 
+pytestmark = pytest.mark.slow
+
 MODELS = dict(
     resnet20=lambda: resnet(20),
     wrn_16_2=lambda: wrn(16, 2),
@@ -211,7 +213,7 @@ READ = {
 @pytest.mark.parametrize('method, weights', READ)
 @pytest.mark.parametrize('pair', [((10, 2), (16, 4)), ((10, 1), (10, 2))], ids=['10-2 from 16-4', '10-1 from 10-2'])
 def test_wide_pairs_are_taught(method, weights, pair):
-    scheme = make(lambda: Distill(wrn(*pair[0], 100), wrn(*pair[1], 100), method, weights=weights))
+    scheme = make(lambda: Distill(wrn(*pair[0], 100), wrn(*pair[1], 100), method, weights=weights, size=32))
     for i in 0, 1:
         assert ' '.join(p[i].rpartition('.')[2] for p in scheme.pairs[-1]) == READ[method, weights]
     losses, _ = scheme(images(32), torch.tensor([3, 4]))

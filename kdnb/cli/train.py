@@ -31,7 +31,7 @@ from ..errors import WrongValue, say
 from ..experiments import count_students, name_method, repeat_options
 from ..files import run_name, run_path
 from ..methods import CE, parse_method
-from ..models import create_model, load_model, num_params, shrink
+from ..models import create_model, load_model, num_params, own_images, shrink
 from ..parallel import first_rank_0
 from kdnb.schemes import (
     Alone,
@@ -218,6 +218,14 @@ def _record_options(a: argparse.Namespace) -> dict[str, object]:
     asked = {option: getattr(a, keyword_name(option)) for option in (*MODEL_OPTIONS, *DATA_OPTIONS, *TRAIN_OPTIONS)}
     return {option: value for option, value in asked.items() if value not in (None, False)}
 
+def _tell_own_images(scheme: Scheme) -> None:
+    "Say which pretrained models convert the images."
+    teacher = getattr(getattr(scheme, 'teacher', None), 'model', None)
+    for who, model in (('student', scheme.students[0]), ('teacher', teacher)):
+        own = None if model is None else own_images(model)
+        if own:
+            say(f'the {who} gets its own images: {own.extra_repr()}')
+
 def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
     "Build what the options describe, ready to fit; nothing is written yet."
     if not 0 <= a.seed < 2**63: raise WrongValue(f'the seed is a whole number from 0 up, of 63 bits, not {a.seed}')
@@ -231,6 +239,7 @@ def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
     if not quiet:
         name = a.student or f'{a.shrink}, {learn.student.made}'
         say(f'{name}: {num_params(learn.student):,} parameters, {_describe_teaching(a, scheme)}')
+        _tell_own_images(scheme)
     return learn
 
 # %% ../../nbs/15_cli/01_train.ipynb #report

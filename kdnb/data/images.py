@@ -36,7 +36,10 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
 # %% ../../nbs/03_data/01_images.ipynb #as-labels
 def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
     "Return labels as an int64 tensor that fits n images and c classes, or raise an error that says what is wrong."
-    y = torch.as_tensor(y)
+    try:
+        y = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise WrongType(f'labels cannot be read as numbers ({e}): give one class number an image') from e
     if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
         raise WrongValue(f'labels of shape {tuple(y.shape)}: give one class number an image (one-hot ones: argmax(1))')
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
@@ -73,6 +76,8 @@ class Split:
     ----------
     x, y, bs, size
         Images, labels, images in a batch, pixels of a side.
+    stats : tuple
+        (means, standard deviations) as given.
     left_out : int
         Images at the end of a training epoch that make no batch.
     skipped : dict
@@ -95,6 +100,7 @@ class Split:
         self.y = y.to(device)
         self.bs = bs
         self.size: int = size
+        self.stats = mean, std
         self.mean, self.std = (torch.tensor(m, device=device).mul(255).view(1, 3, 1, 1) for m in (mean, std))
 
     def __len__(self) -> int: return len(self.y)

@@ -26,6 +26,7 @@ from kdnb.data.reading import (
     ImageSource,
     ImageTensors,
     all_of_size,
+    as_source,
     first_size,
     fit_size,
     read_all,
@@ -91,7 +92,7 @@ def _as_source(split: SplitLike | ImageSource, c: int, size: int | None) -> Imag
     if getattr(type(split), '__getitem__', None) is Dataset.__getitem__:
         remedy = 'give list(...) of it, or a Dataset with __len__ and __getitem__'
         raise WrongType(f'{kind} gives its items only one after the other: {remedy}')
-    return DatasetItems(split)
+    return as_source(split)
 
 def _as_sources(splits: Iterable[SplitLike | ImageSource | None], c: int, size: int | None) -> list[Any]:
     "Return splits as sources; None stays None."

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..models import eval_mode
+from ..models import eval_mode, own_images
+from ..taps import Prepared, expect_logits
 
 # %% ../../nbs/06_measure/00_scores.ipynb #tensors
 def check_tensors(*values: object) -> None:
@@ -165,6 +166,12 @@ def _batches_of(split) -> Iterable[tuple[Tensor, Tensor]]:
     raise WrongType(f'a split is data.test, data.valid or any iterable of (images, labels), not a {kind}')
 
 # %% ../../nbs/06_measure/00_scores.ipynb #predict
+def _meet_images(model: nn.Module, split: object) -> None:
+    "Let a pretrained net convert the images of a split, if it is known how these are normalised."
+    own, stats = own_images(model), getattr(split, 'stats', None)
+    if own and stats:
+        own.meet(*stats)
+
 def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """
     Ask a model about every image of a split, in eval mode.
@@ -172,7 +179,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     Parameters
     ----------
     model : nn.Module
-        From images to logits.
+        From images to logits, or to a dict or an object that has `logits`. Or a `Frozen`, with its `prepare`.
     split : iterable of (Tensor, Tensor)
         Batches of images and labels, such as `data.test`.
 
@@ -186,7 +193,7 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     Raises
     ------
     TypeError
-        If the model is not a module, or the split has no batches.
+        If the model is not a module or returns no logits, or the split has no batches.
     ValueError
         If the split is empty.
 
@@ -197,8 +204,10 @@ def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[T
     >>> logits.shape[1], len(logits) == len(y)
     (10, True)
     """
+    _meet_images(model, split)
+    ask = model.logits if isinstance(model, Prepared) else model
     with evaluating(model):
-        answers = [(model(xb).float(), yb) for xb, yb in _batches_of(split)]
+        answers = [(expect_logits(ask(xb)).float(), yb) for xb, yb in _batches_of(split)]
     if not answers: raise WrongValue('a split without images: give at least one batch')
     zs, ys = zip(*answers)
     return torch.cat(zs), torch.cat(ys)

@@ -7,6 +7,7 @@ __all__ = ['AT', 'NST', 'regressor', 'FitNet', 'connector', 'OFD', 'ReviewKD']
 
 # %% ../../nbs/08_methods/04_feature.ipynb #imports
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class AT(Term):
                  reading: Reading = 'post'):
         if p is not None:
             p = check_number('the exponent p', p, 'from 1 up', ', or None for the plain sum of the channels')
-        super().__init__(lambda s, t: at_loss(s, t, p), weight, taps, name='at', reading=reading)
+        super().__init__(partial(at_loss, p=p), weight, taps, name='at', reading=reading)
         self.options = dict(p=p)
 
 # %% ../../nbs/08_methods/04_feature.ipynb #nst

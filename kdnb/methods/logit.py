@@ -6,6 +6,7 @@
 __all__ = ['KD', 'warm_up', 'DKD', 'DIST', 'WTTM']
 
 # %% ../../nbs/08_methods/03_logit.ipynb #imports
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,8 @@ from .schedules import Weight, rise
 from .term import Term, method
 
 # %% ../../nbs/08_methods/03_logit.ipynb #kd-term
-def _as_they_are(z: Tensor) -> Tensor: return z
+def _kd_of(s: Tensor, t: Tensor, T: float, standardize: bool) -> Tensor:
+    return kd_loss(standardize_logits(s), standardize_logits(t), T) if standardize else kd_loss(s, t, T)
 
 @method('kd')
 class KD(Term):
@@ -45,8 +47,7 @@ class KD(Term):
 
     def __init__(self, weight: Weight = .9, T: float = 4., standardize: bool = False):
         T = check_number('the temperature T', T, 'above 0')
-        ready = standardize_logits if standardize else _as_they_are
-        super().__init__(lambda s, t: kd_loss(ready(s), ready(t), T), weight, taps=None, name='kd')
+        super().__init__(partial(_kd_of, T=T, standardize=standardize), weight, taps=None, name='kd')
         self.options = {'T': T} | ({'standardize': True} if standardize else {})
 
 # %% ../../nbs/08_methods/03_logit.ipynb #warm-up
@@ -121,7 +122,8 @@ class DIST(Term):
     def __init__(self, weight: Weight = 2., beta: float = 1., gamma: float = 1., T: float = 4.):
         beta, gamma = check_number('beta', beta, 'from 0 up'), check_number('gamma', gamma, 'from 0 up')
         T = check_number('the temperature T', T, 'above 0')
-        super().__init__(lambda s, t: dist_loss(s, t, beta, gamma, T), weight, taps=None, name='dist', batchwise=True)
+        loss = partial(dist_loss, beta=beta, gamma=gamma, T=T)
+        super().__init__(loss, weight, taps=None, name='dist', batchwise=True)
         self.options = dict(beta=beta, gamma=gamma, T=T)
 
 # %% ../../nbs/08_methods/03_logit.ipynb #wttm
@@ -150,5 +152,5 @@ class WTTM(Term):
 
     def __init__(self, weight: Weight = 4., T: float = 5.):
         T = check_number('the temperature T', T, 'above 0')
-        super().__init__(lambda s, t: wttm_loss(s, t, T), weight, taps=None, name='wttm')
+        super().__init__(partial(wttm_loss, T=T), weight, taps=None, name='wttm')
         self.options = dict(T=T)

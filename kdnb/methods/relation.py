@@ -6,6 +6,10 @@
 __all__ = ['SP', 'PKT', 'RKD']
 
 # %% ../../nbs/08_methods/05_relation.ipynb #imports
+from functools import partial
+
+from torch import Tensor
+
 from ..losses import check_number, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 from .schedules import Weight
 from .term import TapSpelling, Term, method
@@ -71,6 +75,9 @@ class PKT(Term):
         super().__init__(pkt_loss, weight, taps, name='pkt', reading=reading)
 
 # %% ../../nbs/08_methods/05_relation.ipynb #rkd
+def _both_relations(s: Tensor, t: Tensor, distance: float, angle: float) -> Tensor:
+    return distance*rkd_distance_loss(s, t) + angle*rkd_angle_loss(s, t)
+
 @method('rkd')
 class RKD(Term):
     """
@@ -103,7 +110,6 @@ class RKD(Term):
                  reading: Reading = 'post'):
         distance = check_number('distance', distance, 'from 0 up')
         angle = check_number('angle', angle, 'from 0 up')
-        super().__init__(
-            lambda s, t: distance*rkd_distance_loss(s, t) + angle*rkd_angle_loss(s, t), weight, taps, name='rkd',
-            reading=reading, batchwise=True)
+        loss = partial(_both_relations, distance=distance, angle=angle)
+        super().__init__(loss, weight, taps, name='rkd', reading=reading, batchwise=True)
         self.options = dict(distance=distance, angle=angle)

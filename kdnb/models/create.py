@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torchvision.models as tvm
 from torch import Tensor, nn
 
 from ..errors import FileTrouble, WrongType, WrongValue, say, unknown_name
+from .pretrained import OwnImages, published_images, read_own_images, set_own_images
 from .registry import known_models, parse_model_name
 from .weights import model_file, num_params, read_weights, take_weights
 
@@ -119,8 +121,16 @@ def _model_of_ours(name: str, build: Callable[..., nn.Module], args: dict, num_c
     return build(num_classes=num_classes, **args)
 
 # %% ../../nbs/04_models/10_create.ipynb #torchvision-weights
-def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    url = tvm.get_model_weights(name)['DEFAULT'].url
+class _Found(NamedTuple):
+    "Weights, and what is known of them."
+    state: Mapping[str, Tensor]
+    source: str
+    own: OwnImages | None = None
+    format: str = ''
+
+def _torchvision_weights(name: str) -> _Found:
+    weights = tvm.get_model_weights(name)['DEFAULT']
+    url, seen = weights.url, weights.transforms()
     file = Path(torch.hub.get_dir()) / 'checkpoints' / Path(url).name
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,35 +142,36 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         raise FileTrouble(f'the weights of torchvision/{name} could not be fetched ({e}): {advice}') from e
     read_weights(file)
     state = tvm.get_model(name, weights='DEFAULT').state_dict()
-    return {k: v for k, v in state.items() if not k.startswith('AuxLogits.')}  # inception_v3's second head
+    one_head = {k: v for k, v in state.items() if not k.startswith('AuxLogits.')}  # inception_v3 has a second
+    return _Found(one_head, "torchvision's weights", OwnImages(seen.mean, seen.std, seen.crop_size[0]))
 
 # %% ../../nbs/04_models/10_create.ipynb #timm-weights
-def _timm_weights(name: str) -> dict[str, Tensor]:
+def _timm_weights(name: str) -> _Found:
     timm = _import_timm(name)
     if not timm.is_model_pretrained(name):
         raise WrongValue(f'timm has no weights for {name!r}: timm.list_models(pretrained=True) has those that it has')
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
+        model = timm.create_model(name, pretrained=True)
     except OSError as e:
         told = str(e).split('\n')[0].rstrip('.')
-        saving = f'torch.save(timm.create_model({name!r}, pretrained=True).state_dict(), FILE)'
+        saving = f"save_model(create_model('timm/{name}', 1000, weights='timm'), FILE)"
         advice = f'where there is a network, {saving}, and say weights=FILE here'
         raise FileTrouble(f'the weights of timm/{name} could not be fetched ({told}): {advice}') from e
+    return _Found(model.state_dict(), "timm's weights", published_images(getattr(model, 'pretrained_cfg', None)))
 
 # %% ../../nbs/04_models/10_create.ipynb #weights-for
 _trained_by = {'torchvision': _torchvision_weights, 'timm': _timm_weights}
 
-def _weights_for(name: str, weights: str | Path) -> tuple[Mapping[str, Tensor], str, str]:
-    "Return the weights, where they are from, and how they were wrapped."
+def _weights_for(name: str, weights: str | Path) -> _Found:
     if weights in ('torchvision', 'timm'):
         if not name.startswith(f'{weights}/'):
             advice = f'name a model of {weights}, or give a run or a file'
             raise WrongValue(f"weights={weights!r} go with a name '{weights}/...', not with {name!r}: {advice}")
-        return _trained_by[str(weights)](name.partition('/')[2]), f"{weights}'s weights", ''
+        return _trained_by[str(weights)](name.partition('/')[2])
     file = model_file(weights)
     source = file.name if file.name == Path(weights).name else f'{file.parent.name}/{file.name}'
     saved = read_weights(file)
-    return saved['state'], source, saved.get('format', '')
+    return _Found(saved['state'], source, read_own_images(saved.get('own_images')), saved.get('format', ''))
 
 # %% ../../nbs/04_models/10_create.ipynb #create-model
 def _fresh_model(name: str, num_classes: int) -> nn.Module:
@@ -183,7 +194,9 @@ def create_model(name: str, num_classes: int = 10, weights: str | Path | None = 
         Number of logits.
     weights : str or path, optional
         A model file, a run (folder or name), or 'torchvision' or 'timm' for what they have trained. If they are for
-        another number of classes, the head starts fresh and a line says so. None: all weights are fresh.
+        another number of classes, the head starts fresh and a line says so. None: all weights are fresh. With
+        weights of 'torchvision' or 'timm' the model also gets the normalisation and the size that they were trained
+        with, in whatever training it takes part: `.own_images`.
 
     Returns
     -------
@@ -206,5 +219,7 @@ def create_model(name: str, num_classes: int = 10, weights: str | Path | None = 
     if len(name) > 200: raise WrongValue(f"a model's name is a word, such as 'resnet20', not {len(name):,} letters")
     model = _fresh_model(name, num_classes)
     if weights is not None:
-        take_weights(model, *_weights_for(name, weights))
+        found = _weights_for(name, weights)
+        take_weights(model, found.state, found.source, found.format)
+        set_own_images(model, found.own)
     return model

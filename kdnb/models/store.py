@@ -16,8 +16,9 @@ from ..errors import WrongValue, unknown_name
 from ..files import write_atomic
 from .checks import check_module
 from .create import known_builders
+from .pretrained import describe_own_images, own_images, read_own_images, set_own_images
 from .registry import model_name
-from .weights import check_weights, fit_keys, model_file, num_params, read_weights
+from .weights import check_weights, fit_to_model, model_file, num_params, read_weights
 from ..seeds import seed_from
 
 # %% ../../nbs/04_models/11_store.ipynb #built-by
@@ -29,6 +30,7 @@ def built_by(model: nn.Module) -> dict | None:
     try:
         with torch.device('meta'):
             again = build(**{k: v for k, v in call.items() if k != 'builder'})
+            set_own_images(again, read_own_images(describe_own_images(model)))
     except NotImplementedError: return call  # a few of torchvision's cannot be built without memory
     return call if repr(again) == repr(model) else None
 
@@ -50,6 +52,8 @@ def model_record(model: nn.Module) -> dict:
     record = {'kdnb': 1, 'call': call, 'state': model.state_dict()}
     if was and not call:
         record['changed'] = model_name(was)
+    if own_images(model):
+        record['own_images'] = describe_own_images(model)
     return record
 
 # %% ../../nbs/04_models/11_store.ipynb #save-model
@@ -135,7 +139,9 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     saved = read_weights(file)
     where = f"{file} ({saved['format']})" if 'format' in saved else file
     model = rebuild_model(saved.get('call'), where, saved.get('changed')) if model is None else check_module(model)
-    state = fit_keys(model, saved['state'])
+    state = fit_to_model(model, saved['state'])
     check_weights(model, state, where)
     model.load_state_dict(state)
+    if saved.get('own_images'):
+        set_own_images(model, read_own_images(saved['own_images']))
     return model

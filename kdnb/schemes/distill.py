@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import WrongValue, say
 from ..measure import evaluating
-from ..methods import CE, FeatureList, Method, Term, fingerprint, parse_method, tap_pairs
+from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
 from .frozen import Frozen, Teacher
@@ -30,6 +30,7 @@ from kdnb.schemes.scheme import (
     check_logits,
     check_student,
     current_weights,
+    tell_softmax,
     unique_names,
     weighted_loss,
 )
@@ -171,7 +172,6 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
-_Taught = tuple[Tensor | None, dict[str | int, Tensor]]
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
@@ -214,13 +214,14 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
     if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data)
+        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
     z, features = ask_model('the teacher', scheme.teacher, x)
     if z is not None:
         check_classes(check_logits('the teacher', z, x).shape[1], data)
+        tell_softmax('the teacher', z)
     for _, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
 
@@ -400,7 +401,7 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def ask_teacher(self, x: Tensor) -> _Taught:
+    def ask_teacher(self, x: Tensor) -> tuple:
         """
         Ask the teacher for what the terms read.
 
@@ -542,10 +543,9 @@ class Distill(Scheme):
         for name, term, pairs in self.each_term():
             adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
-        prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
-                    prepare=prepare, **remembered)
+                    prepare=self.teacher.describe_prepare(), **remembered)
 
     def extra_repr(self) -> str:
         """

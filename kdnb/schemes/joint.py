@@ -17,7 +17,7 @@ from ..data import Data
 from ..errors import WrongType, WrongValue
 from ..losses import ce_loss
 from ..measure import evaluating
-from ..methods import OFD, check_weight, connector, fingerprint
+from ..methods import OFD, check_weight, connector
 from ..models import describe_model, weights_hash
 from .distill import check_models, check_teacher_data
 from .frozen import Frozen, Teacher
@@ -29,6 +29,7 @@ from kdnb.schemes.scheme import (
     check_student,
     current_weights,
     named_scheme,
+    tell_softmax,
 )
 from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
@@ -148,7 +149,7 @@ def _make_connectors(scheme: 'JointRD', x: Tensor) -> nn.ModuleList:
     "Try the paths on two black images, and make a connector for each; none if the feature loss weighs nothing."
     scheme.teacher.to(x.device)
     with evaluating(scheme.net), evaluating(scheme.teacher.model):
-        (_, fs), (_, ft) = scheme.net(x), scheme.teacher(x)
+        (_, fs), (_, ft) = ask_model('the student', scheme.net, x), ask_model('the teacher', scheme.teacher, x)
         try:
             ends = [f for _, f in _mixed_paths(scheme.tails, fs, scheme.last)]
         except RuntimeError as e:
@@ -371,6 +372,7 @@ class JointRD(Scheme):
         with evaluating(self):
             z, ft = ask_model('the teacher', self.teacher, x)
             check_classes(check_logits('the teacher', z, x).shape[1], data)
+            tell_softmax('the teacher', z)
             self.ofd.measure([ft[self.last]])
             self(x[:2], y[:2])
         if self.trained_on:
@@ -385,10 +387,9 @@ class JointRD(Scheme):
         dict
             The options, the places, and the teacher: the hash of its weights, or how it is built and read if it learns.
         """
-        teacher, prepare = self.teacher.model, None
+        teacher = self.teacher.model
         learns = dict(teacher_features='in train mode') if self.train_teacher else {}
-        if isinstance(self.teacher, Frozen):
-            prepare = self.teacher.prepare and fingerprint(self.teacher.prepare)
+        prepare = self.teacher.describe_prepare() if isinstance(self.teacher, Frozen) else None
         return dict(
             scheme='JointRD', method=self.method, gate=dict(fade_to=self.fade_to, ramp=self.ramp), weight=self.weight,
             pairs=self.pairs, connectors=repr(self.connectors),

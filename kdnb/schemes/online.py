@@ -18,7 +18,7 @@ from ..errors import WrongType, WrongValue, unknown_name
 from ..measure import evaluating
 from ..methods import CE, KD, Weight
 from ..models import describe_model
-from .scheme import Scheme, check_student, current_weights, named_scheme, weighted_loss
+from .scheme import Scheme, ask_model, check_student, current_weights, named_scheme, weighted_loss
 from ..taps import Pixels, Tapped, pixels_of
 
 # %% ../../nbs/09_schemes/05_online.ipynb #head
@@ -51,7 +51,7 @@ def _separate_students(students: Iterable[nn.Module]) -> list[nn.Module]:
 def _widths_and_classes(nets: nn.ModuleList, x: Tensor) -> tuple[list[int], int]:
     "The channels of each student's last feature, and the number of classes, which must be the same for all."
     with evaluating(nets):
-        answers = [net(x) for net in nets]
+        answers = [ask_model(f'student {j}', net, x) for j, net in enumerate(nets, 1)]
     classes = [z.shape[1] for z, _ in answers]
     if len(set(classes)) > 1:
         raise WrongValue(f"the students have {', '.join(map(str, classes))} classes: build them for the same number")

@@ -66,7 +66,7 @@ def blank_image(model: nn.Module, size: Pixels) -> Tensor:
     "Return one image of zeros, with the channels, the type and the device of a model."
     p = next(model.parameters(), torch.zeros(1))
     channels = next((m.in_channels for m in model.modules() if hasattr(m, 'in_channels')), 3)
-    return torch.zeros(1, channels, *height_and_width(size), device=p.device, dtype=p.dtype)
+    return torch.zeros(1, *[channels, *height_and_width(size)], device=p.device, dtype=p.dtype)
 
 # %% ../../nbs/05_taps/01_find.ipynb #shapes-of
 def record_shapes(trace: ModelTrace, size: Pixels) -> Shapes:

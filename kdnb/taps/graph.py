@@ -20,6 +20,7 @@ from torch.fx.proxy import TraceError
 from torchvision.models.feature_extraction import NodePathTracer
 
 from ..errors import WrongValue, unknown_name
+from ..models import OwnImages
 
 # %% ../../nbs/05_taps/00_graph.ipynb #proxy
 class CopyingProxy(fx.Proxy):
@@ -43,6 +44,9 @@ class RecordingTracer(NodePathTracer):
     def __init__(self):
         super().__init__()
         self.made: dict[str, list[tuple[object, fx.Node]]] = {}
+
+    def is_leaf_module(self, m, module_qualname):
+        return isinstance(m, OwnImages) or super().is_leaf_module(m, module_qualname)  # what it does is known later
 
     def proxy(self, node: fx.Node) -> fx.Proxy: return CopyingProxy(node, self)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import CannotRun, WrongType, WrongValue, warn_user
 from ..parallel import check_joined, copy_rank_0
-from ..schemes import Alone, Scheme
+from ..schemes import Alone, Scheme, meet_data
 from .runs import flatten_dict
 
 # %% ../../nbs/10_train/04_checks.ipynb #as-scheme
@@ -73,6 +73,7 @@ def ready_scheme(model: nn.Module, data: Data) -> Scheme:
     "A scheme on the device of the data, with the weights of rank 0, that works on these images."
     scheme = move_module(_as_scheme(model).settle(data.size), data.device)
     copy_rank_0(scheme.state_dict().values())
+    meet_data(scheme, data)
     scheme.check(data)
     check_loss_names(scheme.weights(0, 1))
     _check_recognised(scheme)

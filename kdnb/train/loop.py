@@ -22,7 +22,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..data import Data, TrainSplit
 from ..errors import FileTrouble, Interrupted, WrongType, WrongValue, say, unknown_name
 from ..measure import predict
-from ..models import describe_model, model_name, model_record, num_params, weights_hash
+from kdnb.models import (
+    describe_model,
+    describe_own_images,
+    model_name,
+    model_record,
+    num_params,
+    own_images,
+    weights_hash,
+)
 from kdnb.parallel import (
     copy_rank_0,
     leaves_unused,
@@ -34,7 +42,7 @@ from kdnb.parallel import (
     wait_for_all,
     world_size,
 )
-from ..schemes import Scheme
+from ..schemes import Scheme, meet_data
 from ..seeds import seed_from, seeded
 from ..text import count_of, plain_number
 from kdnb.train.checks import (
@@ -206,6 +214,7 @@ def _compile_parts(scheme: Scheme, train):
 # %% ../../nbs/10_train/06_loop.ipynb #train-epoch
 def open_epoch(learn: 'Learner') -> None:
     "Get ready for the steps of an epoch."
+    meet_data(learn.scheme, learn.data)                 # a teacher may have met other data meanwhile
     learn.scheme.train()
     learn.tally, learn.logged = Tally(), {}
     learn.opt.zero_grad()                               # what Ctrl-C or a backward pass by hand left there
@@ -337,8 +346,11 @@ def run_config(learn: 'Learner') -> dict:
     about = about_process(learn.data.device) | learn.about | learn.data.identify() | dict(
         init=weights_hash(learn.init['state']), params=num_params(first), reduced=learn.reduced,
         dtype=name_dtype(learn.dtype)) | fetched
+    own = describe_own_images(first)
+    further = {'made': made} if made else {}
+    further |= {'own_images': own} if own else {}
     return dict(
-        student=describe_model(first), **({'made': made} if made else {}), **learn.scheme.describe(), **begins,
+        student=describe_model(first), **further, **learn.scheme.describe(), **begins,
         data=learn.data.describe(), recipe=learn.recipe_name, optimiser=learn.recipe.config(), epochs=learn.epochs,
         seed=learn.seed, amp=learn.amp, about=about)
 
@@ -510,8 +522,9 @@ def _train_on(learn: 'Learner') -> None:
 
 # %% ../../nbs/10_train/06_loop.ipynb #shown
 def _call_name(model: nn.Module) -> str:
-    call = getattr(model, 'call', None)
-    return model_name(call) if call else type(model).__name__
+    call, own = getattr(model, 'call', None), own_images(model)
+    name = model_name(call) if call else type(model).__name__
+    return f'{name} on its own images of {own.size} pixels' if own else name
 
 def _progress_words(learn: 'Learner') -> str:
     "'epoch 3 of 3, test_acc 91.20', from what is known."

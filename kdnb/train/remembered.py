@@ -22,7 +22,6 @@ from torch import Tensor
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import FileTrouble, WrongValue, say
 from ..files import Lock, runs_root, write_atomic
-from ..methods import fingerprint
 from ..models import weights_hash
 from ..schemes import Frozen, ask_model, check_teacher_data
 from ..text import count_of, format_bytes, plain_number
@@ -41,9 +40,9 @@ def _digest(content) -> str: return hashlib.sha256(content).hexdigest()[:12]
 def _what_is_asked(teacher: Frozen, data: Data, dtype: torch.dtype | None) -> dict:
     "All that the teacher's logits depend on."
     seen = {k: v for k, v in data.describe().items() if k not in ('bs', 'recipe', 'n_test')}
-    prepare = fingerprint(teacher.prepare) if teacher.prepare else teacher.prepare
     images = _digest(_held_images(data).store.cpu().numpy())
-    return dict(teacher=weights_hash(teacher.model), prepare=prepare, data=seen, images=images, dtype=str(dtype))
+    asked = dict(teacher=weights_hash(teacher.model), prepare=teacher.describe_prepare())
+    return asked | dict(data=seen, images=images, dtype=str(dtype))
 
 # %% ../../nbs/10_train/08_remembered.ipynb #ask-view
 def _ask_batch(teacher: Frozen, x: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -270,6 +269,7 @@ def _as_frozen(teacher, data: Data) -> Frozen:
         check_teacher_data(given.trained_on, data)
     own = move_module(Frozen(given.model, prepare=given.prepare), data.device)
     own.trained_on = given.trained_on
+    own.meet(data.mean, data.std)
     n = ask_model('the teacher', own, data.examples(1, 'train')[0])[0].shape[1]
     if n == data.num_classes: return own
     raise WrongValue(f'the teacher has {n} classes and {data.name} has {data.num_classes}: take a teacher for these '

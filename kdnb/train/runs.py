@@ -65,7 +65,8 @@ _setting_words = {
     'data.n_train': 'the number of training images', 'data.n_valid': 'the number of valid images',
     'data.n_test': 'the number of test images', 'data.bs': 'the batch size', 'data.augment': 'the augmentation',
     'data.split': 'the choice of valid images', 'data.size': 'the size of the images', 'images': "the images' content",
-    'data.order': 'the order of the classes'}
+    'data.order': 'the order of the classes',
+    'teacher_features': "the reading of the teacher's features"}
 
 def _name_setting(key: str) -> str:
     "'data.bs' -> 'the batch size'; 'student.depth' -> \"the student's depth\""
