@@ -49,11 +49,11 @@ def _check_complete(seen: dict[str, Any]) -> None:
     missing = f"the teacher's config.json does not say {absent[0]!r} of its data, so it is damaged"
     raise WrongValue(f'{missing}: restore it, or give the module as teacher')
 
-def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
-    "Refuse a teacher that is used to other images or classes, or that has seen the student's valid images."
+def check_teacher_data(seen: dict[str, Any], data: Data, classes: bool = True) -> None:
+    "Refuse a teacher that is used to other images (or `classes`), or that has seen the student's valid images."
     now = data.describe() | data.identify()
     _check_complete(seen)
-    for k in ('size', 'mean', 'std'):
+    for k in () if 'own_images' in seen else ('size', 'mean', 'std'):      # it converts them
         if _same_to_the_teacher(k, seen, now): continue
         both = f'{_rounded(seen[k])}, now {_rounded(now[k])}'
         raise WrongValue(f'the teacher saw images of another {k} ({both}): load both alike, or give '
@@ -62,4 +62,5 @@ def check_teacher_data(seen: dict[str, Any], data: Data) -> None:
         if seen['name'] != data.name or now[k] == seen[k]: continue
         both = f'the teacher was trained with {k}={seen[k]}, this data has {now[k]}'
         raise WrongValue(f'{both}: valid images may be among its training images; load both with the same cut')
-    _check_classes_seen(seen, now)
+    if classes:
+        _check_classes_seen(seen, now)
