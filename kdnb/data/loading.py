@@ -128,7 +128,9 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         raise WrongValue(f"device {device!r} cannot be used here ({why}): give 'cpu', or None to choose") from e
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-numbers
-def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> tuple:
+def _check_numbers(
+        size: int | None, workers: int | None,
+        stats: ChannelStats | None = None) -> tuple[int | None, int | None]:
     "Return size and workers; refuse a number of pixels or of processes, or constants of the channels, that are none."
     if size is not None and (type(size) is not int or not 1 <= size <= 10_000):
         raise WrongValue(f'size={size!r}: give the pixels of a side, from 1 to 10,000')
