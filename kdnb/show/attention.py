@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data import Data
 from ..errors import WrongValue
 from ..measure import attention_correlation
-from .canvas import as_photos, check_count, new_figure, shades_of, square_axes, write_text
+from .canvas import as_photos, as_written, check_count, new_figure, shades_of, square_axes, write_text
 from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number, short_label
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/11_show/02_attention.ipynb #likeness
 def map_likeness(fa: Tensor | None, fb: Tensor | None) -> float:
-    "Correlation of attention maps of an image, minus that of different images; nan without maps, or with 1x1 pixel."
-    if fa is None or fb is None or min(*fa.shape[2:], *fb.shape[2:]) == 1: return math.nan
+    "Correlation of attention maps of an image, minus that of different images; nan where there is none."
+    if fa is None or fb is None or len(fa) < 2 or min(*fa.shape[2:], *fb.shape[2:]) == 1: return math.nan
     matched, mismatched = attention_correlation(fa, fb)
     return matched - mismatched
 
@@ -38,7 +38,8 @@ def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tens
     shares = {name: e/e.mean((1, 2, 3), keepdim=True).clamp(min=1e-12) for name, e in energy.items()}    # the mean is 1
     axes[0, 0].set_title('image', fontsize=8, pad=4)
     for ax, name in zip(axes[0, 1:], maps):
-        ax.set_title(f'{name}\n{format_number(".2f", likeness[name])}', fontsize=8, pad=4)
+        title = f'{name}\n{format_number(".2f", likeness[name])}'
+        ax.set_title(title, fontsize=8, pad=4, **as_written(title))
     for r, photo in enumerate(photos):
         axes[r, 0].imshow(photo)
         top = max((m[r].max().item() for m in shares.values()), default=1)

@@ -17,9 +17,17 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import WrongValue
 from ..measure import evaluating
-from .canvas import check_count, draw_colour_bar, new_figure, reduced_note, shades_of, square_axes, write_text
-from .places import NamedModels, PlaceNames, device_of, find_cast, images_or_test
-from ..taps import Tapped
+from kdnb.show.canvas import (
+    as_written,
+    check_count,
+    draw_colour_bar,
+    new_figure,
+    reduced_note,
+    shades_of,
+    square_axes,
+    write_text,
+)
+from .places import NamedModels, PlaceNames, device_of, find_cast, images_or_test, reading_at
 from ..text import format_number
 
 if TYPE_CHECKING:
@@ -105,7 +113,7 @@ def _grams_of(net: nn.Module, images: Tensor, names: Sequence[str], bs: int = 10
     if len(images) < 4: raise WrongValue(f'unbiased CKA of {len(images)} images is not defined: give 4 or more')
     grams = []
     with evaluating(net):
-        tapped = Tapped(net, list(names))
+        tapped = reading_at(net, names)
         for xb in _in_batches(images, bs):
             read = tapped(xb.to(device_of(net)))[1]
             grams.append(_grams(read[name].float().cpu() for name in names))
@@ -128,7 +136,7 @@ def _draw_cka(ax: 'Axes', m: np.ndarray, row: str, column: str) -> 'AxesImage':
         ax.text(j, i, format_number('.2f', v), ha='center', va='center', fontsize=7, color=colour)
     for axis, n, name in ((ax.xaxis, m.shape[1], column), (ax.yaxis, m.shape[0], row)):
         axis.set_ticks(range(n), [str(i + 1) for i in range(n)], fontsize=7)
-        axis.set_label_text(name, fontsize=8)
+        axis.set_label_text(name, fontsize=8, **as_written(name))
     ax.tick_params(length=0, pad=2)
     return image
 

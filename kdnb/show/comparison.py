@@ -8,6 +8,7 @@ __all__ = ['ComparisonRow', 'Comparison', 'compare']
 # %% ../../nbs/11_show/05_comparison.ipynb #imports
 import base64
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from ..errors import WrongValue
 from kdnb.measure import (
     accuracy,
     agreement,
-    block_contrast,
     calibration_error,
     predict,
     rescued_broken,
@@ -40,9 +40,10 @@ from kdnb.show.places import (
     bare_student,
     device_of,
     find_cast,
+    model_of,
     pick_by_class,
 )
-from .similarity import draw_similarity, feature_likeness, similarity_caption
+from .similarity import class_contrast, draw_similarity, feature_likeness, similarity_caption
 from ..text import Column, Table, format_time
 
 # %% ../../nbs/11_show/05_comparison.ipynb #figure-type
@@ -60,17 +61,25 @@ def _pick_images(logits: Mapping[str, Tensor], y: Tensor) -> dict[int, str]:
     return picked
 
 # %% ../../nbs/11_show/05_comparison.ipynb #answers
-def _answers(nets: Mapping[str, nn.Module], data: Data) -> tuple[dict[str, Tensor], Tensor]:
-    "{name: logits} over the test split, and the labels, on the CPU."
+def _why_unscored(net: nn.Module, data: Data) -> str:
+    "Why a model's answers cannot be scored; '' if they can."
+    x, y = data.examples(1)
+    try:
+        z = predict(net, [(x.to(device_of(net)), y)])[0]
+    except TypeError: return 'it returns no logits'
+    if z.shape == (1, data.num_classes): return ''
+    return f'it returns {tuple(z.shape[1:])}, and {data.name} has {data.num_classes} classes'
+
+def _answers(nets: Mapping[str, nn.Module], data: Data) -> tuple[dict[str, Tensor], Tensor, dict[str, str]]:
+    "{name: logits} over the test split, and the labels, on the CPU; {name: why it has none}."
     logits: dict[str, Tensor] = {}
-    y = torch.empty(0)
+    reasons = {name: _why_unscored(net, data) for name, net in nets.items()}
+    y = data.test.y
     for name, net in nets.items():
+        if reasons[name]: continue
         z, y = predict(net, ((xb.to(device_of(net)), yb) for xb, yb in data.test))
-        if z.ndim != 2 or z.shape[1] != data.num_classes:
-            raise WrongValue(f'{name} has {z.shape[-1]} classes and {data.name} has {data.num_classes}: build it with '
-                             f'num_classes={data.num_classes}')
         logits[name] = z.cpu()
-    return logits, y.cpu()
+    return logits, y.cpu(), {name: reason for name, reason in reasons.items() if reason}
 
 # %% ../../nbs/11_show/05_comparison.ipynb #gather
 def _gather_images(data: Data, sets: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
@@ -92,6 +101,7 @@ class _Study:
     data: Data
     logits: dict[str, Tensor]
     y: Tensor
+    unscored: dict[str, str]            # why a model has no logits
     picked: dict[int, str]              # {index: what stands beside its row}
     block: Tensor                       # labels of the images of the matrices
     spread: dict[str, Look]             # of the models with places: what attention and CKA are measured on
@@ -102,15 +112,16 @@ class _Study:
 # %% ../../nbs/11_show/05_comparison.ipynb #study-all
 def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     "Ask every model about every test image, and read the places of those that have some."
-    logits, y = _answers(cast.nets, data)
+    logits, y, unscored = _answers(cast.nets, data)
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
     spread = torch.linspace(0, len(y) - 1, min(n, len(y))).long()
     images = _gather_images(data, {'spread': spread.tolist(), 'picked': list(picked), 'block': block.tolist()})
     maps = {name: look.maps for name, look in cast.read(images['picked']).items()}
     sims = {name: similarity_matrix(look.features) for name, look in cast.read(images['block']).items()}
+    photos = as_photos(images['picked'], data)
     return _Study(
-        cast, data, logits, y, picked, y[block], cast.read(images['spread']), as_photos(images['picked'], data),
+        cast, data, logits, y, unscored, picked, y[block], cast.read(images['spread']), photos,
         {name: m[cast.back] for name, m in maps.items() if cast.back in m}, sims)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #pair
@@ -134,8 +145,10 @@ def _compare_pair(study: _Study, name: str, a: str, b: str) -> ComparisonRow:
     features = [look.features if look else None for look in looks]
     stages = len(next(iter(study.cast.places.values()), []))            # of the first model that has places
     by_stage = {i: map_likeness(*(m.get(i - stages - 1) for m in maps)) for i in range(1, stages + 1)}
+    scored = a in study.logits and b in study.logits
+    agrees = agreement(study.logits[a], study.logits[b]) if scored else math.nan
     return ComparisonRow(
-        name=name, parameters=None, accuracy=None, agreement=agreement(study.logits[a], study.logits[b]),
+        name=name, parameters=None, accuracy=None, agreement=agrees,
         attention=map_likeness(*(m.get(study.cast.back) for m in maps)), attention_by_stage=by_stage,
         cka=feature_likeness(*features), contrast=None, calibration=None, seconds=None)
 
@@ -143,10 +156,11 @@ def _compare_pair(study: _Study, name: str, a: str, b: str) -> ComparisonRow:
 def _row_of(study: _Study, name: str, model: object) -> ComparisonRow:
     "The numbers of a model."
     row = _compare_pair(study, name, name, study.cast.reference)
-    row['parameters'] = sum(p.numel() for p in study.cast.nets[name].parameters())
-    row['accuracy'] = accuracy(study.logits[name], study.y)
-    row['calibration'] = calibration_error(study.logits[name], study.y)
-    row['contrast'] = block_contrast(study.sims[name], study.block) if name in study.sims else None
+    row['parameters'] = sum(p.numel() for p in model_of(study.cast.nets[name]).parameters())
+    if name in study.logits:
+        row['accuracy'] = accuracy(study.logits[name], study.y)
+        row['calibration'] = calibration_error(study.logits[name], study.y)
+    row['contrast'] = class_contrast(study.sims[name], study.block) if name in study.sims else None
     history = None if isinstance(model, nn.Module) else getattr(model, 'history', None)
     row['seconds'] = sum(r['seconds'] for r in history) if history else None
     return row
@@ -197,6 +211,12 @@ def _note_places(study: _Study) -> list[str]:
         *(without if flat else []),
         f'Matrices: {len(study.block)} images of classes {", ".join(classes)}; blocks: within minus between classes.']
 
+def _note_unscored(study: _Study) -> list[str]:
+    "A line: which models cannot be scored."
+    if not study.unscored: return []
+    names = [f'{name} ({why})' for name, why in study.unscored.items()]
+    return [f'Without test %, agrees % and ECE: {", ".join(names)}.']
+
 def _note_missing(cast: Cast) -> list[str]:
     "A line: which models have no pictures, and what to write."
     if not cast.reasons: return []
@@ -217,7 +237,8 @@ def _note_of(study: _Study, models: NamedModels) -> list[str]:
         f'{", ".join(study.cast.nets)} on {study.data.name}, compared with {reference}',
         f'Over all {len(study.y)} test images: test % (right), agrees % (the same answer as {reference}), ECE '
         '(calibration error, points).',
-        *_note_places(study), *_note_missing(study.cast), f'Images shown: {_rule_of(study.picked)}.',
+        *_note_unscored(study), *_note_places(study), *_note_missing(study.cast),
+        f'Images shown: {_rule_of(study.picked)}.',
         *([_gain_rule] if with_rule else []), *filter(None, reduced)]
 
 # %% ../../nbs/11_show/05_comparison.ipynb #layout
@@ -249,7 +270,7 @@ def _draw_maps(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[Compari
     draw_attention(axes, study.photos, study.maps, {r['name']: r['attention'] for r in rows})
     for r, (i, kind) in enumerate(study.picked.items()):
         y = .97 + r*(at.side + .05)
-        label = f'label: {study.data.classes[study.y[i]]}'.replace('_', ' ')
+        label = f'label: {study.data.classes[study.y[i]]}'
         write_text(fig, .1, y, kind, fontsize=7, weight='bold')
         write_text(fig, .1, y + (.26 if kind else 0), textwrap.fill(label, 13, max_lines=2), fontsize=7, color='.35')
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data import Data
 from ..errors import WrongValue
-from .canvas import draw_colour_bar, draw_matrix, new_figure, reduced_note, square_axes, write_text
+from .canvas import as_written, draw_colour_bar, draw_matrix, new_figure, reduced_note, square_axes, write_text
 from .logits import as_temperatures, ask_models
 from .places import NamedModels, class_label, labelled_images, named_models, pick_by_class
 
@@ -50,13 +50,15 @@ def _draw_class_means(fig: 'Figure', means: Mapping[str, Tensor], names: Sequenc
     "A matrix a model, the reference first, on one scale."
     first = next(iter(means.values()))
     high = max(m.clone().fill_diagonal_(0).max().item() for m in means.values())
+    style = as_written(''.join(names))
     axes = square_axes(fig, 1.05, .95, 1, len(means), 1.6, (.12, 0))[0]
     images = [draw_matrix(ax, m, 'viridis', 0, high) for ax, m in zip(axes, means.values())]
     for ax, (name, m) in zip(axes, means.items()):
-        ax.set_title(f'{name}\n{_mean_difference(m, first):.2f}', fontsize=8, pad=4)
-        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        title = f'{name}\n{_mean_difference(m, first):.2f}'
+        ax.set_title(title, fontsize=8, pad=4, **as_written(title))
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6, **style)
         ax.tick_params(length=0, pad=2)
-    axes[0].set_yticks(range(len(names)), names, fontsize=6)
+    axes[0].set_yticks(range(len(names)), names, fontsize=6, **style)
     longest = max(map(len, names))
     draw_colour_bar(fig, (1.05, 2.8 + .055*longest, 1.6, .09), images[0], 'mean probability, %', [0, high])
 

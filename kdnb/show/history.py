@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import WrongValue
-from .canvas import colour_of, new_figure
+from .canvas import as_written, colour_of, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,8 @@ def _label_curves(ax: 'Axes', title: str) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.tick_params(labelsize=8)
     ax.grid(alpha=.3)
-    ax.legend(fontsize=7, ncols=2 if len(ax.lines) > 5 else 1)
+    for text in ax.legend(fontsize=7, ncols=2 if len(ax.lines) > 5 else 1).get_texts():
+        text.set(**as_written(text.get_text()))
 
 # %% ../../nbs/11_show/04_history.ipynb #show-history
 def show_history(learners: Histories, *unnamed: object) -> 'Figure':

@@ -119,7 +119,7 @@ def _write_title(fig: 'Figure', names: Sequence[str], n: int) -> None:
     "What bars, dots and numbers are."
     title = f'Probabilities in %: {names[0]} (bars)'
     if len(names) > 1:
-        title += f", the others (dots; at the bar's end: the same)\nAbove: $T^2$ KL to {names[0]}, over {n} images"
+        title += f", the others (dots; at the bar's end: the same)\nAbove: T² KL to {names[0]}, over {n} images"
     write_text(fig, .1, .08, title)
 
 # %% ../../nbs/11_show/06_logits.ipynb #temperatures

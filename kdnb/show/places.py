@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Showable', 'NamedModels', 'PlaceNames', 'HasStudent', 'bare_student', 'named_models', 'models_of_scheme',
            'check_images', 'spread_images', 'images_or_test', 'labelled_images', 'class_label', 'pick_by_class',
-           'Place', 'device_of', 'find_places', 'choose_stage', 'Look', 'read_places', 'Cast', 'find_cast']
+           'Place', 'model_of', 'reading_at', 'device_of', 'find_places', 'choose_stage', 'Look', 'read_places', 'Cast',
+           'find_cast']
 
 # %% ../../nbs/11_show/01_places.ipynb #imports
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import WrongType, WrongValue, unknown_name
 from ..measure import evaluating
-from ..schemes import Scheme
-from ..taps import Tapped, find_taps
+from ..schemes import Frozen, Scheme
+from ..taps import Prepared, Tapped, find_taps
 from ..text import short_label
 
 # %% ../../nbs/11_show/01_places.ipynb #modules
@@ -52,9 +53,9 @@ def named_models(models: NamedModels) -> dict[str, nn.Module]:
 
 # %% ../../nbs/11_show/01_places.ipynb #models-of-scheme
 def models_of_scheme(scheme: Scheme) -> dict[str, nn.Module]:
-    "{'teacher': module, 'student': module}, without a teacher that has images of its own."
+    "{'teacher': module, 'student': module}; a teacher that has images of its own stays behind its `prepare`."
     holder = getattr(scheme, 'teacher', None)
-    teacher = getattr(holder, 'model', None) if getattr(holder, 'prepare', None) is None else None
+    teacher = holder if getattr(holder, 'prepare', None) else getattr(holder, 'model', None)
     return {'student': scheme.student} if teacher is None else {'teacher': teacher, 'student': scheme.student}
 
 # %% ../../nbs/11_show/01_places.ipynb #check-images
@@ -86,7 +87,7 @@ def labelled_images(images: Tensor | Data, y: Tensor | None, data: Data | None) 
 
 def class_label(c: int, data: Data | None) -> str:
     "The name of a class as a figure writes it."
-    return f'class {c}' if data is None else data.classes[c].replace('_', ' ')
+    return f'class {c}' if data is None else data.classes[c]
 
 # %% ../../nbs/11_show/01_places.ipynb #by-class
 _people_and_vehicles = ['baby', 'boy', 'girl', 'man', 'woman', 'bicycle', 'bus', 'motorcycle', 'pickup_truck', 'train']
@@ -112,9 +113,20 @@ def _stage_places(net: nn.Module, size: int) -> list[Place]:
     return [Place(t.post, f'stage {t.stage} of {len(taps)} ({_with_crosses(t.size)})', t.size) for t in taps]
 
 # %% ../../nbs/11_show/01_places.ipynb #named
+def model_of(net: nn.Module) -> nn.Module:
+    "The model itself, without what prepares its images."
+    return net.model if isinstance(net, Prepared) else net
+
+def reading_at(net: nn.Module, names: Sequence[str]) -> nn.Module:
+    "From images to (None, {place: feature}), for a model or for one behind its `prepare`."
+    if not isinstance(net, Frozen): return Tapped(net, list(names), logits=False)
+    held = Frozen(net.model, prepare=net.prepare)
+    held.tap(net.model, names, logits=False)
+    return held
+
 def device_of(net: nn.Module) -> torch.device:
     "Where a model's parameters are."
-    return next(net.parameters(), torch.empty(0)).device
+    return next(model_of(net).parameters(), torch.empty(0)).device
 
 def _place_by_hand(name: str, f: object, image: Tensor, model: str) -> Place:
     "A place that was named by hand; `f`: what was read there for two copies of an image."
@@ -126,12 +138,12 @@ def _place_by_hand(name: str, f: object, image: Tensor, model: str) -> Place:
 
 def _places_by_hand(net: nn.Module, names: str | Sequence[str], image: Tensor) -> list[Place]:
     "Places named by hand, from early to late; `image`: one, (1, C, H, W)."
-    wanted, model = [names] if isinstance(names, str) else names, type(net).__name__
+    wanted, model = [names] if isinstance(names, str) else names, type(model_of(net)).__name__
     are_names = isinstance(wanted, (list, tuple)) and wanted and all(isinstance(n, str) for n in wanted)
     if not are_names:
         raise WrongType(f'taps of {model} are {names!r}: give the name of a place, or a list of names, early to late')
     with evaluating(net):
-        read = Tapped(net, list(wanted))(image.to(device_of(net)).repeat(2, 1, 1, 1))[1]
+        read = reading_at(net, wanted)(image.to(device_of(net)).repeat(2, 1, 1, 1))[1]
     return [_place_by_hand(str(name), f, image, model) for name, f in read.items()]
 
 # %% ../../nbs/11_show/01_places.ipynb #suggest
@@ -146,7 +158,7 @@ def _late_place(net: nn.Module) -> str:
 
 def _suggest_taps(nets: Mapping[str, nn.Module]) -> str:
     "What to write for models without places: \"taps={'vit': 'encoder.layers'}\"."
-    late = {name: _late_place(net) for name, net in nets.items()}
+    late = {name: _late_place(model_of(net)) for name, net in nets.items()}
     return f'taps={late}'
 
 # %% ../../nbs/11_show/01_places.ipynb #find-places
@@ -199,7 +211,7 @@ def read_places(net: nn.Module, images: Tensor, places: Sequence[Place], keep: i
     maps: dict[int, list[Tensor]] = {back: [] for back in with_maps}
     kept: list[Tensor] = []
     with evaluating(net):
-        tapped = Tapped(net, [p.name for p in places])
+        tapped = reading_at(net, [p.name for p in places])
         for xb in images.split(128):
             read = tapped(xb.to(device_of(net)))[1]
             kept.append(read[places[keep].name].float().cpu())
