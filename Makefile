@@ -43,17 +43,17 @@ lint: setup ## ruff, see ruff.toml: lines, imports, names, common mistakes.
 types: setup ## pyright, see pyrightconfig.json: the package, and what people type (tests/user_script.py).
 	$(BIN)/pyright
 
-quick: setup ## tests/ but for tests/slow.
+quick: setup ## The tests that are not marked slow.
 	@rm -rf $(KDNB_RUNS)
-	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests --ignore tests/slow
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'not slow' tests
 
 notebooks: setup ## Every notebook, each in a process of its own; one: make notebooks ARGS=nbs/05_taps/00_graph.ipynb
 	@rm -rf $(KDNB_RUNS)
 	$(QUIET) $(BIN)/python tests/run_notebooks.py -n $(WORKERS) $(ARGS)
 
-slow: setup ## tests/slow: what starts processes, ranks, commands, installations.
+slow: setup ## The tests marked slow: what starts processes, ranks, commands, trains or compiles.
 	@rm -rf $(KDNB_RUNS)
-	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/slow
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow tests
 
 fix: setup ## Let ruff mend what it can, in the notebooks and in scripts; then export.
 	$(BIN)/ruff check --fix --select I,UP nbs

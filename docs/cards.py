@@ -117,13 +117,13 @@ def forgiven(method: str | Term) -> str:
 # --- what a method tells of itself
 
 def _place_words(place: int | str) -> str:
-    if place == -1: return 'last stage'
-    return f'stage {place}' if isinstance(place, int) else place
+    known = {-1: 'last stage', 'stages': 'all stages'}
+    return known.get(place, f'stage {place}' if isinstance(place, int) else place)
 
 def read_places(term: Term) -> str:
     "What a term compares, in words: places, labels, reading, and whether across the batch."
     s, t, y, _ = example_for(term)
-    places = 'all stages' if term.taps == 'stages' else ', '.join(_place_words(a) for a, _ in tap_pairs(term.taps))
+    places = ', '.join(_place_words(a) for a, _ in tap_pairs(term.taps))
     words = [] if isinstance(term, CE) else [places or 'logits']
     if term_value(term, s, t, y) != term_value(term, s, t, y.roll(1)):
         words.append('labels')

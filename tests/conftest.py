@@ -1,10 +1,21 @@
 "What several files of tests stand on."
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from kdnb.data import load_data
 from kdnb.train import Learner
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: starts processes, trains or compiles: `make slow`')
+
+def pytest_collection_modifyitems(items):
+    "What stands in tests/slow is slow; other files say so themselves (pytestmark)."
+    for item in items:
+        if Path(item.path).parent.name == 'slow':
+            item.add_marker('slow')
 
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):

@@ -18,6 +18,8 @@ from kdnb.schemes import Online
 from kdnb.systems import Preset, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
+pytestmark = pytest.mark.slow
+
 SMALL = '--data digits --size 8 --n-train 100 --bs 20 --student resnet8 --device cpu'.split()
 
 

@@ -152,7 +152,8 @@ def test_what_a_method_reads():
     reads = dict(
         kd='logits', ls='labels', dkd='logits and labels', dist='logits, across the batch', at='all stages',
         ofd='all stages, before the activation', fitnet='stage 2', sp='last stage, across the batch',
-        rkd='embedding, across the batch')
+        rkd='embedding, across the batch',
+        review="all stages, embedding, after the activation and the teacher's before the activation")
     assert {m: read_places(own_term(m)) for m in reads} == reads
     assert read_places(AT(taps=[1, 3], reading='sum')) == 'stage 1, stage 3, raw sums'
 

@@ -32,6 +32,8 @@ from kdnb.seeds import seeded
 from kdnb.systems import Preset, Published, loadings, recipes, sweep_presets
 from kdnb.train import Learner, Run, read_history
 
+pytestmark = pytest.mark.slow
+
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
 MINE = ['--data', 'mine.npz', '--root', '.', *SMALL]
@@ -329,7 +331,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_test',
             ['five', '--data', 'mine.npz', '--device', 'cpu'],
-            'this is not the data of the run: the name is five, you ask for mine')])
+            "this is not the data of the run: the data's name is five, you ask for mine")])
 def test_a_mistake_is_one_sentence_with_the_remedy(here, capsys, name, words, remedy):
     assert re.search(remedy, says(capsys, name, words, here))
 

@@ -13,6 +13,8 @@ from bench.timing import peak_memory
 from kdnb.measure import Latency, cost, measure_latency, profile
 from kdnb.models import create_model, list_models, num_params
 
+pytestmark = pytest.mark.slow
+
 @pytest.fixture(autouse=True)
 def in_no_time(monkeypatch):
     monkeypatch.setattr(cost, 'measure_latency', lambda model, x: measure_latency(model, x, warm=0, least=2, seconds=0))

@@ -21,6 +21,8 @@ import pytest
 import kdnb.data.downloads as downloads
 from kdnb.data import download, unpack
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 WHOLE = os.urandom(3 * 2**20)
 HALF, MD5 = len(WHOLE) // 2, hashlib.md5(WHOLE).hexdigest()
@@ -265,7 +267,8 @@ def test_a_folder_that_cannot_be_written(server, path, monkeypatch):
 
 def process(server, path):
     "Another Python that downloads."
-    code = f'import kdnb.data.downloads as d; d.download({server.url!r}, {str(path)!r}, {MD5!r}); print("has it")'
+    patient = 'import kdnb.data.downloads as d; d._download_timeout = 600'     # the server waits for the test
+    code = f'{patient}; d.download({server.url!r}, {str(path)!r}, {MD5!r}); print("has it")'
     return subprocess.Popen(
         [sys.executable, '-c', code],
         env={**os.environ, 'PYTHONPATH': str(ROOT)},

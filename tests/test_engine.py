@@ -28,6 +28,8 @@ from kdnb.train import (
     train_step,
 )
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     'kd',
     'kd(9, T=2, standardize=True)',

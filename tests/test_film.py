@@ -18,7 +18,7 @@ from kdnb.schemes import Distill, JointRD, Online
 from kdnb.seeds import seeded
 from kdnb.train import Learner, Run, fit_together
 
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 
 
 def student(seed=1):

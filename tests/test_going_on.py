@@ -261,11 +261,11 @@ def test_tables_and_stamps_say_what_is_held_out_and_the_format(data):
 def test_presets_say_what_is_held_out(capsys):
     assert kdnb_sweep(['crd', '--dry-run', '--valid', '0', '--json']) == 0
     said = capsys.readouterr()
-    assert 'held out: nothing, as in published tables (--valid 0)' in said.err
+    assert 'held out: nothing, as in papers (--valid 0)' in said.err
     commands = json.loads(said.out)['commands']
     assert all('--valid' in words and 'valid0' in words[-1] for words in commands)
     assert kdnb_sweep(['crd', '--dry-run']) == 0
-    assert 'published tables hold out nothing (--valid 0)' in capsys.readouterr().out
+    assert 'papers hold out nothing (--valid 0)' in capsys.readouterr().out
     assert sweep_commands('crd', valid=0) == [[w for w in words] for words in commands]
 
 

@@ -25,7 +25,7 @@ from kdnb.train import Callback, Learner, make_optimiser, pick_recipe
 ROOT, RANKS = Path(__file__).resolve().parent.parent, 2
 KINDS = dict(frozen={}, together=dict(train_teacher=True), released=dict(as_released=True), labels=dict(weight=0))
 
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 
 
 def joint(kind='frozen', init=0, student=8, **options):

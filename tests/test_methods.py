@@ -405,7 +405,7 @@ def test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone(digit
         ('crd', 'pkt', 1, dict(weight=3e4, taps='embedding')),
         ('crd', 'ofd', 1, dict(weight=1e-3)),
         ('crd', 'dkd', 1, dict(alpha=1, beta=8, T=4)),
-        ('crd', 'dist', 1, dict(weight=1, beta=1, gamma=1, T=4)),
+        ('crd', 'dist', 1, dict(weight=2, beta=1, gamma=1, T=4)),
         ('paper', 'at', 1, dict(weight=1000, p=2, reading='sum')),
         ('paper', 'rkd', 1, dict(distance=1, angle=2)),
         ('paper', 'ofd', 1, dict(weight=1e-3, teacher_bn='batch'))])

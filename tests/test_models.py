@@ -27,6 +27,8 @@ from kdnb.models import (
     wrn,
 )
 
+pytestmark = pytest.mark.slow
+
 @pytest.mark.parametrize(
     'build,args,params',
     [

@@ -16,7 +16,7 @@ from kdnb.schemes import Distill, Online
 from kdnb.seeds import seeded
 from kdnb.train import Callback, Learner, Run, has_fast_bf16, read_history
 
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 
 
 def some(m, seed=0, unequal=False):

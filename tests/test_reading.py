@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torchvision.datasets import ImageFolder
 
 from kdnb.data import Data, DatasetItems, ImageFiles, StreamSplit, image_file_endings, load_data, read_image
 
@@ -81,6 +82,29 @@ def test_thirty_two_bits_are_refused_from_both(tmp_path):
     for read in (lambda: read_image(tmp_path / 'long.tif'), lambda: DatasetItems([(long, 0)]).read(0)):
         with pytest.raises(OSError, match='cannot be read as an image .TypeError: 32 bits a pixel'):
             read()
+
+
+def test_a_folder_is_read_alike_as_a_folder_and_as_torchvisions_dataset(tmp_path):
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[:4] = (0, 0, 200, 255)
+    exif = Image.Exif()
+    exif[274] = 6
+    for c in 'ab':
+        (tmp_path / c).mkdir()
+        for i in range(6):
+            Image.fromarray(rgba).save(tmp_path / c / f'{i}.png')
+        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / c / 'deep.png')
+        Image.fromarray(GREY).save(tmp_path / c / 'turned.jpg', exif=exif)
+    folder = ImageFolder(tmp_path)
+    named = load_data(tmp_path, bs=4, valid=0, device='cpu')
+    given = Data(folder, None, folder, 'ab', bs=4, device='cpu')
+    sums = [x.sum((1, 2, 3)).sort()[0] for x in (torch.cat([named.train.x, named.test.x]), given.test.x)]
+    assert torch.equal(*sums)
+    assert given.test.y.tolist() == folder.targets
+    for transform in dict(transform=lambda im: im), dict(target_transform=lambda y: 1 - y):
+        changed = ImageFolder(tmp_path, **transform)
+        y = Data(changed, None, changed, 'ab', bs=4, device='cpu', stream=True).test.y.tolist()
+        assert y == [changed[i][1] for i in range(len(changed))]
 
 
 # --- folders

@@ -61,5 +61,7 @@ def test_what_is_read_and_its_loss_are_those_of_the_published_code(name):
         theirs = [[shape[:2] if shape[2:] == [1, 1] else shape for shape in both]
                   for both in expected[method]['shapes']]
         assert read == theirs, method
-        assert losses[method].item() == pytest.approx(expected[method]['loss'], rel=2e-4), method
+        rounding = 3e-4 if method == 'pkt' else 0           # 3e4 times a mean of numbers that cancel, in float32
+        relative = 2e-3 if method == 'dist' else 2e-4       # theirs adds 1e-8 to the products of lengths
+        assert losses[method].item() == pytest.approx(expected[method]['loss'], rel=relative, abs=rounding), method
     assert num_params(scheme.adapters['review']) == expected['review']['parameters']

@@ -28,7 +28,7 @@ from kdnb.schemes import Distill, Frozen, JointRD
 from kdnb.seeds import seeded
 from kdnb.train import Learner, Run, fit_together, remember
 
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 ASKED = dict(size=8, n_train=100, bs=20, device='cpu')
 
 

@@ -24,6 +24,8 @@ from kdnb.seeds import seeded
 from kdnb.systems import Preset, sweep_presets
 from kdnb.train import Learner, Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = '--data digits --size 8 --n-train 60 --bs 20 --epochs 1 --device cpu'.split()
 R8 = ['--student', 'resnet8']
 

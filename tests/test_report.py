@@ -20,7 +20,7 @@ from kdnb.experiments import draw_curves, grid_noise, load_results, measure_nois
 from kdnb.models import create_model
 from kdnb.train import Run, note_memory, run_memory
 
-pytestmark = pytest.mark.usefixtures('runs')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('runs')]
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIL = 'CE(1) + <script>alert("x")</script>, a_b & 50 % of $x$ #1 {y} ~^\\ |'

@@ -45,7 +45,7 @@ from kdnb.train import (
 OWN = ['best.pt', 'config.json', 'history.jsonl', 'last.pt', 'result.json']
 CPU = torch.device('cpu')
 
-pytestmark = pytest.mark.usefixtures('quiet')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quiet')]
 
 
 def student(seed=0):

@@ -26,6 +26,8 @@ from kdnb.show import (
     spread_images,
 )
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 'aquarium_fish apple baby boy girl man woman bicycle bus motorcycle pickup_truck train'
 
 

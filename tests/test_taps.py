@@ -16,6 +16,8 @@ from kdnb.models import mobilenetv2, plainnet, resnet, shufflenetv1, shufflenetv
 from kdnb.schemes import Distill
 from kdnb.taps import Tapped, bn_before, find_taps, tap_name
 
+pytestmark = pytest.mark.slow
+
 MODELS = dict(
     resnet20=lambda: resnet(20),
     wrn_16_2=lambda: wrn(16, 2),

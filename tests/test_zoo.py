@@ -23,6 +23,8 @@ from kdnb.models import (
     weights_hash,
 )
 
+pytestmark = pytest.mark.slow
+
 def test_loads_by_run_name_in_a_fresh_process(tmp_path):
     model = create_model('resnet8x4', 7)
     (tmp_path / 'teacher').mkdir()

@@ -162,13 +162,14 @@ def _list_presets(a: argparse.Namespace) -> None:
     a.answer = dict(presets={r['preset']: dict(runs=r['runs'], title=r['table']) for r in table.records()})
     say(table.text())
 
-# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
+# %% ../../nbs/15_cli/03_sweep.ipynb #held
 def _tell_held_out(valid: float | None) -> str:
-    "Say which images choose the best epoch, beside what published tables do."
-    if valid == 0: return 'held out: nothing, as in published tables (--valid 0)'
+    "Say which images choose the best epoch, beside what papers do."
+    if valid == 0: return 'held out: nothing, as in papers (--valid 0)'
     what = "the set's own valid images, else a tenth of train" if valid is None else f'{valid} (--valid)'
-    return f'held out: {what}; published tables hold out nothing (--valid 0)'
+    return f'held out: {what}; papers hold out nothing (--valid 0)'
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
 def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
     "For --json: the finished runs with their results, and why others are missing."
     runs = []
@@ -177,7 +178,6 @@ def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
         runs.append(dict(run=str(run.path), result=run.json('result.json'), reduced=about['reduced']))
     return dict(preset=preset, runs=runs, failed=failed)
 
-# %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     "The table of the finished runs, and the published numbers where the data are the preset's."
     if not done: return
@@ -191,10 +191,10 @@ def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
     commands = asked_commands(a)
     a.answer = dict(preset=a.preset, commands=commands, valid=a.valid)
-    say(('# ' if a.dry_run else '') + _tell_held_out(a.valid))
     if a.dry_run:
-        _print_commands(find_preset(a.preset).title, commands)
+        _print_commands(f'{find_preset(a.preset).title}; {_tell_held_out(a.valid)}', commands)
         return False
+    say(_tell_held_out(a.valid))
     failed = _run_all(commands)
     done = [run for run in map(_run_of, commands) if run not in failed]
     _print_tables(a, done)

@@ -36,7 +36,10 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
 # %% ../../nbs/03_data/01_images.ipynb #as-labels
 def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
     "Return labels as an int64 tensor that fits n images and c classes, or raise an error that says what is wrong."
-    y = torch.as_tensor(y)
+    try:
+        y = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise WrongType(f'labels cannot be read as numbers ({e}): give one class number an image') from e
     if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
         raise WrongValue(f'labels of shape {tuple(y.shape)}: give one class number an image (one-hot ones: argmax(1))')
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:

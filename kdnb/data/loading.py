@@ -26,6 +26,7 @@ from kdnb.data.reading import (
     ImageSource,
     ImageTensors,
     all_of_size,
+    as_source,
     first_size,
     fit_size,
     read_all,
@@ -91,7 +92,7 @@ def _as_source(split: SplitLike | ImageSource, c: int, size: int | None) -> Imag
     if getattr(type(split), '__getitem__', None) is Dataset.__getitem__:
         remedy = 'give list(...) of it, or a Dataset with __len__ and __getitem__'
         raise WrongType(f'{kind} gives its items only one after the other: {remedy}')
-    return DatasetItems(split)
+    return as_source(split)
 
 def _as_sources(splits: Iterable[SplitLike | ImageSource | None], c: int, size: int | None) -> list[Any]:
     "Return splits as sources; None stays None."
@@ -127,7 +128,9 @@ def pick_device(device: torch.device | str | None) -> torch.device:
         raise WrongValue(f"device {device!r} cannot be used here ({why}): give 'cpu', or None to choose") from e
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-numbers
-def _check_numbers(size: int | None, workers: int | None, stats: ChannelStats | None = None) -> tuple:
+def _check_numbers(
+        size: int | None, workers: int | None,
+        stats: ChannelStats | None = None) -> tuple[int | None, int | None]:
     "Return size and workers; refuse a number of pixels or of processes, or constants of the channels, that are none."
     if size is not None and (type(size) is not int or not 1 <= size <= 10_000):
         raise WrongValue(f'size={size!r}: give the pixels of a side, from 1 to 10,000')

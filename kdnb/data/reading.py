@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['image_file_endings', 'ImageSource', 'ReadBatch', 'decode_image', 'read_image', 'fit_size', 'ImageTensors',
-           'ImageFiles', 'Items', 'DatasetItems', 'with_labels', 'first_size', 'all_of_size', 'ImageReader',
-           'BatchOrder', 'make_loader', 'each_batch', 'usable_cores', 'read_all']
+           'ImageFiles', 'Items', 'DatasetItems', 'as_source', 'with_labels', 'first_size', 'all_of_size',
+           'ImageReader', 'BatchOrder', 'make_loader', 'each_batch', 'usable_cores', 'read_all']
 
 # %% ../../nbs/03_data/02_reading.ipynb #imports
 import os
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import DatasetFolder, default_loader
 from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
@@ -229,6 +230,15 @@ class DatasetItems:
 
 ImageSource = ImageTensors | ImageFiles | DatasetItems
 
+# %% ../../nbs/03_data/02_reading.ipynb #folder-dataset
+def as_source(items: Items) -> ImageFiles | DatasetItems:
+    "Return a Dataset as a source: one that only opens image files as its files, any other item by item."
+    if not isinstance(items, DatasetFolder): return DatasetItems(items)
+    plain = items.transforms is None and items.loader is default_loader
+    if not plain or type(items).__getitem__ is not DatasetFolder.__getitem__: return DatasetItems(items)
+    files, y = zip(*items.samples)
+    return ImageFiles(items.root, [os.path.relpath(f, items.root) for f in files], y)
+
 # %% ../../nbs/03_data/02_reading.ipynb #tell-bad
 def _tell_bad(bad: dict[int, str], n: int, strict: bool) -> None:
     "Name the first images that could not be read; with `strict`, as an error."
@@ -253,23 +263,27 @@ def _targets_of(source: DatasetItems) -> Tensor | None:
     return known
 
 # %% ../../nbs/03_data/02_reading.ipynb #labelled
-def with_labels(source: ImageSource, strict: bool) -> tuple[ImageSource, Tensor]:
-    "Return a source and its labels; items that must be read for them and cannot be are left out."
-    if isinstance(source, DatasetItems) and source.y is None:
-        source.y = _targets_of(source)
-    if source.y is not None: return source, source.y
-    y: list[int] = []
+def _read_labels(source: DatasetItems, strict: bool) -> tuple[DatasetItems, Tensor]:
+    "Read all items for their labels; return those that can be read, and their labels."
+    y: dict[int, int] = {}
     bad: dict[int, str] = {}
     for i in range(len(source)):
         try:
-            y.append(source.label(i))
+            y[i] = source.label(i)
         except OSError as e:
             bad[i] = str(e)
     if bad:
         _tell_bad(bad, len(source), strict)
-    source = source.pick(torch.tensor([i for i in range(len(source)) if i not in bad], dtype=torch.long))
-    source.y = torch.tensor(y, dtype=torch.long)
-    return source, source.y
+    known = source.pick(torch.tensor([*y], dtype=torch.long))
+    known.y = torch.tensor([*y.values()], dtype=torch.long)
+    return known, known.y
+
+def with_labels(source: ImageSource, strict: bool) -> tuple[ImageSource, Tensor]:
+    "Return a source and its labels; items that must be read for them and cannot be are left out."
+    if not isinstance(source, DatasetItems): return source, source.y
+    if source.y is None:
+        source.y = _targets_of(source)
+    return _read_labels(source, strict) if source.y is None else (source, source.y)
 
 # %% ../../nbs/03_data/02_reading.ipynb #first-size
 def first_size(source: ImageSource) -> int:

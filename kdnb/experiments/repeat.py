@@ -27,7 +27,7 @@ _RunConfig = dict[str, Any]
 _RunOptions = dict[str, Any]                                   # {'--epochs': 3, ...}
 _needed_keys = 'student scheme data recipe optimiser epochs seed amp about'.split()
 _further_keys = ('students made method terms teacher prepare gate weight pairs connectors detach T ce joint init '
-                 'remembered').split()
+                 'remembered teacher_features').split()
 
 def _load_config(path: Path) -> _RunConfig:
     if path.is_dir(): raise FileTrouble(f"{path} is a folder: give the file in it, {path/'config.json'}")

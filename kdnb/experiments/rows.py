@@ -95,7 +95,7 @@ def read_row(run: Run) -> Row:
     "Read a finished run."
     config, result, history = run.json('config.json') or {}, run.json('result.json') or {}, read_history(run)
     data, epochs = config['data'], config['epochs']
-    trained = result['last'].get('epoch', epochs)          # fewer, if a callback has stopped it
+    trained = config['about'].get('stopped', epochs)
     if len(history) != trained: raise WrongValue(f'its history has {len(history)} rows and not {trained}')
     row = dict(
         run=run.path.name if run.path else 'in memory', label=label_of(config), method=_method_of(config),

@@ -133,10 +133,6 @@ def _column_memory(line: Line, block: Block) -> tuple | None:
 def _column_differing_device(line: Line, block: Block) -> str | None:
     return line['device'] if len({other['device'] for other in block['lines']}) > 1 else None
 
-@column('format', csv=['number_format'], align='left')
-def _column_format(line: Line, block: Block) -> str | None:
-    return line['dtype'] if len({other['dtype'] for other in block['lines']}) > 1 else None
-
 @column('each device', csv=['device'], shown=False)
 def _column_device(line: Line, block: Block) -> str: return line['device']
 
@@ -151,6 +147,11 @@ def _column_reduced(line: Line, block: Block) -> str: return block['reduced']
 
 @column('runs', shown=False)
 def _column_run_names(line: Line, block: Block) -> str: return ' '.join(line['runs'])
+
+# %% ../../nbs/13_experiments/04_table.ipynb #format
+@column('format', csv=['number_format'], align='left')
+def _column_format(line: Line, block: Block) -> str | None:
+    return line['dtype'] if len({other['dtype'] for other in block['lines']}) > 1 else None
 
 # %% ../../nbs/13_experiments/04_table.ipynb #table
 def _block_table(block: Block, without: Sequence[str] = ()) -> Table:

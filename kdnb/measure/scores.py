@@ -168,9 +168,9 @@ def _batches_of(split) -> Iterable[tuple[Tensor, Tensor]]:
 # %% ../../nbs/06_measure/00_scores.ipynb #predict
 def _meet_images(model: nn.Module, split: object) -> None:
     "Let a pretrained net convert the images of a split, if it is known how these are normalised."
-    own = own_images(model)
-    if own and hasattr(split, 'stats'):
-        own.meet(*split.stats)
+    own, stats = own_images(model), getattr(split, 'stats', None)
+    if own and stats:
+        own.meet(*stats)
 
 def predict(model: nn.Module, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """

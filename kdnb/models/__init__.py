@@ -12,7 +12,7 @@ from .vggs import *
 from .surgery import *
 from .cheap import *
 from .weights import *
-from .own_images import *
+from .pretrained import *
 from .create import *
 from .store import *
 

@@ -20,7 +20,7 @@ import torchvision.models as tvm
 from torch import Tensor, nn
 
 from ..errors import FileTrouble, WrongType, WrongValue, say, unknown_name
-from .own_images import OwnImages, published_images, read_own_images, set_own_images
+from .pretrained import OwnImages, published_images, read_own_images, set_own_images
 from .registry import known_models, parse_model_name
 from .weights import model_file, num_params, read_weights, take_weights
 

@@ -16,7 +16,7 @@ from ..errors import WrongValue, unknown_name
 from ..files import write_atomic
 from .checks import check_module
 from .create import known_builders
-from .own_images import describe_own_images, own_images, read_own_images, set_own_images
+from .pretrained import describe_own_images, own_images, read_own_images, set_own_images
 from .registry import model_name
 from .weights import check_weights, fit_to_model, model_file, num_params, read_weights
 from ..seeds import seed_from

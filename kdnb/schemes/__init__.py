@@ -1,5 +1,6 @@
 """Schemes: who learns from whom."""
 from .frozen import *
+from .seen import *
 from .scheme import *
 from .distill import *
 from .weighing import *

@@ -89,8 +89,8 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     Parameters
     ----------
     scheme : Distill or Alone
-        The scheme whose terms are weighed, in its present epoch. It is left as it was, but
-        settled, and so are random numbers.
+        The scheme whose terms are weighed, in its present epoch. It is left as it was, but settled; so are random
+        numbers.
     batch : tuple of (Tensor, Tensor)
         Images and labels, such as `data.one_batch()`, on the device of the scheme.
 

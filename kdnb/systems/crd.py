@@ -117,15 +117,15 @@ def _crd_words(s: _Reads, t: _Reads) -> Iterator[tuple[str, str]]:
     pooled = ('embedding',)
     yield 'review', _taps_words('review', (s.ends + pooled, s.reading), (t.before + pooled, t.before_reading))
 
-def _crd_own_words(teacher: str, student: str) -> dict[str, str]:
+def _crd_own_words(teacher: str | None, student: str) -> dict[str, str]:
     "Return {method: words} of a pair, for the methods that read it in another way than two resnets."
     usual = dict(_crd_words(_Reads(), _Reads()))
-    words = _crd_words(_crd_reads.get(student, _Reads()), _crd_reads.get(teacher, _Reads()))
+    words = _crd_words(_crd_reads.get(student, _Reads()), _crd_reads.get(teacher or '', _Reads()))
     return {name: text for name, text in words if text != usual[name]}
 
 # %% ../../nbs/01_systems/01_crd.ipynb #settings
 _crd_standardised = 'ce(.1)+kd(9, T=2, standardize=True)'
-_crd_betas = {
+_crd_betas: dict[tuple[str | None, str], dict[str, str]] = {
     **dict.fromkeys([('resnet56', 'resnet20'), ('resnet110', 'resnet32')], {'dkd': 'dkd(beta=2)'}),
     **dict.fromkeys([('wrn_40_2', 'wrn_16_2'), ('wrn_40_2', 'wrn_40_1'), ('vgg13', 'vgg8'),
                      ('vgg13', 'mobilenetv2_0.5')], {'dkd': 'dkd(beta=6)'})}

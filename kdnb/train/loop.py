@@ -603,7 +603,7 @@ class Learner:
     callbacks: ClassVar[Sequence[str | type[Callback]]] = ('kdnb.callbacks:Progress',)
     _epochs: int = 0
     stopping: bool = False
-    logged: dict[str, object]
+    logged: dict[str, float]
     epoch: int
     history: list[dict[str, float]]
     best: dict
@@ -661,7 +661,7 @@ class Learner:
         """End the training after this epoch, with a result; for callbacks."""
         self.stopping = True
 
-    def log(self, name: str, value: object) -> None:
+    def log(self, name: str, value: float) -> None:
         """
         Add a column to the row of this epoch, in memory and on disk; for callbacks.
 
@@ -669,8 +669,8 @@ class Learner:
         ----------
         name : str
             Of the column; not one of the learner's own.
-        value : float or str
-            A number, also NumPy's or torch's, or a text.
+        value : float
+            Also NumPy's or torch's.
 
         Raises
         ------

@@ -93,6 +93,7 @@ def _tell_difference(key: str, was, now) -> str:
 def _tell_classes(old: dict, new: dict, keys: list[str]) -> list[str]:
     "How classes, or else labels, differ, as a sentence; `keys`: the settings that differ."
     was, now = (config.get('about', {}) for config in (old, new))
+    if 'data.name' in keys: return []                   # which says it already
     same_images = not any(key.startswith('data.') for key in keys)
     told = tell_class_names(was, now) or (tell_labels(was, now) if same_images else '')
     return [told] if told else []

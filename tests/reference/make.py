@@ -12,6 +12,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from torch import nn
 from kdnb.models import create_model
 from kdnb.systems import find_preset
 
+REPOSITORIES = 'HobbitLong/RepDistiller', 'megvii-research/mdistiller', 'hunto/DIST_KD'
 THEIR_NAMES = {'resnet50': 'ResNet50', 'mobilenetv2_0.5': 'MobileNetV2', 'shufflenetv1': 'ShuffleV1',
                'shufflev2': 'ShuffleV2'}
 BETAS = {                                           # of DKD, as mdistiller's files for the pairs have them; else 8
@@ -152,11 +154,11 @@ def main(repdistiller, mdistiller, dist_kd):
     for pair in find_preset('crd').pairs:
         ours, (x, y) = our_nets(pair, create_model), images()
         name = f'{pair[0]} -> {pair[1]}'
-        found, zs, zt = by_mdistiller(pair, ours, x, y, BETAS.get(name, 8.))
-        found['dist'] = figure(2*4**2*dist.DIST()(zs/4, zt/4))      # weight and temperature of the strategy for CIFAR
-        figures[name] = by_repdistiller(pair, ours, x, y) | found
-        print(name, file=sys.stderr)
-    commits = {Path(c).name: head(c) for c in (repdistiller, mdistiller, dist_kd)}
+        with redirect_stdout(sys.stderr):                           # their MobileNetV2 prints
+            found, zs, zt = by_mdistiller(pair, ours, x, y, BETAS.get(name, 8.))
+            figures[name] = by_repdistiller(pair, ours, x, y) | found
+        figures[name]['dist'] = figure(2*4**2*dist.DIST()(zs/4, zt/4))      # weight and T of the strategy for CIFAR
+    commits = dict(zip(REPOSITORIES, map(head, (repdistiller, mdistiller, dist_kd)), strict=True))
     lines = [f' {json.dumps(k)}: {{\n' + ',\n'.join(f'  {json.dumps(m)}: {json.dumps(v)}' for m, v in of.items()) + '}'
              for k, of in figures.items()]
     print(f'{{"commits": {json.dumps(commits)}, "pairs": {{\n' + ',\n'.join(lines) + '}}')
