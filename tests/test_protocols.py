@@ -24,7 +24,7 @@ def test_each_feature_method_takes_a_reading(word):
         method = parse_method(f'{word}(taps=1, reading={reading!r})')
         assert method[-1].reading == reading
         assert repr(parse_method(repr(method))) == repr(method)
-    assert Distill(resnet(8), resnet(14), f"{word}(taps=1, reading=['post', 'sum'])").pairs[-1] == [
+    assert Distill(resnet(8), resnet(14), f"{word}(taps=1, reading=['post', 'sum'])", size=32).pairs[-1] == [
         ('stages.0.0.act2', 'stages.0.1.add')]
     for wrong in "'pst'", "['post']", "['post', 'pst']":
         with pytest.raises(ValueError, match='reading'):
@@ -34,7 +34,7 @@ def test_each_feature_method_takes_a_reading(word):
 def test_reviewkd_has_the_pooled_level_and_the_teacher_before_the_activation():
     "The number of parameters is what mdistiller prints for this pair."
     nets = resnet(20, 100), resnet(56, 100)
-    usual, by_hand = (Distill(*nets, words) for words in ('review', "review(taps=[1, 2, 3, 'embedding'])"))
+    usual, by_hand = (Distill(*nets, words, size=32) for words in ('review', "review(taps=[1, 2, 3, 'embedding'])"))
     assert usual.pairs == by_hand.pairs
     assert usual.pairs[-1] == [
         ('stages.0.2.act2', 'stages.0.8.add'), ('stages.1.2.act2', 'stages.1.8.add'),
@@ -51,7 +51,7 @@ def test_connectors_begin_as_their_authors_do():
     assert conv.weight.std().item() == pytest.approx((2/512)**.5, rel=.03)
     assert conv.weight.abs().max() > 3*(2/512)**.5, 'a normal distribution, and no uniform one'
     assert bn.weight.eq(1).all() and bn.bias.eq(0).all()
-    joint = JointRD(plainnet(20), resnet(14))
+    joint = JointRD(plainnet(20), resnet(14), size=32)
     assert all(c[0].weight.std().item() == pytest.approx((2/64)**.5, rel=.06) for c in joint.connectors)
 
 
@@ -72,7 +72,7 @@ def test_reducenet_weighs_kd_by_the_number_of_classes():
 def test_a_teacher_that_learns_is_read_in_train_mode():
     teacher, x, y = resnet(14), torch.randn(8, 3, 32, 32), torch.arange(8)
     twin = copy.deepcopy(teacher)
-    both = JointRD(plainnet(20), teacher, train_teacher=True)
+    both = JointRD(plainnet(20), teacher, train_teacher=True, size=32)
     z, features = Tapped(twin.train(), [both.last])(x)
     losses, _ = both(x, y)
     student = Tapped(copy.deepcopy(both.student), [both.pairs[-1][0]])(x)[1][both.pairs[-1][0]]
@@ -87,8 +87,8 @@ def test_a_teacher_that_learns_is_read_in_train_mode():
 def test_the_way_in_which_a_teacher_is_read_belongs_to_a_run():
     "A run that read it in eval mode, as before, is another run."
     made, options = parse_scheme('jointrd(train_teacher=True)')
-    assert made(plainnet(8), resnet(8), **options).describe()['teacher_features'] == 'in train mode'
-    assert 'teacher_features' not in JointRD(plainnet(8), resnet(8)).describe()
+    assert made(plainnet(8), resnet(8), size=32, **options).describe()['teacher_features'] == 'in train mode'
+    assert 'teacher_features' not in JointRD(plainnet(8), resnet(8), size=32).describe()
 
 
 def test_at_of_distillation_keeps_the_right_formula_and_says_so():

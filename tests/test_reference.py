@@ -29,7 +29,7 @@ def scheme_of(pair, methods):
     "One scheme with the terms of several methods, at its full weights; its adapters filled as theirs."
     teacher, student = our_nets(pair, create_model)
     terms = [parse_method(PRESET.words(m, pair), PRESET.weights)[-1] for m in methods]
-    scheme = Distill(student, teacher, Method([CE(), *terms]))
+    scheme = Distill(student, teacher, Method([CE(), *terms]), size=32)
     for name, seed in ADAPTERS.items():
         made = scheme.adapters[name]
         for k, adapter in enumerate(made.stages if name == 'review' else made):
