@@ -25,10 +25,8 @@ from ..measure import predict
 from kdnb.models import (
     describe_model,
     describe_own_images,
-    model_name,
     model_record,
     num_params,
-    own_images,
     weights_hash,
 )
 from kdnb.parallel import (

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..models import model_name
+from ..models import model_name, own_images
 from ..schemes import Scheme
 
 # %% ../../nbs/10_train/05b_words.ipynb #shown
@@ -30,8 +30,9 @@ def progress_words(learn: Shown) -> str:
     return f'epoch {learn.epoch} of {learn.epochs}' + ''.join(shown[:1])
 
 def _call_name(model: nn.Module) -> str:
-    call = getattr(model, 'call', None)
-    return model_name(call) if call else type(model).__name__
+    call, own = getattr(model, 'call', None), own_images(model)
+    name = model_name(call) if call else type(model).__name__
+    return f'{name} on its own images of {own.size} pixels' if own else name
 
 def scheme_words(scheme: Scheme) -> str:
     "'resnet8 (Distill from resnet14, CE(0.1) + KD(0.9, T=4))'"
