@@ -5,6 +5,7 @@ from .memory import *
 from .recipe import *
 from .checks import *
 from .scoring import *
+from .words import *
 from .loop import *
 from .together import *
 from .remembered import *

@@ -25,10 +25,8 @@ from ..measure import predict
 from kdnb.models import (
     describe_model,
     describe_own_images,
-    model_name,
     model_record,
     num_params,
-    own_images,
     weights_hash,
 )
 from kdnb.parallel import (
@@ -68,6 +66,7 @@ from kdnb.train.state import (
     set_weights,
     write_history,
 )
+from .words import progress_words, scheme_words
 
 # %% ../../nbs/10_train/06_loop.ipynb #callback
 class Callback:
@@ -520,26 +519,6 @@ def _train_on(learn: 'Learner') -> None:
         raise
     call_back(learn, 'after_fit')
 
-# %% ../../nbs/10_train/06_loop.ipynb #shown
-def _call_name(model: nn.Module) -> str:
-    call, own = getattr(model, 'call', None), own_images(model)
-    name = model_name(call) if call else type(model).__name__
-    return f'{name} on its own images of {own.size} pixels' if own else name
-
-def _progress_words(learn: 'Learner') -> str:
-    "'epoch 3 of 3, test_acc 91.20', from what is known."
-    if not learn.history: return 'not fitted'
-    scores = learn.result['last'] if learn.result else learn.history[-1]
-    shown = [f', {k} {scores[k]:.2f}' for k in ('valid_acc', 'test_acc') if k in scores]
-    return f'epoch {learn.epoch} of {learn.epochs}' + ''.join(shown[:1])
-
-def _scheme_words(scheme: Scheme) -> str:
-    "'resnet8 (Distill from resnet14, CE(0.1) + KD(0.9, T=4))'"
-    teacher = getattr(getattr(scheme, 'teacher', None), 'model', None)
-    source = f' from {_call_name(teacher)}' if teacher is not None else ''
-    method = f', {scheme.method}' if hasattr(scheme, 'method') else ''
-    return f"{', '.join(map(_call_name, scheme.students))} ({type(scheme).__name__}{source}{method})"
-
 # %% ../../nbs/10_train/06_loop.ipynb #learner-class
 class Learner:
     """
@@ -631,7 +610,7 @@ class Learner:
         _start_over(self)
 
     def __repr__(self) -> str:
-        return f'Learner: {_scheme_words(self.scheme)} on {self.data.name}, {self.run}, {_progress_words(self)}'
+        return f'Learner: {scheme_words(self.scheme)} on {self.data.name}, {self.run}, {progress_words(self)}'
 
     @property
     def student(self) -> nn.Module:
