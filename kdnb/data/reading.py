@@ -233,9 +233,9 @@ ImageSource = ImageTensors | ImageFiles | DatasetItems
 # %% ../../nbs/03_data/02_reading.ipynb #folder-dataset
 def as_source(items: Items) -> ImageFiles | DatasetItems:
     "Return a Dataset as a source: one that only opens image files as its files, any other item by item."
-    if not isinstance(items, DatasetFolder): return DatasetItems(items)
-    plain = items.transforms is None and items.loader is default_loader
-    if not plain or type(items).__getitem__ is not DatasetFolder.__getitem__: return DatasetItems(items)
+    if not isinstance(items, DatasetFolder) or items.transforms is not None: return DatasetItems(items)
+    own = items.loader is not default_loader or type(items).__getitem__ is not DatasetFolder.__getitem__
+    if own: return DatasetItems(items)
     files, y = zip(*items.samples)
     return ImageFiles(items.root, [os.path.relpath(f, items.root) for f in files], y)
 
