@@ -26,7 +26,7 @@ shape_classes = [f'{filling} {outline}' for outline in _outlines for filling in 
 # %% ../../nbs/03_data/05a_shapes.ipynb #place
 _Uniform = tuple[float, float]       # where the numbers begin, and how far they reach
 
-def _place(size: int, center: Tensor, radius: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+def _object_view(size: int, center: Tensor, radius: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
     "Coordinates of each pixel, as seen from each object: two (n, size, size)."
     side = (torch.arange(size) + .5)/size
     down, right = torch.meshgrid(side, side, indexing='ij')
@@ -68,14 +68,16 @@ class Shapes(NamedTuple):
 
 class _Draw:
     "Uniform random numbers from a seed."
-    def __init__(self, n: int, seed: int): self.n, self.generator = n, torch.Generator().manual_seed(seed)
+    def __init__(self, n: int, seed: int):
+        self.n, self.generator = n, torch.Generator().manual_seed(seed)
+
     def __call__(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low)*torch.rand(self.n, *shape, generator=self.generator)
 
 def _add_spots(image: Tensor, mask: Tensor, draw: _Draw, difficulty: float) -> tuple[Tensor, Tensor]:
     "Put three spots of any colour over the images."
     for _ in range(3):
-        x, y = _place(image.shape[-1], draw(0, 1, 2), draw(.02, .02 + .12*difficulty), draw(0, 1))
+        x, y = _object_view(image.shape[-1], draw(0, 1, 2), draw(.02, .02 + .12*difficulty), draw(0, 1))
         spot = x**2 + y**2 < 1
         image = torch.where(spot[:, None], draw(0, 1, 3, 1, 1), image)
         mask = mask & ~spot
@@ -85,7 +87,7 @@ def _draw_block(n: int, seed: int, size: int, difficulty: float) -> Shapes:
     "Draw n images."
     draw = _Draw(n, seed)
     labels = draw(0, 25).long()
-    x, y = _place(size, draw(.36, .64, 2), draw(.24, .36), draw(-.3, .3))
+    x, y = _object_view(size, draw(.36, .64, 2), draw(.24, .36), draw(-.3, .3))
     mask, fill = _inside(x, y, labels//5), _fill(x, y, labels % 5)[:, None]
     light, dark = draw(.65, 1, 3, 1, 1), draw(0, .35, 3, 1, 1)
     texture = F.interpolate(draw(0, .25, 3, 4, 4), size=size, mode='bilinear')

@@ -138,7 +138,7 @@ def _cell_value(cell: CellType) -> object:
 def _print_function(v: FunctionType, within: tuple) -> str:
     "Describe a function by its code, its defaults and what it closes over; one of kdnb by the number that it has."
     code, defaults = v.__code__, v.__defaults__
-    ours = v.__module__.startswith('kdnb.')
+    ours = str(v.__module__).startswith('kdnb.')
     if ours and v.__name__ in _first_prints: return f'{v.__name__}#{_first_prints[v.__name__]}'
     inner = [getattr(c, 'co_code', c) for c in code.co_consts if not isinstance(c, str)]
     inner = [_print_values(c, within) if isinstance(c, frozenset) else c for c in inner]
@@ -222,7 +222,7 @@ def _called_by(f: FunctionType) -> list[Any]:
 def _marked_inside(f: Any, seen: list) -> str:
     "The name of a loss that is marked, which a function of yours calls; '' if there is none."
     if any(f is s for s in seen) or not isinstance(f, FunctionType): return ''
-    if f.__module__.partition('.')[0] in _libraries: return ''
+    if str(f.__module__).partition('.')[0] in _libraries: return ''
     for called in _called_by(f):
         marked = any(getattr(part, 'batchwise', False) is True for part in _wrapped_in(called))
         name = getattr(called, '__name__', 'partial') if marked else _marked_inside(called, [*seen, f])
