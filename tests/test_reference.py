@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent/'reference'
 sys.path.insert(0, str(HERE))
 from fixed import fill, images, our_nets  # noqa: E402 - found by the line above
 
+pytestmark = pytest.mark.slow
 FIGURES = json.loads((HERE/'figures.json').read_text())
 ADAPTERS = dict(fitnet=11, ofd=21, review=31)       # seeds, as in make.py
 PRESET = find_preset('crd')

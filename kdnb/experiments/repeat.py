@@ -283,7 +283,7 @@ def _loading_of(known: Mapping, run: object) -> dict[str, Any]:
 def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path | None = None,
                   root: str | Path | None = None, device: str | None = None, workers: int | None = None) -> Data:
     "Load the data of a run again, from its configuration; `data`: where they are, if it was a folder or an .npz."
-    known, about = config['data'], config['about']
+    known, about = config['data'], config.get('about') or {}
     asked, name = _loading_of(known, run), known['name']
     if known.get('order') == 'own':
         asked['classes'] = about.get('classes')
