@@ -119,8 +119,11 @@ def test_an_interrupted_run_goes_on(run, runs):
     assert config_of(runs/run) == config_of(OLD/run)
 
 
+BEGINS_OTHERWISE = 'ofd', 'review', 'joint'         # their connectors begin as their authors' today; review reads more
+
+
 @pytest.mark.skipif(not EXACT, reason='trained from the start, a run is the same only where it was made: KDNB_EXACT=1')
-@each(make.FINISHED)
+@each([name for name in make.FINISHED if name not in BEGINS_OTHERWISE])
 def test_a_run_that_is_made_anew_is_the_old_one(run, runs):
     learn = make.learner(run).fit(make.EPOCHS, fresh=True)
     assert differences(*facts(learn, run), run) == []
