@@ -23,7 +23,7 @@ from kdnb.cli.options import (
     run_command,
 )
 from .train import build_learner, load_asked_data, settle_options, train_parser
-from ..data import check_loading
+from ..data import check_loading, known_sources
 from ..errors import MISTAKES, WrongValue, say
 from ..experiments import Job, is_finished, load_results, published_table, run_jobs, sweep_commands, training_cost
 from ..schemes import parse_scheme
@@ -117,7 +117,8 @@ _which: Options = {
     '--dry-run': dict(action='store_true', help='print the commands, one a line; needs neither data nor teachers')}
 _passed_on: Options = {k: how | dict(default=None) for k, how in DATA_OPTIONS.items()
                        if k not in ('--split-seed', '--device')}
-_passed_on['--data'] = dict(metavar='NAME', help="a data set instead of the preset's")
+_passed_on['--data'] = dict(
+    metavar='NAME', help=f"a data set instead of the preset's: {', '.join(known_sources)}, a folder, or an .npz")
 _machine: Options = {
     '--device': DATA_OPTIONS['--device'] | dict(default=None), '--compile': TRAIN_OPTIONS['--compile'],
     '--tensorboard': KEEP_OPTIONS['--tensorboard']}

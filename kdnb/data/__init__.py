@@ -13,5 +13,7 @@ from .classes import *
 from .folders import *
 from .loading import *
 
-# one more notebook with `@source`, one more data set
-_found_modules = [_import_module(f'{__name__}.{found.name}') for found in _iter_modules(__path__)]
+# one more notebook in nbs/03_data is one more module here: it registers itself, and its names are handed on
+for _found in _iter_modules(__path__):
+    _module = _import_module(f'{__name__}.{_found.name}')
+    globals().update({name: getattr(_module, name) for name in _module.__all__})

@@ -1,6 +1,6 @@
 """The networks: ours, torchvision's, timm's and yours, by their names; surgery on them; files of weights."""
-import importlib
-import pkgutil
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
 
 from .checks import *
 from .registry import *
@@ -16,5 +16,7 @@ from .pretrained import *
 from .create import *
 from .store import *
 
-# a further module in this folder registers its models when it is imported
-_further = [importlib.import_module(f'{__name__}.{module.name}') for module in pkgutil.iter_modules(__path__)]
+# one more notebook in nbs/04_models is one more module here: it registers itself, and its names are handed on
+for _found in _iter_modules(__path__):
+    _module = _import_module(f'{__name__}.{_found.name}')
+    globals().update({name: getattr(_module, name) for name in _module.__all__})

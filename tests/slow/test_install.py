@@ -32,7 +32,10 @@ def python(*args, cwd, **env):
 
 def copy(to):
     "The checkout without what is not part of the source."
-    skip = shutil.ignore_patterns('.*', 'runs', 'data', 'build', 'dist', '*.egg-info', '__pycache__')
+    everywhere = shutil.ignore_patterns('.*', 'build', 'dist', '*.egg-info', '__pycache__')
+    def skip(folder, names):
+        top = {'runs', 'data'} if Path(folder) == ROOT else set()       # kdnb/data is a package
+        return everywhere(folder, names) | top & set(names)
     return Path(shutil.copytree(ROOT, to, ignore=skip))
 
 

@@ -17,7 +17,7 @@ from kdnb.systems.system import Loading, Preset, Recipe, System, add_system
 
 add_system(System(
     name='lab', title='Our own lab', recipes={'lab': Recipe(epochs=3, lr=.02, wd=1e-4)},
-    loading={'lab': Loading(bs=32)}, weights={'kd': 'ce(.5)+kd(.5)'},
+    loading={'lab': Loading(bs=15)}, weights={'kd': 'ce(.5)+kd(.5)'},
     presets=(Preset(name='lab', title='two small nets', data='digits', recipe='lab', methods={'kd': 'kd'},
                     pairs=(('resnet14', 'resnet8'),), weights='lab'),)))
 '''),
@@ -80,7 +80,7 @@ import kdnb
 from kdnb.callbacks import Count, create_callback
 from kdnb.systems import find_preset, find_recipe, method_weights
 
-data = load_data('stripes', bs=10, valid=0, device='cpu', recipe='lab')
+data = load_data('stripes', valid=0, device='cpu', recipe='lab')
 teacher = Learner(create_model('tinynet', 2), data, recipe='lab', run='teacher', cbs=None).fit(1)
 taught = Learner(Distill(create_model('tinynet', 2), teacher, 'gap', size=8), data, recipe='lab', run='taught',
                  cbs=[create_callback('count')]).fit(2)
@@ -132,7 +132,7 @@ def test_each_is_found_by_its_name(extended, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == dict(
-        bs=32, model=True, losses=['ce', 'gap'], epochs=2, column=[True]*5, recipe=3, preset='two small nets',
+        bs=15, model=True, losses=['ce', 'gap'], epochs=2, column=[True]*5, recipe=3, preset='two small nets',
         weights={'kd': 'ce(.5)+kd(.5)'}, package=['Gap', 'tinynet'])
 
 @pytest.mark.parametrize('command, words', [
