@@ -379,14 +379,20 @@ def test_a_convolution_with_a_forward_of_its_own_is_left_alone():
         grow(nn.Sequential(nn.Conv2d(3, 8, 3), Padded(8, 8, 3)))
 
 
-def test_teacher_and_student_begin_as_the_plain_net_of_the_seed():
-    torch.manual_seed(1)
-    plain = resnet(20)
+def test_teacher_and_student_begin_as_torch_s_layers_do_from_the_seed():
     torch.manual_seed(1)
     teacher = reducenet(20)
-    assert same(shrink(teacher).state_dict(), plain.state_dict())
     torch.manual_seed(1)
-    assert same(shrink(teacher, inherit=False).state_dict(), plain.state_dict())
+    assert same(reducenet(20).state_dict(), teacher.state_dict())
+    for net in (teacher, shrink(teacher)):
+        for conv in (m for m in net.modules() if isinstance(m, nn.Conv2d)):      # uniform, as released
+            bound = conv.weight[0].numel()**-.5
+            assert bound*.8 < conv.weight.abs().max() <= bound
+    torch.manual_seed(1)
+    fresh = shrink(teacher, inherit=False)
+    torch.manual_seed(1)
+    assert same(shrink(teacher, inherit=False).state_dict(), fresh.state_dict())
+    assert not same(fresh.state_dict(), shrink(teacher).state_dict())
 
 
 def test_calls():

@@ -12,6 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -102,14 +103,18 @@ def check_logits(name: str, answer: object, x: Tensor) -> Tensor:
 
 @contextmanager
 def rehearsing(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    "A model in train mode, without gradients; afterwards modes, buffers and random numbers are as before."
+    "A model in train mode, without gradients; afterwards modes, all states and random numbers are as before."
     held = [(b, b.clone()) for b in model.buffers()]
+    own = [m for m in model.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
+    kept = [(m, deepcopy(m.get_extra_state())) for m in own]
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []), forgetting_notes(model):
         try:
             yield model.train()
         finally:
             for b, before in held:
                 b.copy_(before)
+            for m, before in kept:
+                m.set_extra_state(before)
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #ask-logits
 def _tell_of_others(name: str, answer: object) -> None:

@@ -88,7 +88,7 @@ def jointly(**how): return lambda: JointRD(plainnet(8), seen(resnet(14)), size=8
 SCHEMES = dict(
     alone=lambda: Alone(resnet(8)),
     idle=lambda: Alone(Idle()),
-    **{m: taught(m) for m in ('kd', 'at(10)', 'sp(30)', 'rkd(.1)', 'ofd', 'dkd', 'kd+sp(30)+rkd(.1)', 'review')},
+    **{m: taught(m) for m in ('kd', 'at(10)', 'sp(30)', 'rkd(.1)', 'ofd', 'dkd', 'kd+sp(30)+rkd(.1)', 'review(.1)')},
     hint=taught('fitnet(10)'),
     stages=taught('ce(after(1, .5))+kd(after(1, .5))+fitnet(until(10, .5))'),
     jointrd=jointly(),
