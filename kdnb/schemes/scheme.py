@@ -107,14 +107,14 @@ def rehearsing(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     held = [(b, b.clone()) for b in model.buffers()]
     own = [m for m in model.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
     kept = [(m, deepcopy(m.get_extra_state())) for m in own]
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []), forgetting_notes(model):
-        try:
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []), forgetting_notes(model):
             yield model.train()
-        finally:
-            for b, before in held:
-                b.copy_(before)
-            for m, before in kept:
-                m.set_extra_state(before)
+    finally:
+        for b, before in held:
+            b.copy_(before)
+        for m, before in kept:
+            m.set_extra_state(before)
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #ask-logits
 def _tell_of_others(name: str, answer: object) -> None:
