@@ -24,6 +24,8 @@ import kdnb.data.loading
 import kdnb.data.sources
 from kdnb.data import Data, Split, TrainSplit, draw_epoch, draw_resized_windows, known_sources, load_data, source
 
+pytestmark = pytest.mark.slow
+
 RAW = (0.0, 0.0, 0.0), (1 / 255,) * 3  # constants that leave pixels as they are
 
 

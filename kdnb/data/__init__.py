@@ -16,4 +16,4 @@ from .loading import *
 # one more notebook in nbs/03_data is one more module here: it registers itself, and its names are handed on
 for _found in _iter_modules(__path__):
     _module = _import_module(f'{__name__}.{_found.name}')
-    globals().update({name: getattr(_module, name) for name in _module.__all__})
+    globals().update({name: getattr(_module, name) for name in getattr(_module, '__all__', ())})
