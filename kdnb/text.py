@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['count_of', 'short_label', 'format_number', 'format_bytes', 'format_time', 'align_lines', 'Column', 'Marked',
-           'AsTable', 'Table', 'Tables', 'plain_number']
+           'AsTable', 'Table', 'Tables', 'has_address', 'plain_number']
 
 # %% ../nbs/00_basics/03_text.ipynb #imports
 import csv
@@ -318,6 +318,11 @@ class Tables(AsTable):
     def csv(self) -> str:
         "The values of all tables as one CSV."
         return _csv_text(self.records())
+
+# %% ../nbs/00_basics/03_text.ipynb #has-address
+def has_address(text: str) -> bool:
+    "Whether a text names a place in memory, so that it says something else in each process."
+    return re.search(r' at 0x[0-9a-fA-F]+', text) is not None
 
 # %% ../nbs/00_basics/03_text.ipynb #as-number
 def plain_number(value: Any) -> Any:

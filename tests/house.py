@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tokenize
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -79,6 +80,18 @@ def fresh(program: str, folder: Path = ROOT/'tests', **env: str):
     res = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=180)
     assert res.returncode == 0, res.stdout[-2000:] + res.stderr[-4000:]
     return json.loads(res.stdout.splitlines()[-1])
+
+def run_ranks(file: str, folder: Path, count: int, limit: float = 240) -> None:
+    """Run a file of tests as `count` processes, each told the folder and its number; all must end within `limit` s."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
+    commands = [[sys.executable, file, str(folder), str(r)] for r in range(count)]
+    both = [subprocess.Popen(c, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for c in commands]
+    try:
+        said, end = [], time.monotonic() + limit
+        for p in both: said.append(p.communicate(timeout=max(1, end - time.monotonic()))[0])
+    finally:
+        for p in both: p.kill()
+    assert [p.returncode for p in both] == [0]*count, '\n'.join(said)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -3,8 +3,6 @@ torchvision's teachers, and the tails and folded models that it stands on."""
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -176,21 +174,8 @@ def child(where, r):
 
 
 def test_two_processes_train_alike(tmp_path):
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    both = [
-        subprocess.Popen(
-            [sys.executable, __file__, tmp_path, str(r)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True)
-        for r in range(RANKS)]
-    try:
-        said = [p.communicate(timeout=180)[0] for p in both]
-    finally:
-        for p in both:
-            p.kill()
-    assert [p.returncode for p in both] == [0] * RANKS, '\n'.join(said)
+    import house  # here, as the processes do not know the folder of the tests
+    house.run_ranks(__file__, tmp_path, RANKS)
     a, b = (json.loads((tmp_path / f'{r}.json').read_text()) for r in range(RANKS))
     assert a == b and set(a) == set(KINDS)
 

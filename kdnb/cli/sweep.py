@@ -34,18 +34,23 @@ from ..train import Learner, Run
 # %% ../../nbs/15_cli/03_sweep.ipynb #cost
 _data_keys = ('data', 'root', 'size', 'bs', 'valid', 'n_train', 'augment', 'recipe', 'split_seed', 'stream', 'strict',
               'workers', 'device', 'compile')
-_known_sizes = dict(digits=(970, 8), cifar10=(45_000, 32), cifar100=(45_000, 32), cinic10=(90_000, 32),
-                    imagenet=(1_153_050, 224))  # training images, side in pixels
+_known_sizes = dict(digits=(1_078, 8), shapes=(8_000, 32), cifar10=(50_000, 32), cifar100=(50_000, 32),
+                    cinic10=(90_000, 32), imagenet=(1_281_167, 224))  # training images, side in pixels
+_own_valid = {'cinic10'}                                              # its valid images are no training images
+
+def _count_images(a: argparse.Namespace, images: int) -> int:
+    "The images that a run trains on: as asked for, else all that are not held out."
+    if a.n_train or not images or a.data in _own_valid: return a.n_train or images
+    valid = .1 if a.valid is None else a.valid
+    return images - int(round(valid*images) if valid < 1 else valid)
 
 def _cost_of(a: argparse.Namespace, epochs: int, nets: dict[str, str]) -> float:
     "Operations of a run, from names alone; 0 where they do not tell. `nets`: the model of each run."
-    images, size = _known_sizes.get(a.data, (None, 32))
+    images, size = _known_sizes.get(a.data, (0, 32))
     student = a.student or nets.get(a.shrink, '').replace('reducenet', 'resnet')
     pretrained = a.teacher if '/' in (a.teacher or '') else None
     teacher = nets.get(a.teacher, pretrained)
-    if images and a.valid == 0 and a.data not in ('digits', 'cinic10'):
-        images = images*10//9
-    images = a.n_train or images
+    images = _count_images(a, images)
     _, options = parse_scheme(a.method) or (None, {})
     if not images or not student: return 0.
     try:

@@ -9,7 +9,6 @@ __all__ = ['TapSpelling', 'FeatureList', 'known_methods', 'tap_pairs', 'fingerpr
 # %% ../../nbs/08_methods/02_term.ipynb #imports
 import functools
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -27,6 +26,7 @@ from ..models import weights_hash
 from ..seeds import seed_from
 from ..systems import find_weights
 from ..taps import Reading, reading_pair
+from ..text import has_address
 
 # %% ../../nbs/08_methods/02_term.ipynb #tap-pairs
 _TapName = int | str
@@ -52,13 +52,11 @@ def _apply_adapters(adapters: nn.Module, fs: FeatureList) -> list[Tensor]:
     return [adapters.get_submodule(str(i))(f) for i, f in enumerate(fs)]
 
 # %% ../../nbs/08_methods/02_term.ipynb #value-text
-def _has_address(text: str) -> bool: return re.search(r' at 0x[0-9a-fA-F]+', text) is not None
-
 def _value_text(v: object) -> str:
     "Write a number to 12 digits, a function by its name, anything else by its repr."
     if isinstance(v, (int, float)) and not isinstance(v, bool): return f'{v:.12g}'
     if isinstance(v, functools.partial): return f'partial({_value_text(v.func)})'
-    return getattr(v, '__name__', type(v).__name__ if _has_address(repr(v)) else repr(v))
+    return getattr(v, '__name__', type(v).__name__ if has_address(repr(v)) else repr(v))
 
 def _loss_name(loss: Any) -> str:
     "'at' of at_loss, also within a partial; the class of an object."
@@ -119,7 +117,7 @@ def _print_object(v: Any, within: tuple) -> str:
     "Describe an object by its class and what it holds; a module by its weights too."
     network = isinstance(v, nn.Module)
     if _is_library(type(v)) and not network:
-        if not _has_address(repr(v)): return repr(v)
+        if not has_address(repr(v)): return repr(v)
         raise WrongValue(f'{v!r} cannot be recognised in another process: give a function, numbers, text or tensors')
     slots = [k for c in type(v).__mro__ for k in getattr(c, '__slots__', ()) if hasattr(v, k)]
     held = {k: getattr(v, k) for k in slots} | getattr(v, '__dict__', {})

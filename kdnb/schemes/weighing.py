@@ -6,8 +6,7 @@
 __all__ = ['Pull', 'Pulls', 'weigh']
 
 # %% ../../nbs/09_schemes/03_weighing.ipynb #imports
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import WrongType
 from .distill import Distill
-from .scheme import Alone
+from .scheme import Alone, as_it_was
 from ..text import AsTable, Table
 
 # %% ../../nbs/09_schemes/03_weighing.ipynb #flat-gradient
@@ -24,18 +23,6 @@ def _flat_gradient(loss: Tensor, params: Sequence[nn.Parameter]) -> Tensor:
     if not loss.requires_grad: return torch.cat([torch.zeros_like(p).flatten() for p in params])
     grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(params, grads)])
-
-# %% ../../nbs/09_schemes/03_weighing.ipynb #as-it-was
-@contextmanager
-def _as_it_was(scheme: nn.Module, device: torch.device) -> Iterator[None]:
-    "After the `with`, weights, statistics, modes and random numbers are as before."
-    before = {k: v.clone() for k, v in scheme.state_dict().items()}
-    modes = {module: module.training for module in scheme.modules()}
-    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        yield
-    scheme.load_state_dict(before)
-    for module, mode in modes.items():
-        module.training = mode
 
 # %% ../../nbs/09_schemes/03_weighing.ipynb #pulls
 class Pull(TypedDict):
@@ -120,7 +107,7 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     if scheme.waiting is not None:
         scheme.settle(batch[0])
     params = [p for p in scheme.student.parameters() if p.requires_grad]
-    with _as_it_was(scheme, batch[0].device):
+    with as_it_was(scheme, batch[0].device):
         losses = scheme.train()(*batch)[0]
         grads = {k: _flat_gradient(loss, params) for k, loss in losses.items()}
     weights = scheme.weights(scheme.epoch, scheme.epochs)

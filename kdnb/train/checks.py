@@ -8,7 +8,6 @@ __all__ = ['check_loaded', 'as_seed', 'check_loss_names', 'move_module', 'ready_
 
 # %% ../../nbs/10_train/04_checks.ipynb #imports
 import operator
-import re
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from ..data import Data
 from ..errors import CannotRun, WrongType, WrongValue, warn_user
 from ..parallel import check_joined, copy_rank_0
 from ..schemes import Alone, Scheme, meet_data
+from ..text import has_address
 from .runs import flatten_dict
 
 # %% ../../nbs/10_train/04_checks.ipynb #as-scheme
@@ -65,7 +65,7 @@ def move_module(module: _Module, device: torch.device) -> _Module:
 def _check_recognised(scheme: Scheme) -> None:
     "Refuse a scheme that another process would take for another one."
     for key, value in flatten_dict(scheme.describe()).items():
-        if not re.search(r' at 0x[0-9a-fA-F]+', str(value)): continue
+        if not has_address(str(value)): continue
         raise WrongValue(f'{key} of {type(scheme).__name__} is {value!r}, which another process cannot recognise: give '
                          'its class a __repr__ that says what it holds')
 

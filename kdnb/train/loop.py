@@ -61,7 +61,6 @@ from kdnb.train.state import (
     load_state,
     other_state,
     plain_rows,
-    read_history,
     save_state,
     set_weights,
     write_history,
@@ -258,12 +257,13 @@ def _write_progress(learn: 'Learner') -> None:
     save_state(learn.run, 'last.pt', dict(model_record(learn.student), train=train))
 
 # %% ../../nbs/10_train/06_loop.ipynb #columns
-def _keep_columns(learn: 'Learner') -> None:
-    "Write what callbacks have added to the history."
-    if not learn.cbs: return
+def _tell_callbacks(learn: 'Learner') -> None:
+    "Let callbacks look at the epoch that is saved; write what they add to the history."
+    saved = plain_rows(learn.history)
+    call_back(learn, 'after_epoch')
     learn.history[-1].update(learn.logged)
     learn.history = plain_rows(learn.history)
-    if learn.history != read_history(learn.run):
+    if learn.history != saved:
         _write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -291,8 +291,7 @@ def close_epoch(learn: 'Learner', trained: float) -> None:
     row['images_per_second'] = round((len(learn.data.train) - learn.train.left_out) / trained, 1)
     learn.history.append(row | learn.logged)
     _save_progress(learn, row, f'{split}_acc')
-    call_back(learn, 'after_epoch')
-    _keep_columns(learn)
+    _tell_callbacks(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #one-epoch
 def seconds_since(start: float, device: torch.device) -> float:

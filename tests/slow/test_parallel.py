@@ -1,9 +1,6 @@
 "Two processes that share a batch learn what one process learns from the whole of it, whatever the loss looks at."
 
-import os
-import subprocess
 import sys
-import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -195,23 +192,8 @@ def child(where, r):
 def ranks(tmp_path_factory):
     "What each of two processes found out; if they wait for each other for ever, they are ended."
     where = tmp_path_factory.mktemp('ranks')
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
-    both = [
-        subprocess.Popen(
-            [sys.executable, __file__, where, str(r)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True)
-        for r in range(RANKS)]
-    try:
-        said, end = [], time.monotonic() + 240
-        for p in both:
-            said.append(p.communicate(timeout=max(1, end - time.monotonic()))[0])
-    finally:
-        for p in both:
-            p.kill()
-    assert [p.returncode for p in both] == [0] * RANKS, '\n'.join(said)
+    import house  # here, as the processes do not know the folder of the tests
+    house.run_ranks(__file__, where, RANKS)
     return [torch.load(where / f'{r}.pt', weights_only=False) for r in range(RANKS)]
 
 
