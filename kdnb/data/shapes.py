@@ -134,8 +134,8 @@ def draw_shapes(n: int, seed: int | str = 0, size: int = 32, difficulty: float =
     >>> images.shape, masks.shape, shape_classes[labels[0]]
     (torch.Size([3, 3, 16, 16]), torch.Size([3, 16, 16]), 'shaded triangle')
     """
-    if not (n >= 1 and size >= 1 and 0 <= difficulty <= 1):
-        raise WrongValue(f'n={n}, size={size}: from 1 up; difficulty={difficulty}: from 0 to 1')
+    if n < 1 or size < 1: raise WrongValue(f'n={n}, size={size}: give whole numbers from 1 up')
+    if not 0 <= difficulty <= 1: raise WrongValue(f'difficulty={difficulty}: give a number from 0 to 1')
     blocks = [_draw_block(1000, seed_from('shapes', seed, k), size, difficulty) for k in range(math.ceil(n/1000))]
     images, labels, masks = (torch.cat(parts)[:n] for parts in zip(*blocks))
     return Shapes(images, labels, masks)
