@@ -10,7 +10,7 @@ from kdnb.models import (
 from kdnb.taps import Tapped, find_taps, fuse, tail
 from kdnb.measure import (
     accuracy, agreement, attention_correlation, attention_map, block_contrast, calibration_error, evaluating,
-    linear_cka, predict, profile, rescued_broken, similarity_matrix,
+    linear_cka, profile, rescued_broken, similarity_matrix,
 )
 from kdnb.losses import (
     at_loss, ce_loss, dist_loss, dkd_loss, hint_loss, kd_loss, nst_loss, ofd_loss, ofd_margin,
@@ -32,6 +32,7 @@ from kdnb.experiments import (
     Job, Results, grid_noise, load_results, mean_std, paired_difference, published_table, report_page, run_jobs,
     show_grid, show_tradeoff, sweep, sweep_commands,
 )
+from kdnb.deploy import predict
 
 __all__ = [
     'seeded', 'recipes', 'sweep_presets', 'torchrun', 'Data', 'load_data', 'resnet', 'wrn', 'plainnet',
