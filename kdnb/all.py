@@ -2,7 +2,7 @@
 from kdnb.seeds import seeded
 from kdnb.systems import recipes, sweep_presets
 from kdnb.parallel import torchrun
-from kdnb.data import Data, load_data
+from kdnb.data import Data, list_zoo, load_data
 from kdnb.models import (
     resnet, wrn, plainnet, mobilenetv2, shufflenetv1, shufflenetv2, vgg, grow, shrink, reducenet, reestimate_bn,
     cheapen, cheapnet, create_model, list_models, load_model, num_params, save_model, weights_hash,
@@ -35,7 +35,7 @@ from kdnb.experiments import (
 from kdnb.deploy import predict
 
 __all__ = [
-    'seeded', 'recipes', 'sweep_presets', 'torchrun', 'Data', 'load_data', 'resnet', 'wrn', 'plainnet',
+    'seeded', 'recipes', 'sweep_presets', 'torchrun', 'Data', 'list_zoo', 'load_data', 'resnet', 'wrn', 'plainnet',
     'mobilenetv2', 'shufflenetv1', 'shufflenetv2', 'vgg', 'grow', 'shrink', 'reducenet', 'reestimate_bn',
     'cheapen', 'cheapnet', 'create_model', 'list_models', 'load_model', 'num_params', 'save_model',
     'weights_hash', 'Tapped', 'find_taps', 'fuse', 'tail', 'accuracy', 'agreement', 'attention_correlation',
