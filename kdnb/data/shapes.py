@@ -98,7 +98,7 @@ def _draw_block(n: int, seed: int, size: int, difficulty: float) -> Shapes:
     return Shapes((image.clamp(0, 1)*255).byte(), labels, mask)
 
 # %% ../../nbs/03_data/05a_shapes.ipynb #draw-shapes
-def draw_shapes(n: int, seed: int | str = 0, size: int = 32, difficulty: float = .5) -> Shapes:
+def draw_shapes(n: int, seed: int | str = 0, size: int = 32, difficulty: float = .25) -> Shapes:
     """
     Draw images of 25 classes, 5 outlines times 5 fillings, with the mask of each object.
 
