@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.datasets.utils import calculate_md5
 
 from kdnb.data import manifest_file, read_zoo
-from kdnb.experiments import load_run_data
+from kdnb.experiments import load_run_data, student_name
 from kdnb.files import zoo_root
 from kdnb.measure import accuracy, predict
 from kdnb.models import load_model
@@ -37,9 +37,10 @@ def slim_checkpoint(run: Run) -> bytes:
     return out.getvalue()
 
 def describe(config: dict) -> str:
-    """Say in words what a run is: 'resnet8, kd, seed 0, shapes'."""
+    """Say in words what a run is: 'resnet8, CE(1), seed 0, shapes (500 images)'."""
     data = config['data']
-    return f"{config.get('method') or 'alone'}, seed {config['seed']}, {data['name']} ({data['n_train']:,} images)"
+    how = f"{student_name(config['student'])}, {config.get('method') or config['scheme']}, seed {config['seed']}"
+    return f"{how}, {data['name']} ({data['n_train']:,} images)"
 
 def copy_run(run: Run, name: str, weights: bool) -> Path:
     """Copy a finished run into the zoo."""
