@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import CannotRun, WrongType, WrongValue, say, warn_user
+from ..losses import asked_by
 from ..measure import evaluating
-from ..methods import CE, Term, asked_arguments, known_methods, parse_calls, parse_method
+from ..methods import CE, Term, known_methods, parse_calls, parse_method
 from ..models import use_own_images
 from .frozen import Frozen
 from kdnb.taps import (
@@ -305,7 +306,7 @@ class Scheme(nn.Module):
     @property
     def asks(self) -> tuple[str, ...]:
         """Return what `forward` asks for beside images and labels: 'index', 'view'."""
-        return asked_arguments(self.forward)
+        return asked_by(self.forward)
 
     def describe(self) -> dict[str, Any]:
         """
