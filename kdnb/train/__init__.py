@@ -6,6 +6,7 @@ from .recipe import *
 from .checks import *
 from .scoring import *
 from .words import *
+from .average import *
 from .loop import *
 from .together import *
 from .remembered import *

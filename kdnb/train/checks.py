@@ -40,7 +40,7 @@ def check_loaded(data: Data, recipe: str) -> None:
     if not isinstance(data, Data): raise WrongType(f"a learner needs data, such as load_data('digits'), not {data!r}")
     check_joined(data.device)
     loaded = data.describe()['recipe']
-    if loaded not in (None, recipe):
+    if loaded not in (None, recipe) and recipe != 'own':
         warn_user(f'recipe {recipe!r} on data loaded with recipe={loaded!r}: batch size, padding and normalisation are '
                   f'those of {loaded!r}')
 

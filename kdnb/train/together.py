@@ -142,12 +142,16 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
 
 # %% ../../nbs/10_train/07_together.ipynb #close-one
-def _close_one(learn: Learner, trained: float) -> None:
-    "Score and save a learner's epoch; finish it after the last one."
-    close_epoch(learn, trained)
+def _finish_one(learn: Learner) -> None:
+    "Finish a learner that has no epoch to go, or was stopped."
     if learn.epoch < learn.epochs and not ends_here(learn): return
     finish_fit(learn)
     call_back(learn, 'after_fit')
+
+def _close_one(learn: Learner, trained: float) -> None:
+    "Score and save a learner's epoch; finish it after the last one."
+    close_epoch(learn, trained)
+    _finish_one(learn)
 
 # %% ../../nbs/10_train/07_together.ipynb #ask-once
 def _ask_once(learn: Learner, teacher: Frozen | None, x: torch.Tensor, view: torch.Tensor | None,
@@ -165,7 +169,7 @@ class LearnerGroup:
     "Learners that see the same batches."
     def __init__(self, learners: list[Learner], epochs: int, cbs: Sequence[Callback] | None):
         self.learners, self.epochs, self.data = learners, epochs, learners[0].data
-        self.train = learners[0].train.asking({name: 1 for learn in learners for name in learn.scheme.asks})
+        self.train = learners[0].train.asking([*dict.fromkeys(name for learn in learners for name in learn.scheme.asks)])
         self.history: list[dict] = []
         self.failed: dict[Learner, Exception] = {}
         self.cbs = make_callbacks(cbs)
@@ -234,6 +238,9 @@ class LearnerGroup:
         try:
             for watched in (self, *self.live()):
                 call_back(watched, 'before_fit')
+            for learn in self.live():
+                with self.excuse(learn):
+                    _finish_one(learn)
             for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
                 while self.behind() <= epoch:
                     self.one_epoch([learn for learn in self.live() if learn.epoch == self.behind()])
