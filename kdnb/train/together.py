@@ -169,7 +169,8 @@ class LearnerGroup:
     "Learners that see the same batches."
     def __init__(self, learners: list[Learner], epochs: int, cbs: Sequence[Callback] | None):
         self.learners, self.epochs, self.data = learners, epochs, learners[0].data
-        self.train = learners[0].train.asking([*dict.fromkeys(name for learn in learners for name in learn.scheme.asks)])
+        asks = dict.fromkeys(name for learn in learners for name in learn.scheme.asks)
+        self.train = learners[0].train.asking([*asks])
         self.history: list[dict] = []
         self.failed: dict[Learner, Exception] = {}
         self.cbs = make_callbacks(cbs)
