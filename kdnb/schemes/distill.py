@@ -30,7 +30,10 @@ from kdnb.schemes.scheme import (
     check_logits,
     check_student,
     current_weights,
+    join_asks,
+    pick_asked,
     tell_softmax,
+    trial_batch,
     unique_names,
     weighted_loss,
 )
@@ -172,20 +175,29 @@ def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
+_Answers = tuple[_Answer, _Answer]                      # the student's and the teacher's
 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
 
-def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer,
-               y: Tensor) -> Tensor:
-    "The loss of a term, not weighted."
+def _read_term(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer) -> tuple:
+    "What a term compares: the logits of both, or their features, the student's behind its adapters."
     (s, fs), (t, ft) = student, teacher
     if term.taps is not None:
         s, t = [fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]
         s = s if adapters is None else term.through(adapters, s, t)
+    return (_gather_each(s), _gather_each(t)) if term.batchwise else (s, t)
+
+def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _Answers, y: Tensor,
+               index: Tensor | None = None, second: _Answers | None = None) -> Tensor:
+    "The loss of a term, not weighted; `second`: the answers to a second view of the images."
+    asked = pick_asked(term, dict(index=index, view=second))
+    if 'view' in asked:
+        asked['view'] = _read_term(term, pairs, adapters, *asked['view'])
     if term.batchwise:
-        s, t, y = _gather_each(s), _gather_each(t), gather(y)
-    return term(s, t, y)
+        y = gather(y)
+        asked |= {'index': gather(asked['index'])} if 'index' in asked else {}
+    return term(*_read_term(term, pairs, adapters, *answers), y, **asked)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
@@ -235,16 +247,16 @@ def _teacher_says(scheme: 'Distill', x: Tensor) -> tuple:
     "The teacher's logits and features, for what the terms read."
     return scheme.teacher(x) if scheme.needs_teacher() else (None, {})
 
-def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor) -> None:
+def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor, asked: dict[str, Tensor]) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        student, teacher = scheme.net(x), _teacher_says(scheme, x)
+        answers = scheme.net(x), _teacher_says(scheme, x)
         for name, term, pairs in scheme.each_term():
             try:
-                _term_loss(term, pairs, scheme.adapters_of(name), student, teacher, y)
+                _term_loss(term, pairs, scheme.adapters_of(name), answers, y, asked.get('index'), answers)
             except (ValueError, RuntimeError) as e:
                 if not pairs: raise
-                shapes, why = _unlike(pairs, student, teacher), str(e).splitlines()[0]
+                shapes, why = _unlike(pairs, *answers), str(e).splitlines()[0]
                 raise WrongValue(f"{name} cannot compare the student's taps with the teacher's, {shapes}: {why}") from e
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-class
@@ -405,7 +417,14 @@ class Distill(Scheme):
         """
         return not all(isinstance(t, CE) for t in self.method)
 
-    def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Return what the terms ask for beside images and labels: 'index', 'view'."""
+        return join_asks(self.method)
+
+    def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None, index: Tensor | None = None,
+                view: Tensor | None = None, taught_view: tuple | None = None
+                ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
 
@@ -414,9 +433,15 @@ class Distill(Scheme):
         x : Tensor
             Images, (B, 3, H, W).
         y : Tensor
-            Labels, (B,).
+            Labels, (B,), or probabilities of the classes, (B, C).
         taught : tuple of (Tensor, dict), optional
             What the teacher says to these images, if that is known. None: the teacher is asked.
+        index : Tensor, optional
+            Numbers of the images in train, (B,), for terms that ask for them.
+        view : Tensor, optional
+            A second augmentation of each image, for terms that ask for it. Both models see it.
+        taught_view : tuple of (Tensor, dict), optional
+            What the teacher says to `view`, if that is known.
 
         Returns
         -------
@@ -425,14 +450,13 @@ class Distill(Scheme):
         """
         if self.waiting is not None:
             self.settle(x)
-        student = self.net(x)
-        now = current_weights(self)
-        teacher = taught or _teacher_says(self, x)
-        losses = {}
+        answers = self.net(x), taught or _teacher_says(self, x)
+        second = None if view is None else (self.net(view), taught_view or _teacher_says(self, view))
+        now, losses = current_weights(self), {}
         for name, term, pairs in self.each_term():
-            asked = term, pairs, self.adapters_of(name), student, teacher, y
-            losses[name] = weighted_loss(now[name], x, _term_loss, *asked)
-        return losses, {'student': student[0]}
+            given = term, pairs, self.adapters_of(name), answers, y, index, second
+            losses[name] = weighted_loss(now[name], x, _term_loss, *given)
+        return losses, {'student': answers[0][0]}
 
     def weights(self, epoch: int, epochs: int) -> dict[str, float]:
         """
@@ -490,7 +514,8 @@ class Distill(Scheme):
         Returns
         -------
         iterator of tuple
-            (images, labels), and the teacher's logits if they are remembered.
+            (images, labels), and {name: what else `forward` takes}: the teacher's logits if they are remembered, and
+            what the terms ask for.
         """
         if self.memory is None: return super().batches(train, seed, epoch)
         return self.memory.recall(train, seed, epoch)
@@ -516,7 +541,7 @@ class Distill(Scheme):
         if self.memory is not None:
             self.memory.check(data)
         _measure_teacher(self, data)
-        _try_terms(self, *data.examples(min(8, data.bs), 'train'))
+        _try_terms(self, *trial_batch(self, data, min(8, data.bs)))
 
     def describe(self) -> dict[str, Any]:
         """

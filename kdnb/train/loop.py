@@ -41,7 +41,7 @@ from kdnb.parallel import (
     wait_for_all,
     world_size,
 )
-from ..schemes import Scheme, meet_data
+from ..schemes import Scheme, meet_data, trial_batch
 from ..seeds import seed_from, seeded
 from ..systems import Recipe
 from ..text import count_of, plain_number
@@ -52,6 +52,7 @@ from kdnb.train.checks import (
     check_finite,
     check_loaded,
     check_loss_names,
+    pick_mixing,
     ready_scheme,
     warn_of_heavy,
 )
@@ -252,7 +253,7 @@ def train_step(learn: 'Learner', *batch) -> None:
     "Learn from what a batch holds: images, labels, and all else that the scheme asked for."
     torch.compiler.cudagraph_mark_step_begin()          # what the last step left may be written over
     with learn.autocast():
-        losses, logits = learn.forward(*batch)
+        losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
     learn.scaler.scale(terms.sum() if parts == 1 else terms.sum()/parts).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
@@ -275,10 +276,12 @@ def open_epoch(learn: 'Learner') -> None:
     learn.tally, learn.logged = Tally(), {}
     learn.opt.zero_grad()                               # what Ctrl-C or a backward pass by hand left there
 
-def epoch_batches(learn: 'Learner') -> Iterator[tuple]:
-    "The batches of the epoch that is next."
-    train = cast(TrainSplit, learn.train)               # images that stream have the same methods
-    return learn.scheme.batches(train, learn.seed, learn.epoch)
+def epoch_batches(learn: 'Learner', split: object = None) -> Iterator[tuple]:
+    "The batches of the epoch that is next; `split`: training images that bring along more than this learner asks for."
+    train = cast(TrainSplit, split or learn.train)      # images that stream have the same methods
+    batches = learn.scheme.batches(train, learn.seed, learn.epoch)
+    if learn.mixing is None: return batches
+    return learn.mixing.batches(batches, train, learn.data.num_classes, learn.seed, learn.epoch)
 
 def take_steps(learn: 'Learner') -> None:
     "Pass once over the training images."
@@ -483,7 +486,8 @@ def _prepare_device(learn: 'Learner') -> None:
 def _leaves_unused(learn: 'Learner', epoch: int) -> bool:
     learn.scheme.begin_epoch(epoch, learn.epochs)
     with learn.autocast():
-        return leaves_unused(learn.scheme, *learn.data.examples(min(8, len(learn.data.train)), 'train'))
+        x, y, asked = trial_batch(learn.scheme, learn.data, 8)
+        return leaves_unused(learn.scheme, x, y, **asked)
 
 def _join_ranks(learn: 'Learner') -> None:
     "Train with the other processes from here on."
@@ -709,11 +713,12 @@ class Learner:
         check_loaded(data, self.recipe_name)
         self.data, self.run = data, Run(run)
         self.scheme = ready_scheme(model, data)
+        self.mixing = pick_mixing(self.scheme, self.recipe, data)
         self.amp, self.dtype = amp, pick_amp(amp, data.device)
         self.program, train = self.scheme, data.train
         if compile:
             self.program, train = _compile_parts(self.scheme, data.train, self.recipe.accumulate)
-        self.forward, self.train = self.program, train.of_part(rank(), world_size())
+        self.forward, self.train = self.program, train.of_part(rank(), world_size()).asking(self.scheme.asks)
         self.cbs, self.on_step = make_callbacks(cbs), step_hooks(cbs)
         self.average = Average(self.scheme, self.recipe.ema) if self.recipe.ema else None
         self.init, self.logged = copy_weights(self.scheme), {}

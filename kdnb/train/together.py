@@ -99,7 +99,8 @@ _must_agree = (
     ('data', 'they cannot share a batch; load one data set and give it to all',
      lambda learn: seed_from(learn.data.describe(), learn.data.identify(), str(learn.data.device))),
     ('batches', 'some ask for remembered outputs, or are compiled, and others not; fit each kind by itself',
-     lambda learn: (learn.scheme.stream, learn.train is learn.data.train)))
+     lambda learn: (learn.scheme.stream, learn.program is learn.scheme)),
+    ('mixtures', 'some recipes mix or augment images otherwise; fit each kind by itself', lambda learn: learn.mixing))
 
 def _refuse_shared(learners: list[Learner]) -> None:
     "Refuse two learners with the same weights or the same run."
@@ -152,11 +153,23 @@ def _close_one(learn: Learner, trained: float) -> None:
     close_epoch(learn, trained)
     _finish_one(learn)
 
+# %% ../../nbs/10_train/07_together.ipynb #ask-once
+def _ask_once(learn: Learner, teacher: Frozen | None, x: torch.Tensor, view: torch.Tensor | None,
+              answers: dict[tuple[Frozen, str], tuple]) -> dict[str, tuple]:
+    "What a shared teacher says to the images, and to their second view if it is asked for; it says it once a batch."
+    if teacher is None: return {}
+    for name, images in ('taught', x), ('taught_view', view):
+        if images is None or (teacher, name) in answers: continue
+        with learn.autocast():
+            answers[teacher, name] = teacher(images)
+    return {name: answers[teacher, name] for name in ('taught', *(['taught_view'] if view is not None else []))}
+
 # %% ../../nbs/10_train/07_together.ipynb #group-class
 class LearnerGroup:
     "Learners that see the same batches."
     def __init__(self, learners: list[Learner], epochs: int, cbs: Sequence[Callback] | None):
         self.learners, self.epochs, self.data = learners, epochs, learners[0].data
+        self.train = learners[0].train.asking([*dict.fromkeys(name for learn in learners for name in learn.scheme.asks)])
         self.history: list[dict] = []
         self.failed: dict[Learner, Exception] = {}
         self.cbs = make_callbacks(cbs)
@@ -186,15 +199,13 @@ class LearnerGroup:
 
     def step(self, batch: tuple, now: list[Learner], shared: dict, random: dict[Learner, OwnRandom]) -> None:
         "Let learners take a step with one batch."
-        answers: dict[Frozen, tuple] = {}
+        x, y, there = *batch[:2], dict(*batch[2:])
+        answers: dict[tuple[Frozen, str], tuple] = {}
         for learn in now:
-            teacher = shared.get(learn)
             if learn in self.failed: continue
+            own = {name: v for name, v in there.items() if name in ('taught', *learn.scheme.asks)}
             with self.excuse(learn), random[learn]:
-                if teacher and teacher not in answers:
-                    with learn.autocast():
-                        answers[teacher] = teacher(batch[0])
-                train_step(learn, *batch, *([answers[teacher]] if teacher else []))
+                train_step(learn, x, y, own | _ask_once(learn, shared.get(learn), x, own.get('view'), answers))
 
     def one_epoch(self, now: list[Learner]) -> None:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
@@ -204,7 +215,7 @@ class LearnerGroup:
             open_epoch(learn)
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
         shared = shared_teachers(now)
-        for batch in wrap_with(self, 'batches', epoch_batches(now[0])):
+        for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
             self.step(batch, now, shared, random)
         self.close(now, start)
 
