@@ -14,7 +14,7 @@ import torch
 
 from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
-from ..schemes import Distill, Frozen
+from ..schemes import Distill, Ensemble, Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
@@ -77,6 +77,7 @@ def _own_teacher(learn: Learner) -> Frozen | None:
     "The teacher that a learner asks in each step and could share."
     scheme = learn.scheme
     if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
+    if isinstance(scheme.teacher.model, Ensemble): return None      # each combines them in its own way
     return scheme.teacher
 
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
