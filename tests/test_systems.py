@@ -52,12 +52,12 @@ def test_nothing_of_a_system_can_be_set():
 
 def test_the_best_known_are_listed_first():
     assert ' '.join(systems) == ('crd paper reducenet kdpytorch distillation jointrd cheapconv imagenet '
-                                 'deit funmatch short finetune')
+                                 'deit funmatch short finetune takd ban')
     assert ' '.join(recipes) == ('crd reducenet kdpytorch distillation jointrd cheapconv '
                                  'cinic10 imagenet jointrd_imagenet vit funmatch short finetune')
     assert ' '.join(method_weights) == 'crd paper kdpytorch distillation reducenet funmatch'
     assert ' '.join(sweep_presets) == ('crd cifar100-wrn cinic10-shufflenet kd-grid jointrd jointrd-imagenet '
-                                       'imagenet reducenet reducenet-cifar100 cheapconv')
+                                       'imagenet reducenet reducenet-cifar100 cheapconv takd ban')
 
 def test_the_views_hold_what_the_systems_hold():
     assert set(recipes) == set(loadings) == {name for s in systems.values() for name in s.recipes}
