@@ -89,7 +89,7 @@ def batchwise(loss: _Loss) -> _Loss:
     return loss
 
 # %% ../../nbs/07_losses/00_checks.ipynb #asked-by
-_beside = 'index', 'view'                           # what a batch may bring beside images and labels
+_askable = 'index', 'view'                           # what a batch may bring beside images and labels
 
 def asked_by(*functions: Callable) -> tuple[str, ...]:
     "What functions ask for beside images and labels: arguments called 'index' and 'view' that have no default."
@@ -99,4 +99,4 @@ def asked_by(*functions: Callable) -> tuple[str, ...]:
             own = inspect.signature(getattr(f, 'forward', f)).parameters.values()
         except (TypeError, ValueError): continue    # one without a signature asks for nothing
         names |= {p.name for p in own if p.default is p.empty}
-    return tuple(name for name in _beside if name in names)
+    return tuple(name for name in _askable if name in names)

@@ -104,7 +104,7 @@ def _check_soft_term(scheme: Scheme, name: str, words: str, batch: tuple, soft: 
         raise WrongValue(f'{who} cannot take soft labels (of one-hot ones it makes {same[loss]:.4g}, of the class '
                          f'numbers {value:.4g}), {remedy}')
 
-def _check_soft(scheme: Scheme, data: Data, words: str) -> None:
+def _try_soft_labels(scheme: Scheme, data: Data, words: str) -> None:
     "Try each term by itself, also those that weigh nothing in the first epoch."
     batch, was, names = trial_batch(scheme, data, min(8, data.bs)), scheme.now, [*scheme.weights(0, 1)]
     soft, one = soften_labels(batch[1], data.num_classes), torch.ones((), device=data.device)
@@ -124,7 +124,7 @@ def pick_mixing(scheme: Scheme, recipe: Recipe, data: Data) -> Mixing | None:
         raise WrongValue(f'what was remembered is said of other images than {mixing.words()} makes: give Distill the '
                          'teacher instead, or take a recipe without')
     if mixing.soft:
-        _check_soft(scheme, data, mixing.words())
+        _try_soft_labels(scheme, data, mixing.words())
     return mixing
 
 # %% ../../nbs/10_train/04_checks.ipynb #diverged

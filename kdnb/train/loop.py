@@ -715,8 +715,7 @@ class Learner:
         check_loaded(data, self.recipe_name)
         self.data, self.run = data, Run(run)
         self.scheme = ready_scheme(model, data)
-        self.mixing = pick_mixing(self.scheme, self.recipe, data)
-        self.amp, self.dtype = amp, pick_amp(amp, data.device)
+        self.amp, self.dtype, self.mixing = amp, pick_amp(amp, data.device), pick_mixing(self.scheme, self.recipe, data)
         self.program, train = self.scheme, data.train
         if compile:
             self.program, train = _compile_parts(self.scheme, data.train, self.recipe.accumulate)
