@@ -93,7 +93,7 @@ def test_mistakes_are_one_sentence_before_training(data):
         taught('losses', teachers=resnet(8))
     with pytest.raises(ValueError, match='did you mean logits'): taught('logit')
     with pytest.raises(ValueError, match='several teachers are two or more, not 1'): taught(teachers=[resnet(8)])
-    data_1 = load_data('digits', size=8, n_train=40, valid=0, split_seed=1, device='cpu')
+    data_1 = load_data('digits', size=8, n_train=40, bs=20, valid=0, split_seed=1, device='cpu')
     other = Learner(resnet(8), data_1, cbs=None).fit(1)
     with pytest.raises(ValueError, match='the teacher was trained with split_seed=1, this data has 0'):
         Learner(taught(teachers=[resnet(14), other]), data, cbs=None)

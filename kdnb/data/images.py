@@ -88,6 +88,7 @@ class Split:
 
     left_out = 0
     part = 0, 1
+    asks: tuple[str, ...] = ()
     skipped: dict[int, str] = {}
 
     def __init__(
@@ -294,8 +295,6 @@ class TrainSplit(Split):
     asks : tuple of str
         What a batch brings beside images and labels, see `asking`.
     """
-
-    asks: tuple[str, ...] = ()
 
     def __init__(
             self, x: Tensor, y: Tensor, mean: Sequence[float], std: Sequence[float], bs: int,

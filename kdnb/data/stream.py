@@ -131,7 +131,6 @@ class StreamTrainSplit(StreamSplit):
             device: torch.device | str, augment: str | None, how: str = 'fit', workers: int = 2,
             strict: bool = False):
         super().__init__(source, y, size, mean, std, bs, device, how, workers, strict)
-        self.asks: tuple[str, ...] = ()
         self.words = parse_augment(augment)
         self.pad = crop_padding(self.words, size)
         self.left_out = count_left_out(len(self), bs)

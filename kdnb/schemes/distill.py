@@ -94,9 +94,10 @@ def _combined(teacher: Frozen, combine: str, remembered: bool, method: Iterable[
     return Frozen(Ensemble(model.members, combine), prepare=teacher.prepare)
 
 @torch.compiler.disable()
-def _draw_teacher(model: Ensemble, lot: Tensor | int | None) -> None:
+def _draw_teacher(model: nn.Module, lot: Tensor | int | None) -> None:
     "Let one of several teachers speak for this batch."
-    model.only = int(torch.randint(2**30, ()) if lot is None else lot) % len(model.members)
+    if isinstance(model, Ensemble):
+        model.only = int(torch.randint(2**30, ()) if lot is None else lot) % len(model.members)
 
 def _of_each_teacher(t: Any, asked: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
     "What each teacher says, with what is asked for beside it; of one teacher, or of their mean, it is one."

@@ -133,10 +133,11 @@ class Ensemble(nn.Module):
         said = torch.stack(each, 1)
         return said.mean(1) if self.combine == 'logits' else said
 
-def _all_frozen(teachers: Sequence[Teacher]) -> list['Frozen']:
-    "Each of several teachers frozen; refused if there are not two or more."
-    if len(teachers) < 2: raise WrongValue(f'several teachers are two or more, not {len(teachers)}: give one by itself')
-    return [t if isinstance(t, Frozen) else Frozen(t) for t in teachers]
+def _as_one(teacher: Teacher | Sequence[Teacher]) -> Teacher:
+    "One teacher as it is, two or more frozen as an `Ensemble`."
+    if isinstance(teacher, str) or not isinstance(teacher, Sequence): return teacher
+    if len(teacher) < 2: raise WrongValue(f'several teachers are two or more, not {len(teacher)}: give one by itself')
+    return Ensemble([t if isinstance(t, Frozen) else Frozen(t) for t in teacher])
 
 # %% ../../nbs/09_schemes/00_frozen.ipynb #frozen-class
 class Frozen(Prepared):
@@ -181,8 +182,7 @@ class Frozen(Prepared):
                  prepare: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
         self.prepare, self.bn = prepare, 'running'
-        if isinstance(teacher, (list, tuple)):
-            teacher = Ensemble(_all_frozen(teacher))
+        teacher = _as_one(teacher)
         model = bare_model(teacher).requires_grad_(False)
         self.tap(model if prepare else use_own_images(model, trained=True), taps)
         self.trained_on = None if prepare else training_data_of(teacher)
