@@ -15,7 +15,7 @@ from kdnb.systems import Loading, Recipe, System, add_system
 from kdnb.train import Learner, fit_together, remember
 
 @pytest.fixture(scope='module')
-def data(): return load_data('digits', size=8, n_train=100, bs=20, device='cpu', augment='crop')
+def data(): return load_data('digits', size=8, n_train=40, bs=20, valid=0, device='cpu', augment='crop')
 
 
 class Bank(Term):
@@ -26,7 +26,7 @@ class Bank(Term):
 
     def connect(self, fs, ft):
         bank = torch.nn.Identity()
-        bank.register_buffer('said', torch.zeros(100, fs[0].shape[1]))
+        bank.register_buffer('said', torch.zeros(40, fs[0].shape[1]))
         self.bank = [bank]                      # a list, so out of reach of the scheme
         return bank
 
@@ -74,10 +74,10 @@ def test_the_numbers_are_those_of_the_images_in_train(data):
     learn = Learner(taught([CE(), Term(look, taps=None)]), data, cbs=None)
     seen.clear()
     learn.fit(2)
-    assert [sorted(torch.cat(seen[k:k + 5]).tolist()) for k in (0, 5)] == [list(range(100))]*2
+    assert [sorted(torch.cat(seen[k:k + 2]).tolist()) for k in (0, 2)] == [list(range(40))]*2
     batches = [*learn.train.epoch(0, 0)]
     for _, y, more in batches: assert torch.equal(data.train.y[more['index']], y)
-    assert torch.equal(torch.cat(seen[:5]), torch.cat([more['index'] for *_, more in batches]))
+    assert torch.equal(torch.cat(seen[:2]), torch.cat([more['index'] for *_, more in batches]))
 
 
 def test_both_models_see_the_second_view_and_images_are_those_without(data):
@@ -92,11 +92,11 @@ def test_both_models_see_the_second_view_and_images_are_those_without(data):
 def test_a_memory_and_a_view_resume_bit_for_bit(data, tmp_path, monkeypatch):
     def made(run=None): return Learner(taught([CE(), Bank(), Term(agree, taps=[1, 2])]), data, run=run, cbs=None)
 
-    whole = made().fit(3)
-    stopped_after(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt): made(tmp_path/'run').fit(3)
+    whole = made().fit(2)
+    stopped_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt): made(tmp_path/'run').fit(2)
     monkeypatch.undo()
-    again = made(tmp_path/'run').fit(3)
+    again = made(tmp_path/'run').fit(2)
     assert torch.equal(weights(whole), weights(again)) and whole.scheme.adapters['bank'].said.abs().sum() > 0
 
 
@@ -108,8 +108,8 @@ def test_a_group_brings_each_what_it_asks_for(data):
         return Learner(scheme, data, cbs=None)
 
     methods = 'kd', [CE(), Bank()], [CE(), Term(agree, taps=None)]
-    alone = [made(copy.deepcopy(m)).fit(2) for m in methods]
-    group = fit_together([made(copy.deepcopy(m)) for m in methods], 2, cbs=None)
+    alone = [made(copy.deepcopy(m)).fit(1) for m in methods]
+    group = fit_together([made(copy.deepcopy(m)) for m in methods], 1, cbs=None)
     for a, b in zip(alone, group): torch.testing.assert_close(weights(a), weights(b), rtol=1e-5, atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_remembered_logits_know_the_numbers_and_refuse_a_second_view(data, tmp_p
         return (s - t).square().mean()
 
     Learner(Distill(resnet(8), known, [KD(.9), Term(look, taps=None)]), data, cbs=None).fit(1)
-    assert sorted(torch.cat(seen[-5:]).tolist()) == list(range(100))
+    assert sorted(torch.cat(seen[-2:]).tolist()) == list(range(40))
     with pytest.raises(ValueError, match='agree asks for a second view of each image, and one alone is remembered'):
         Distill(resnet(8), known, [KD(.9), Term(agree, taps=None)])
 

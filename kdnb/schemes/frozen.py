@@ -94,8 +94,8 @@ class Ensemble(nn.Module):
     members : sequence of Frozen
         The teachers, each with its own images.
     combine : str, default 'logits'
-        'logits': it says the mean of their logits, (B, C). 'losses': those of each, (B, teachers, C). 'random': those of
-        one, which `only` names.
+        'logits': it says the mean of their logits, (B, C). 'losses': those of each, (B, teachers, C). 'random': those
+        of one, which `only` names.
 
     Examples
     --------

@@ -15,6 +15,7 @@ from . import (
     paper,
     reducenet,
     short,
+    takd,
 )
 from .system import *
 from .system import list_first, method_weights, recipes, sweep_presets, systems
@@ -25,9 +26,9 @@ for found in iter_modules(__path__):
 
 # what help texts list first; a further system stands behind
 list_first(systems, 'crd paper reducenet kdpytorch distillation jointrd cheapconv imagenet '
-                    'deit funmatch short finetune')
+                    'deit funmatch short finetune takd ban')
 list_first(recipes, 'crd reducenet kdpytorch distillation jointrd cheapconv cinic10 imagenet jointrd_imagenet '
                     'vit funmatch short finetune')
 list_first(method_weights, 'crd paper kdpytorch distillation reducenet funmatch')
 list_first(sweep_presets, 'crd cifar100-wrn cinic10-shufflenet kd-grid '
-                          'jointrd jointrd-imagenet imagenet reducenet reducenet-cifar100 cheapconv')
+                          'jointrd jointrd-imagenet imagenet reducenet reducenet-cifar100 cheapconv takd ban')
