@@ -268,7 +268,8 @@ def _tell_state(learn: 'Learner', state: str) -> None:
     found = f'goes on after epoch {learn.epoch} of {learn.epochs}'
     if learn.result:
         few = f'stopped after {learn.epoch} of ' if learn.epoch < learn.epochs else ''
-        found = f"finished, loaded ({few}{count_of(learn.epochs, 'epoch')})"
+        half = ', in half precision' if learn.run.read_only else ''
+        found = f"finished, loaded ({few}{count_of(learn.epochs, 'epoch')}{half})"
     say(f'{learn.run}: {found}')
 
 def _prepare_device(learn: 'Learner') -> None:
