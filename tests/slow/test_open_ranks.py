@@ -29,8 +29,8 @@ def train() -> dict:
     with seeded(0): net = nn.Sequential(nn.Flatten(), nn.Linear(3*64, 10))
     data = load_data('digits', size=8, n_train=120, bs=20, device='cpu')
     learn = Learner(net, data, recipe=RECIPE, amp='off', cbs=[hook := Halves()]).fit(2)
-    average = [p.detach() for p in learn.average.model.parameters()]
-    return dict(seen=hook.seen, weights=[p.detach() for p in net.parameters()], average=average, ema=learn.result['ema'])
+    weights, average = ([p.detach() for p in m.parameters()] for m in (net, learn.average.model))
+    return dict(seen=hook.seen, weights=weights, average=average, ema=learn.result['ema'])
 
 def test_two_processes_are_as_one(tmp_path):
     env = {**os.environ, 'PYTHONPATH': f'{house.ROOT}{os.pathsep}{house.ROOT/"tests"}', 'OMP_NUM_THREADS': '1'}
