@@ -31,6 +31,7 @@ setup(
     license='Apache-2.0', author=CFG['author'], author_email=CFG['author_email'], url=CFG['git_url'],
     long_description=readme(), long_description_content_type='text/markdown', classifiers=lines_of('classifiers'),
     packages=find_packages(include=['kdnb', 'kdnb.*']), python_requires=f">={CFG['min_python']}", zip_safe=False,
+    package_data=dict(kdnb=['zoo.json']),
     install_requires=CFG['requirements'].split(),
     extras_require={k.removesuffix('_requirements'): v.split() for k, v in CFG.items() if k.endswith('_requirements')},
     entry_points=dict(

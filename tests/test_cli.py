@@ -541,6 +541,27 @@ def test_augmentation_is_a_word_too(here):
         assert Run(f'augment-{word}').json('config.json')['data']['augment'] == kept
 
 
+def test_a_pretrained_teacher_of_other_classes_teaches_what_reads_features(here, monkeypatch, capsys):
+    from kdnb.models import create_model
+
+    def create(name, num_classes=10, weights=None): return create_model('resnet8' if '/' in name else name, num_classes)
+
+    monkeypatch.setattr('kdnb.cli.train._pretrained_classes', lambda name: 1000)
+    monkeypatch.setattr('kdnb.cli.train.create_model', create)
+    asked = [*DIGITS, '--teacher', 'torchvision/resnet18']
+    assert kdnb_distill([*asked, '--method', 'fitnet', '--run', 'by-features']) == 0
+    assert 'taught by torchvision/resnet18' in capsys.readouterr().out
+    assert kdnb_distill([*asked, '--method', 'kd'])
+    assert 'or take a method that reads features only, such as fitnet' in capsys.readouterr().err
+
+
+def test_other_data_than_the_preset_s_are_told(here, capsys):
+    assert kdnb_sweep(['reducenet', '--data', 'cifar100', '--dry-run']) == 0
+    assert 'weights are those for cifar10; the preset reducenet-cifar100 is for' in capsys.readouterr().out
+    assert kdnb_sweep(['reducenet', '--dry-run']) == 0
+    assert 'weights are those' not in capsys.readouterr().out
+
+
 def test_a_pretrained_teacher_is_named_like_its_library(here, monkeypatch, capsys):
     "The weights need a network, so here they are others; a folder of that name is a run, whatever it is called."
     asked = []

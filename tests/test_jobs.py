@@ -208,6 +208,14 @@ def test_a_teacher_for_others_is_told_before_anything_is_made(data):
     assert not os.path.exists(os.environ['KDNB_RUNS'])
 
 
+def test_a_teacher_of_other_classes_teaches_what_reads_features(data):
+    other = resnet(8, num_classes=7)
+    made = sweep('resnet8', other, method=['fitnet', 'sp'], seeds=1, epochs=1, data=data, amp='off')
+    assert len(made) == 3
+    with pytest.raises(ValueError, match='the teacher has 7 classes and digits has 10: take another teacher'):
+        sweep('resnet8', other, method=['fitnet', 'kd'], seeds=1, epochs=1, data=data, amp='off')
+
+
 def test_not_enough_memory_is_told_with_a_remedy(data, monkeypatch):
     def fit(self, *a, **k):
         raise torch.OutOfMemoryError(

@@ -64,7 +64,8 @@ SMALL = dict(
 def test_fits_eight_random_pictures(name):
     torch.manual_seed(0)
     model, xb, yb = SMALL[name](), torch.randn(8, 3, 32, 32), torch.arange(8) % 7
-    opt = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    gentle = name in ('shufflenetv1', 'mobilenetv2')                       # at .02 their loss is chaotic
+    opt = torch.optim.SGD(model.parameters(), lr=0.005 if gentle else 0.02, momentum=0.9)
     for _ in range(30):
         loss = torch.nn.functional.cross_entropy(model(xb), yb)
         opt.zero_grad()

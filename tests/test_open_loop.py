@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 from kdnb.data import load_data
-from kdnb.models import load_model, resnet, weights_hash
+from kdnb.experiments import repeat_options
+from kdnb.models import create_model, load_model, resnet, weights_hash
 from kdnb.schemes import Online
 from kdnb.seeds import seeded
 from kdnb.systems import Recipe, recipes
@@ -134,6 +135,13 @@ def test_together_is_as_alone():
     group = fit_together([learner(**how) for how in ways], 2, cbs=None)
     for learn, how in zip(group, ways, strict=True): assert same(learn, learner(**how).fit(2))
 
+def test_a_shell_has_no_words_for_a_recipe_of_a_notebook(tmp_path):
+    for name, how, told in (('a', dict(recipe=WARM), "its recipe is a notebook's own"),
+                            ('b', dict(opt=partial(torch.optim.RAdam, lr=1e-3)), "its opt is not its recipe's")):
+        data = load_data('digits', size=8, n_train=120, bs=20, device='cpu')
+        Learner(create_model('resnet8', 10), data, run=tmp_path/name, cbs=None, **how).fit(1)
+        with pytest.raises(ValueError, match=told): repeat_options(tmp_path/name/'config.json')
+
 SLIPS = [
     (dict(opt=torch.optim.LBFGS), 'LBFGS needs a closure in each step'),
     (dict(sched=ReduceLROnPlateau), 'ReduceLROnPlateau needs metrics in each step'),
@@ -153,6 +161,6 @@ def test_an_average_is_of_one_student():
 
 def test_the_loop_reads_in_one_sitting():
     "Steps and epochs; what closes an epoch checks, scores and saves."
-    names = 'update_weights train_step open_epoch epoch_batches take_steps one_epoch _train_on'.split()
+    names = 'take_gradient_step train_step open_epoch epoch_batches take_steps one_epoch _train_on'.split()
     sources = [inspect.getsource(getattr(loop, name)) for name in names]
     assert sum(len(house.code_lines(source)) for source in sources) <= 60

@@ -31,7 +31,8 @@ class EMA(Callback):
     >>> list(learn.result)
     ['last', 'best', 'ema']
     """
-    def __init__(self, decay: float = .9999): self.decay = decay
+    def __init__(self, decay: float = .9999):
+        self.decay = decay
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
         """

@@ -7,6 +7,7 @@ __all__ = ['WandB']
 
 # %% ../../nbs/12_callbacks/07_weights_biases.ipynb #imports
 import secrets
+from importlib import import_module
 from typing import Any
 
 from .registry import callback
@@ -19,10 +20,9 @@ from ..train import Callback, Learner
 def _import_wandb() -> Any:
     "The package, or one sentence where it is not installed."
     try:
-        import wandb
+        return import_module('wandb')
     except ImportError as e:
         raise CannotRun(f"Weights & Biases needs the package wandb ({e}): pip install 'kdnb[wandb]'") from None
-    return wandb
 
 # %% ../../nbs/12_callbacks/07_weights_biases.ipynb #callback
 @callback('wandb')

@@ -175,6 +175,14 @@ def _tell_held_out(valid: float | None) -> str:
     what = "the set's own valid images, else a tenth of train" if valid is None else f'{valid} (--valid)'
     return f'held out: {what}; papers hold out nothing (--valid 0)'
 
+def _tell_departures(a: argparse.Namespace) -> str:
+    "Say what is held out, and whose weights are taken where the data are not the preset's."
+    own = find_preset(a.preset).data
+    if a.data in (None, own): return _tell_held_out(a.valid)
+    fitting = f'{a.preset}-{a.data}'
+    better = f'; the preset {fitting} is for {a.data}' if fitting in sweep_presets else ''
+    return f'{_tell_held_out(a.valid)}; recipe and weights are those for {own}{better}'
+
 # %% ../../nbs/15_cli/03_sweep.ipynb #sweep-answer
 def _answer(preset: str, done: list[str], failed: dict[str, str]) -> dict:
     "For --json: the finished runs with their results, and why others are missing."
@@ -198,9 +206,9 @@ def _make_table(a: argparse.Namespace) -> bool:
     commands = asked_commands(a)
     a.answer = dict(preset=a.preset, commands=commands, valid=a.valid)
     if a.dry_run:
-        _print_commands(f'{find_preset(a.preset).title}; {_tell_held_out(a.valid)}', commands)
+        _print_commands(f'{find_preset(a.preset).title}; {_tell_departures(a)}', commands)
         return False
-    say(_tell_held_out(a.valid))
+    say(_tell_departures(a))
     failed = _run_all(commands)
     done = [run for run in map(_run_of, commands) if run not in failed]
     _print_tables(a, done)

@@ -41,6 +41,7 @@ from kdnb.schemes import (
     Scheme,
     bare_model,
     check_teacher_data,
+    needs_classes,
     parse_scheme,
     training_data_of,
 )
@@ -115,21 +116,23 @@ def _pretrained_classes(name: str) -> int:
         return 1000  # create_model tells what is missing
     return getattr(get_pretrained_cfg(name.removeprefix('timm/')), 'num_classes', 1000)
 
-def _pretrained_teacher(name: str, data: Data) -> nn.Module:
+def _pretrained_teacher(name: str, data: Data, method: str) -> nn.Module:
     "A teacher with the weights that its library publishes."
     known = _pretrained_classes(name)
-    if known == data.num_classes: return create_model(name, known, weights=name.split('/')[0])
+    if known == data.num_classes or not needs_classes(method):
+        return create_model(name, known, weights=name.split('/')[0])
     create_model(name, data.num_classes)  # raises if there is no such model
     raise WrongValue(
         f'{name} comes with {known:,} classes and {data.name} has {data.num_classes}: train one on {data.name} first, '
-        f'with --student {name} --run NAME, then pass --teacher NAME')
+        f'with --student {name} --run NAME, then pass --teacher NAME; or take a method that reads features only, '
+        'such as fitnet or sp')
 
 # %% ../../nbs/15_cli/01_train.ipynb #teacher
 def _asked_teacher(a: argparse.Namespace, data: Data):
     "The run that teaches, its weights in a model that the options name, or a pretrained model."
     if a.teacher_model: return load_model(a.teacher, 'last', create_model(a.teacher_model, data.num_classes))
     library = a.teacher.startswith(('torchvision/', 'timm/')) and not run_path(a.teacher).exists()
-    if library: return _kept(a, a.teacher, lambda: _pretrained_teacher(a.teacher, data))
+    if library: return _kept(a, a.teacher, lambda: _pretrained_teacher(a.teacher, data, a.method))
     return _kept(a, a.teacher, lambda: Frozen(a.teacher))
 
 # %% ../../nbs/15_cli/01_train.ipynb #student

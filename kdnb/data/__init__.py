@@ -3,6 +3,7 @@ from importlib import import_module as _import_module
 from pkgutil import iter_modules as _iter_modules
 
 from .downloads import *
+from .zoo import *
 from .images import *
 from .reading import *
 from .stream import *

@@ -26,7 +26,17 @@ from ..files import Lock, run_name, run_path
 from ..methods import CE, Method, parse_method
 from ..models import create_model
 from ..parallel import world_size
-from ..schemes import Alone, Distill, Frozen, Online, ask_model, check_teacher_data, given_teacher, parse_scheme
+from kdnb.schemes import (
+    Alone,
+    Distill,
+    Frozen,
+    Online,
+    ask_model,
+    check_teacher_data,
+    given_teacher,
+    needs_classes,
+    parse_scheme,
+)
 from ..seeds import seeded
 from ..text import format_time, plain_number
 from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
@@ -430,15 +440,20 @@ def _check_students(students: Sequence[_StudentBuild]) -> None:
             if not callable(student):
                 build(2)
 
-def _check_teacher(teacher: Any, data: Data) -> None:
+def _needs_classes(methods: Sequence[Any], weights: str | None) -> bool:
+    return any(needs_classes(method, weights) for method in methods if method != 'alone')
+
+def _check_teacher(teacher: Any, data: Data, classes: bool) -> None:
+    "Refuse a teacher that does not fit; `classes`: also one of other classes."
     model, memory = given_teacher(teacher)
+    if model.trained_on:
+        check_teacher_data(model.trained_on, data, classes)
+    if memory:
+        memory.check(data)
+    if not classes: return
     n = ask_model('the teacher', model.to(data.device), data.examples(1)[0])[0].shape[1]
     if n != data.num_classes:
         raise WrongValue(f'the teacher has {n} classes and {data.name} has {data.num_classes}: take another teacher')
-    if model.trained_on:
-        check_teacher_data(model.trained_on, data)
-    if memory:
-        memory.check(data)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #plan-jobs
 def _plan_jobs(plan: _SweepPlan, students: list[_StudentBuild], methods: list, seeds: list[int]) -> list[Job]:
@@ -452,7 +467,7 @@ def _plan_jobs(plan: _SweepPlan, students: list[_StudentBuild], methods: list, s
         raise WrongType(f'a teacher is a run, a learner, a module or the name of a model, not {teacher!r}')
     jobs = plan.teacher_jobs()
     if teacher is not None and not jobs:
-        _check_teacher(plan.frozen, plan.data)
+        _check_teacher(plan.frozen, plan.data, _needs_classes(methods, plan.weights))
     every = {name_method(method): method for method in ('alone', *methods)}.values()
     jobs += [plan.student_job(student, method, seed) for student in students for method in every for seed in seeds]
     if len({job.run for job in jobs}) < len(jobs):

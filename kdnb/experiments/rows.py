@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..data import count_left_out
+from ..data import count_left_out, zoo_names
 from ..errors import WrongValue, unknown_name
 from ..files import run_path, runs_root
 from ..models import model_name, weights_hash
@@ -113,8 +113,15 @@ def find_runs(runs: object) -> list[Run]:
     run = getattr(runs, 'run', runs)  # a learner has one
     if isinstance(run, Run): return [run]
     if not isinstance(runs, (str, Path)): raise WrongValue(f'a run is a name, a path or a learner, not {runs!r}')
+    if str(runs).startswith('zoo:'): return [Run(f'zoo:{name}') for name in _zoo_runs(str(runs))]
     path = run_path(runs)
     return [Run(path)] if path.is_dir() else [Run(p) for p in _match_folders(runs, path)]
+
+def _zoo_runs(pattern: str) -> list[str]:
+    "The names of the runs of the zoo that a pattern matches, or an error."
+    names = zoo_names(pattern.removeprefix('zoo:'))
+    if names: return names
+    raise unknown_name('run of the zoo', pattern.removeprefix('zoo:'), zoo_names())
 
 def _match_folders(pattern: str | Path, path: Path) -> list[Path]:
     "The folders that a pattern matches, or an error."

@@ -20,8 +20,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..data import find_run_path
 from ..errors import FileTrouble, Mistake, WrongValue, say, unknown_name
-from ..files import run_path
 from .checks import check_module
 
 # %% ../../nbs/04_models/09_weights.ipynb #num-params
@@ -85,12 +85,14 @@ _checkpoints = 'best', 'last', 'ema'
 def model_file(path: str | Path, which: str = 'best') -> Path:
     "Return the model file that a path means: a file, a run folder or a run's name."
     if which not in _checkpoints: raise unknown_name('checkpoint', which, _checkpoints)
-    run = run_path(path)
+    run = find_run_path(path)
     place = run if run.exists() else Path(path)
     if place.is_file(): return place
     if not run.is_dir():
         raise FileTrouble(f'there is no model file and no run folder {run}: train one, or look for a misspelt name')
     found = [k for k in _checkpoints if (run / f'{k}.pt').is_file()]
+    if str(path).startswith('zoo:') and found:
+        which = 'last'                                  # the only weights that the zoo keeps
     if which in found: return run / f'{which}.pt'
     if not found and not (run / 'config.json').is_file():
         raise FileTrouble(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import Data
+from ..data import Data, find_run_path
 from ..errors import FileTrouble, WrongType, WrongValue
-from ..files import run_path
 from ..methods import fingerprint
 from ..models import OwnImages, describe_own_images, load_model, own_images, use_own_images
 from ..taps import Pixels, Prepared, Tapped, expect_logits, height_and_width, pixels_of
@@ -44,7 +43,7 @@ def _refuse_unfinished(run: Path) -> None:
 def bare_model(given: Teacher) -> nn.Module:
     "The net of a module, a scheme, a learner or a run; a compiled module without its wrapper."
     if isinstance(given, (str, Path)):
-        _refuse_unfinished(run_path(given))
+        _refuse_unfinished(find_run_path(given))
         return load_model(given, which='last')
     if not isinstance(given, nn.Module) and getattr(given, 'result', 1) is None:
         raise WrongValue('this learner has not been fitted to the end: fit it, or give its .student')
@@ -64,7 +63,7 @@ def training_data_of(given: Teacher) -> dict | None:
     "The description of the data that a teacher was trained on, or None."
     if isinstance(given, nn.Module): return None
     if not isinstance(given, (str, Path)): return given.data.describe() | given.data.identify()
-    config = run_path(given)/'config.json'
+    config = find_run_path(given)/'config.json'
     try:
         return _data_of(json.loads(config.read_text())) if config.exists() else None
     except (ValueError, KeyError, TypeError):

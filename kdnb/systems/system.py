@@ -68,46 +68,46 @@ class Recipe:
 
     Parameters
     ----------
-    epochs
+    epochs : int
         What the authors trained for. A run of fewer epochs is a reduced run.
-    lr
+    lr : float
         Learning rate, where the schedule has its highest point.
-    wd
+    wd : float
         Weight decay.
-    momentum
+    momentum : float, default .9
         Momentum of SGD and RMSprop.
-    nesterov
+    nesterov : bool, default False
         Whether the momentum is Nesterov's.
-    drops
+    drops : tuple of float, optional
         Fractions of the run at which the rate is multiplied by `gamma`.
-    gamma
+    gamma : float, optional
         Factor of a drop. None where there are no drops.
-    opt
+    opt : str, default 'sgd'
         Name of the optimiser: 'sgd', 'adam', 'adamw' or 'rmsprop'.
-    betas
+    betas : tuple of float, default (.9, .999)
         The two decay rates of Adam and AdamW.
-    schedule
+    schedule : str or callable, optional
         'steps' (at `drops`), 'cosine' (to 0), 'onecycle' (up, then to 0), or a function from the fraction of the run
         that has passed to the factor of `lr`. None: 'steps' if there are drops, else 'cosine'.
-    warmup
+    warmup : float, default 0
         Epochs in which the rate rises evenly; in 'onecycle' those of its rise. A shorter run shortens them.
-    clip
+    clip : float, optional
         Largest norm of the gradient of all parameters. None: as it is.
-    accumulate
+    accumulate : int, default 1
         Batches whose gradients are averaged for one step.
-    smoothing
+    smoothing : float, default 0
         Part of a label that is spread over all classes.
-    mixup
+    mixup : float, default 0
         Alpha of mixup, 0 for none: two images of a batch are mixed, and their labels.
-    cutmix
+    cutmix : float, default 0
         Alpha of CutMix, 0 for none. With both, each batch has one of them by chance.
-    erase
+    erase : float, default 0
         Probability with which a rectangle of an image is erased.
-    augment
+    augment : str, default ''
         Further augmentation: 'randaugment' or 'trivialaugment'. '': that of the data alone.
-    ema
+    ema : float, optional
         Decay of a moving average of the student's weights, which is scored beside it. None: no average.
-    no_decay
+    no_decay : bool, default False
         Whether biases and parameters of norms are spared from weight decay.
 
     Raises
@@ -169,7 +169,7 @@ class Recipe:
 
         Parameters
         ----------
-        epochs
+        epochs : int, optional
             Length of the run. None: the recipe's own.
 
         Returns
@@ -184,9 +184,9 @@ class Recipe:
 
         Parameters
         ----------
-        lr
+        lr : float, optional
             Learning rate. None: the recipe's own.
-        wd
+        wd : float, optional
             Weight decay. None: the recipe's own.
 
         Returns

@@ -102,7 +102,8 @@ def _named_optimiser(scheme: Scheme, recipe: Recipe) -> Optimizer:
     "The optimiser of a recipe."
     make, options, names = _optimisers[recipe.opt]
     own = {name: getattr(recipe, name) for name in names}
-    opt = make(trained_groups(scheme, recipe), lr=recipe.lr, **options, **own)  # pyright: ignore[reportCallIssue] - each its own
+    groups = trained_groups(scheme, recipe)
+    opt = make(groups, lr=recipe.lr, **options, **own)  # pyright: ignore[reportCallIssue] - each has its options
     for p in (p for group in opt.param_groups for p in group['params'] if recipe.opt == 'sgd'):
         opt.state[p]['momentum_buffer'] = torch.zeros_like(p)
     return opt

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from ..data import tell_class_names, tell_labels
-from ..errors import FileTrouble, WrongValue, warn_user
-from ..files import Lock, run_path, write_atomic
+from ..data import find_run_path, tell_class_names, tell_labels
+from ..errors import CannotRun, FileTrouble, WrongValue, warn_user
+from ..files import Lock, write_atomic, zoo_root
 from ..parallel import on_rank_0, rank, world_size
 from ..text import count_of
 
@@ -139,6 +139,11 @@ def _lock_folder(lock: Lock, run: str, wait: bool) -> None:
     raise FileTrouble(f'{run} is being trained by {who}: wait until it ends, or choose another run=')
 
 # %% ../../nbs/10_train/00_runs.ipynb #run
+def _refuse_zoo(run: 'Run') -> None:
+    "Refuse to change a run of the zoo."
+    if not run.read_only: return
+    raise CannotRun(f'{run} comes with kdnb and is only read: give a run of your own, such as run={run.path.name!r}')
+
 class Run:
     """
     Read and write the files of a run.
@@ -157,12 +162,19 @@ class Run:
     ({'epochs': 3}, False)
     """
     def __init__(self, run: str | Path | None = None):
-        self.path = None if run is None else run_path(run)
+        self.path = None if run is None else find_run_path(run)
         self.memory: dict[str, bytes] = {}
         waits = f'{self} is being trained by another process: this one waits, then loads the run or goes on with it'
         self.lock = Lock(self.path, on_wait=lambda: warn_user(waits)) if self.path else None
 
-    def __repr__(self) -> str: return f'run {self.path.name!r}' if self.path else 'a run in memory'
+    def __repr__(self) -> str:
+        if self.path is None: return 'a run in memory'
+        return f"run {('zoo:' if self.read_only else '') + self.path.name!r}"
+
+    @property
+    def read_only(self) -> bool:
+        """Tell whether this is a run of the zoo, which is read and never written."""
+        return self.path is not None and self.path.parent == zoo_root()
 
     def __contains__(self, name: str) -> bool: return self.read(name) is not None
 
@@ -195,6 +207,7 @@ class Run:
         data : bytes
             Its whole content.
         """
+        _refuse_zoo(self)
         if self.path is None:
             self.memory[name] = data
         elif rank() == 0:
@@ -209,6 +222,7 @@ class Run:
         name : str
             Its name in the folder.
         """
+        _refuse_zoo(self)
         self.memory.pop(name, None)
         files = [self.path/name, *self.path.glob(f'{name}.[0-9]*.tmp')] if self.path else []
         for f in files:
@@ -271,6 +285,7 @@ class Run:
         OSError
             If another process, or another object of this process, holds it.
         """
+        _refuse_zoo(self)
         if self.path is None or self.lock is None: return
         self.path.mkdir(parents=True, exist_ok=True)
         _lock_folder(self.lock, str(self), wait)

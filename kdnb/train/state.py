@@ -67,7 +67,10 @@ def load_state(run: Run, name: str) -> dict:
     >>> load_state(run, 'last.pt')
     {'epoch': 2}
     """
-    data = io.BytesIO(run.read(name) or b'')
+    content = run.read(name)
+    if content is None and run.read_only:
+        raise FileTrouble(f'{run} is kept without weights: load_results() has its scores, read_history() its epochs')
+    data = io.BytesIO(content or b'')
     try:
         bad = zipfile.ZipFile(data).testzip()                       # torch itself does not compare the checksums
         if bad: raise zipfile.BadZipFile(bad)

@@ -18,12 +18,10 @@ from ..schemes import Distill, Ensemble, Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
+from .hooks import Callback, call_back, check_callbacks, wrap_with
 from kdnb.train.loop import (
-    Callback,
     Learner,
     begin_fit,
-    call_back,
-    check_callbacks,
     close_epoch,
     dropout_seed,
     ends_here,
@@ -37,7 +35,6 @@ from kdnb.train.loop import (
     seconds_since,
     starting_callbacks,
     train_step,
-    wrap_with,
 )
 
 # %% ../../nbs/10_train/07_together.ipynb #own-random

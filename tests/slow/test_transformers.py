@@ -1,4 +1,4 @@
-"""A vision transformer of timm is taught by recipe `vit`; its process is killed, and the run ends as if it had not been."""
+"""A vision transformer of timm is taught by recipe `vit`, its process is killed, and the run ends as if it were not."""
 import json
 import os
 import signal
@@ -29,7 +29,7 @@ with seeded(0):
     net = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=4, depth=2, num_classes=data.num_classes)
     teacher = resnet(8, data.num_classes)
 learn = Learner(Distill(net, teacher, 'kd'), data, run=run, recipe='vit', cbs=[EMA(.99), Kill()]).fit(epochs)
-decays = sorted({(g['weight_decay'], min(p.ndim for p in g['params'])) for g in learn.opt.param_groups}) if learn.opt.state else []
+decays = sorted({(group['weight_decay'], min(p.ndim for p in group['params'])) for group in learn.opt.param_groups})
 rows = [{k: v for k, v in r.items() if k not in ('seconds', 'images_per_second')} for r in learn.history]
 print(json.dumps([weights_hash(learn.student), weights_hash(learn.average.model), rows, learn.result, decays]))
 '''
