@@ -11,7 +11,6 @@ from kdnb.all import Distill, Frozen, Learner, Run, create_model, load_data, loa
 from kdnb.data import list_zoo, read_zoo
 from kdnb.files import zoo_root
 
-
 def small_net(seed=0):
     with seeded(seed): return create_model('resnet8', 10)
 

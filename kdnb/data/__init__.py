@@ -11,6 +11,7 @@ from .sources import *
 from .digits_cifar import *
 from .shapes import *
 from .classes import *
+from .mixing import *
 from .folders import *
 from .loading import *
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['as_images', 'as_labels', 'Split', 'channel_stats', 'draw_epoch', 'parse_augment', 'draw_resized_windows',
-           'finish_batch', 'count_left_out', 'check_divides', 'cut_batches', 'TrainSplit']
+           'finish_batch', 'count_left_out', 'check_divides', 'cut_batches', 'bring_along', 'ask_split', 'TrainSplit']
 
 # %% ../../nbs/03_data/01_images.ipynb #imports
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -88,6 +88,7 @@ class Split:
 
     left_out = 0
     part = 0, 1
+    asks: tuple[str, ...] = ()
     skipped: dict[int, str] = {}
 
     def __init__(
@@ -265,6 +266,19 @@ def cut_batches(draws: Tensor, bs: int, part: tuple[int, int]) -> list[Tensor]:
     k, n = part
     return [b.chunk(n, -1)[k] for b in draws.split(bs, -1)]
 
+def bring_along(batches: Iterable[tuple], asks: Sequence[str], **there: Iterable[Tensor]) -> Iterator[tuple]:
+    "Yield (images, labels, {name: what is there for the batch}) for the names that are asked for."
+    names = [name for name in asks if name in there]
+    each = zip(batches, *(there[name] for name in names))
+    return ((x, y, dict(zip(names, more))) for (x, y), *more in each)
+
+def ask_split(split: _AnySplit, asks: Sequence[str]) -> _AnySplit:
+    "Return a copy of a training split that brings along what is asked for; the split itself, if it does."
+    if set(asks) == set(split.asks): return split
+    more = copy.copy(split)
+    more.asks = tuple(asks)
+    return more
+
 # %% ../../nbs/03_data/01_images.ipynb #train-split-class
 class TrainSplit(Split):
     """Hold the training images on a device, padded; iterating gives them shuffled and augmented.
@@ -275,6 +289,11 @@ class TrainSplit(Split):
         As of `Split`.
     augment : str or None
         'crop', 'crop_flip+cutout', 'resized_crop', ...
+
+    Attributes
+    ----------
+    asks : tuple of str
+        What a batch brings beside images and labels, see `asking`.
     """
 
     def __init__(
@@ -310,11 +329,25 @@ class TrainSplit(Split):
         rows = [*draws.to(self.y.device), *boxes.to(self.y.device)]
         return zip(*(cut_batches(row, self.bs, self.part) for row in rows))
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, epoch: int) -> Iterator[tuple]:
         "Iterate over the batches of one epoch: the same for the same seed and epoch."
         n = len(self) - self.left_out
         draws = draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n]
-        return (self._batch(*d) for d in self._by_batch(draws, self._boxes(n, seed, epoch)))
+        batches = (self._batch(*d) for d in self._by_batch(draws, self._boxes(n, seed, epoch)))
+        if not self.asks: return batches
+        index = cut_batches(draws[0].to(self.y.device), self.bs, self.part)
+        return bring_along(batches, self.asks, index=index, view=self._second_views(draws[0], seed, epoch))
+
+    def _second_views(self, image: Tensor, seed: int, epoch: int) -> Iterator[Tensor]:
+        "These images batch by batch, augmented by draws of their own."
+        own = seed_from(seed, 'view')
+        look = draw_epoch(len(self), self.pad, self.size, own, epoch)[1:, :len(image)]
+        boxes = self._boxes(len(image), own, epoch)
+        return (self._batch(*d)[0] for d in self._by_batch(torch.cat([image[None], look]), boxes))
+
+    def asking(self, asks: Sequence[str]) -> 'TrainSplit':
+        "Return the same split, whose epochs bring (images, labels, {what is asked for}): 'index', 'view'."
+        return ask_split(self, asks)
 
     def view(self, view: int, seed: int | None = None, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Iterate over an epoch in which each image looks as one view has drawn it.

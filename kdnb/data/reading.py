@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from .images import as_images
 from ..errors import FileTrouble, Mistake, WrongType, WrongValue, say, warn_user
+from ..seeds import seed_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -315,20 +316,26 @@ def all_of_size(source: ImageSource, size: int) -> bool:
 ReadBatch = tuple[Tensor, Tensor, Tensor, list[tuple[int, str]]]
 
 class ImageReader(Dataset):
-    "Read images of a source at `size`; `how`: 'fit', 'margin', 'resized' or 'exact'."
+    "Read images of a source at `size`; `how`: 'fit', 'margin', 'resized' (`twice`: two windows) or 'exact'."
 
-    def __init__(self, source: ImageSource, size: int, how: str):
+    def __init__(self, source: ImageSource, size: int, how: str, twice: bool = False):
         self.source = source
         self.size = size
         self.how = how
+        self.twice = twice
+
+    def _window(self, x: Tensor, seed: int) -> Tensor:
+        "A random window of an image."
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            return RandomResizedCrop(self.size)(x)
 
     def one(self, i: int, seed: int = 0) -> tuple[Tensor, int]:
         "Read one image and its label."
         x, y = self.source.read(i)
         if self.how == 'resized':
-            with torch.random.fork_rng([]):
-                torch.manual_seed(seed)
-                return RandomResizedCrop(self.size)(x), y
+            if not self.twice: return self._window(x, seed), y
+            return torch.stack([self._window(x, s) for s in (seed, seed_from(seed, 'view'))]), y
         if self.how == 'exact' and x.shape[1:] != (self.size, self.size):
             sides = f'{self.source.path(i)} has {x.shape[1]} x {x.shape[2]} pixels and others {self.size} x {self.size}'
             raise WrongValue(f'{sides}: give size=, to which all are resized')

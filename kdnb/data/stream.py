@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from kdnb.data.images import (
     Split,
+    ask_split,
     check_divides,
     count_left_out,
     crop_padding,
@@ -86,8 +87,9 @@ class StreamSplit(Split):
         loader = self._load(self.how, BatchOrder(torch.arange(*self.span), self.bs))
         return ((self.normalise(x), y) for x, y, _ in self._arriving(loader) if len(y))
 
-    def _load(self, how: str, order: BatchOrder, keep: bool = False) -> DataLoader:
-        return make_loader(ImageReader(self.source, self.size, how), order, self.workers, self.y.is_cuda, keep)
+    def _load(self, how: str, order: BatchOrder, keep: bool = False, twice: bool = False) -> DataLoader:
+        reader = ImageReader(self.source, self.size, how, twice)
+        return make_loader(reader, order, self.workers, self.y.is_cuda, keep)
 
     def _arriving(self, loader: Iterable[ReadBatch | Exception]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         "Batches on the device: images, labels, which of the images asked for they are (None: all)."
@@ -146,20 +148,35 @@ class StreamTrainSplit(StreamSplit):
         n = len(self) - self.left_out
         g = torch.Generator().manual_seed(seed_from(seed, epoch, 'windows'))
         windows = torch.randint(2**62, (1, n), generator=g)
-        all_draws = torch.cat([windows, draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n]])
+        looks = [draw_epoch(len(self), self.pad, self.size, seed, epoch)[:, :n]]
+        if 'view' in self.asks:
+            looks.append(draw_epoch(len(self), self.pad, self.size, seed_from(seed, 'view'), epoch)[1:, :n])
+        all_draws = torch.cat([windows, *looks])
         draws = cut_batches(all_draws, self.bs, self.part)
         seeds, image = torch.cat(draws, 1)[:2]
         self.order.set(image, self.bs//self.part[1], seeds)
         if self.loader is None:
-            self.loader = self._load('resized' if 'resized' in self.words else self.how, self.order, keep=True)
-        return self._arriving(self.loader), [d[2:].to(self.y.device) for d in draws]
+            how = 'resized' if 'resized' in self.words else self.how
+            self.loader = self._load(how, self.order, keep=True, twice='view' in self.asks)
+        return self._arriving(self.loader), [d[1:].to(self.y.device) for d in draws]
 
     def _crop(self, x: Tensor, oy: Tensor, ox: Tensor) -> Tensor:
         if not self.pad: return x
         padded = pad_images(x.permute(0, 2, 3, 1), self.pad, 'reflect' in self.words)
         return sliding_windows(padded, self.size)[torch.arange(len(x), device=x.device), oy, ox].permute(0, 3, 1, 2)
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _finish(self, x: Tensor, oy: Tensor, ox: Tensor, *rest: Tensor) -> Tensor:
+        return finish_batch(self._crop(x, oy, ox), self.words, self.normalise, *rest)
+
+    def _batch(self, x: Tensor, y: Tensor, image: Tensor, looks: Tensor) -> tuple:
+        "The batch of images that were read, and what is asked for beside it; read twice, they are (B, 2, 3, H, W)."
+        first, second = (x[:, 0], x[:, 1]) if x.ndim == 5 else (x, x)
+        batch = self._finish(first, *looks[:5]), y
+        if not self.asks: return batch
+        there = dict(index=image, view=self._finish(second, *looks[5:]) if 'view' in self.asks else None)
+        return *batch, {name: v for name, v in there.items() if name in self.asks}
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[tuple]:
         "Iterate over the batches of one epoch: the same for the same seed and epoch."
         try:
             for (x, y, got), draws in zip(*self._begin_epoch(seed, epoch)):
@@ -167,9 +184,8 @@ class StreamTrainSplit(StreamSplit):
                     x, y, draws = _fill_part(x, y, draws, got.to(draws.device))
                 elif got is not None:
                     draws = draws[:, got.to(draws.device)]
-                oy, ox, *rest = draws
                 if len(y) > 1 or len(y) == self.bs//self.part[1]:
-                    yield finish_batch(self._crop(x, oy, ox), self.words, self.normalise, *rest), y
+                    yield self._batch(x, y, draws[0], draws[1:])
         except BaseException:
             self.loader = None
             raise
@@ -182,6 +198,13 @@ class StreamTrainSplit(StreamSplit):
             part.left_out = count_left_out(len(self), self.bs, n)
             part._forget_workers()
         return part
+
+    def asking(self, asks: Sequence[str]) -> 'StreamTrainSplit':
+        "Return the same split, whose epochs bring (images, labels, {what is asked for}): 'index', 'view'."
+        more = ask_split(self, asks)
+        if more is not self:
+            more._forget_workers()
+        return more
 
     def compiled(self) -> 'StreamTrainSplit':
         "Return this split: the workers take the time, and they are not compiled."

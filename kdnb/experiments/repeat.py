@@ -217,8 +217,11 @@ def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #training
 def _training_options(config: _RunConfig) -> _RunOptions:
-    usual = pick_recipe(config['recipe']).config()
-    changed = {f'--{k}': config['optimiser'][k] for k in ('lr', 'wd') if config['optimiser'][k] != usual[k]}
+    if config['recipe'] == 'own': raise WrongValue("its recipe is a notebook's own: repeat it there")
+    usual, told = json.loads(json.dumps(pick_recipe(config['recipe']).config())), config['optimiser']
+    changed = {f'--{k}': v for k, v in told.items() if v != usual.get(k)}
+    own = [name[2:] for name in changed if name not in ('--lr', '--wd')]
+    if own: raise WrongValue(f"its {own[0]} is not its recipe's: repeat it where it was made, in a notebook")
     same = {f'--{k}': config[k] for k in ('recipe', 'epochs', 'seed', 'amp')}
     return same | {'--remember': config.get('remembered')} | changed
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_labels, check_logits, check_number
+from .checks import check_labels, check_logits, check_number, is_soft
 
 # %% ../../nbs/07_losses/01_logit.ipynb #kd-loss
 def kd_loss(s: Tensor, t: Tensor, T: float = 4.) -> Tensor:
@@ -65,7 +65,7 @@ def ce_loss(s: Tensor, y: Tensor, smoothing: float = 0.) -> Tensor:
     s : Tensor
         Student logits, of shape (B, C).
     y : Tensor
-        Class numbers, of shape (B,).
+        Class numbers, of shape (B,), or probabilities of the classes, (B, C).
     smoothing : float, default 0
         Share of the target that is spread evenly over all classes.
 
@@ -94,7 +94,7 @@ def ce_loss(s: Tensor, y: Tensor, smoothing: float = 0.) -> Tensor:
     """
     check_labels(s, y)
     with torch.autocast(s.device.type, enabled=False):
-        return F.cross_entropy(s.float(), y.long(), label_smoothing=smoothing)
+        return F.cross_entropy(s.float(), y.float() if is_soft(y) else y.long(), label_smoothing=smoothing)
 
 # %% ../../nbs/07_losses/01_logit.ipynb #shuffle-rest
 def shuffle_rest(t: Tensor, y: Tensor) -> Tensor:
@@ -106,12 +106,12 @@ def shuffle_rest(t: Tensor, y: Tensor) -> Tensor:
     t : Tensor
         Logits, of shape (B, C).
     y : Tensor
-        Class numbers, of shape (B,).
+        Class numbers, of shape (B,), or probabilities of the classes, (B, C).
 
     Returns
     -------
     Tensor
-        Of shape (B, C): the same numbers in each row, that of the label in its place.
+        Of shape (B, C): the same numbers in each row, those of its labels in their places.
 
     Raises
     ------
@@ -132,7 +132,9 @@ def shuffle_rest(t: Tensor, y: Tensor) -> Tensor:
     tensor([[5., 1., 1., 1.]])
     """
     check_labels(t, y)
-    others = torch.arange(t.shape[1] - 1, device=t.device)
-    rest = others + (others >= y[:, None])                  # (B, C-1): all classes but the label
-    shuffled = t.gather(1, rest).gather(1, torch.rand(rest.shape, device=t.device).argsort(1))
-    return t.scatter(1, rest, shuffled)
+    at = torch.arange(t.shape[1], device=t.device)
+    stays = y > y.amin(1, keepdim=True) if is_soft(y) else at == y[:, None]
+    places = stays.byte().argsort(stable=True, dim=1)           # the places of the rest, then those that stay
+    lots = F.pad(torch.rand(len(t), t.shape[1] - 1, device=t.device), (0, 1))
+    drawn = lots.where(at < (~stays).sum(1, keepdim=True), 1 + at).argsort(1)
+    return t.scatter(1, places, t.gather(1, places.gather(1, drawn)))

@@ -6,6 +6,7 @@
 __all__ = ['dkd_loss', 'standardize_logits', 'dist_loss', 'wttm_loss']
 
 # %% ../../nbs/07_losses/02_modern.ipynb #imports
+from collections.abc import Callable
 from math import inf
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WrongValue
-from .checks import batchwise, check_labels, check_logits, check_number
+from .checks import batchwise, check_labels, check_logits, check_number, is_soft
 from ..measure import check_tensors
 
 # %% ../../nbs/07_losses/02_modern.ipynb #split-log
@@ -23,6 +24,30 @@ def _split_label(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     rest = z.gather(1, others + (others >= y[:, None]))     # all classes but the label
     two = torch.cat([z.gather(1, y[:, None]), rest.logsumexp(1, keepdim=True)], dim=1)
     return two.log_softmax(1), rest.log_softmax(1)
+
+def _hard_parts(s: Tensor, t: Tensor, y: Tensor) -> list[Tensor]:
+    "TCKD and NCKD of class numbers."
+    parts = zip(_split_label(s, y.long()), _split_label(t, y.long()))
+    return [F.kl_div(a, b, reduction='batchmean', log_target=True) for a, b in parts]
+
+# %% ../../nbs/07_losses/02_modern.ipynb #soft-parts
+def _of_others(v: Tensor, scan: Callable, join: Callable, nothing: float) -> Tensor:
+    "For each column what all other columns come to: those before it, joined with those behind it."
+    before, behind = (F.pad(scan(w, 1)[:, :-1], (1, 0), value=nothing) for w in (v, v.flip(1)))
+    return join(before, behind.flip(1))
+
+def _log_others(logp: Tensor) -> Tensor:
+    "The log-probability of all other classes together, for each class; no smaller than float32 can weigh."
+    return _of_others(logp, torch.logcumsumexp, torch.logaddexp, -inf).clamp_min(-80)
+
+def _soft_parts(s: Tensor, t: Tensor, y: Tensor) -> list[Tensor]:
+    "TCKD and NCKD of soft labels: the means of those of all classes."
+    ls, lt = s.log_softmax(1), t.log_softmax(1)
+    others, kl = _log_others(lt), lt.exp()*(lt - ls)
+    apart = others - _log_others(ls)
+    tckd = kl + others.exp()*apart
+    nckd = _of_others(kl, torch.cumsum, torch.add, 0)/others.exp() - apart
+    return [(y.float()*part).sum(1).mean() for part in (tckd, nckd)]
 
 # %% ../../nbs/07_losses/02_modern.ipynb #dkd-loss
 def dkd_loss(s: Tensor, t: Tensor, y: Tensor, alpha: float = 1., beta: float = 8., T: float = 4.) -> Tensor:
@@ -36,7 +61,7 @@ def dkd_loss(s: Tensor, t: Tensor, y: Tensor, alpha: float = 1., beta: float = 8
     t : Tensor
         Teacher logits, of shape (B, C); they get no gradient.
     y : Tensor
-        Class numbers, of shape (B,).
+        Class numbers, of shape (B,), or probabilities of the classes, (B, C): the mean over the classes so drawn.
     alpha : float, default 1
         Weight of the label against all other classes (TCKD).
     beta : float, default 8
@@ -74,8 +99,7 @@ def dkd_loss(s: Tensor, t: Tensor, y: Tensor, alpha: float = 1., beta: float = 8
     if s.shape[1] < 2:
         raise WrongValue('DKD sets the label against the other classes: give logits of 2 classes or more, not 1')
     with torch.autocast(s.device.type, enabled=False):
-        parts = zip(_split_label(s.float()/T, y.long()), _split_label(t.detach().float()/T, y.long()))
-        tckd, nckd = (F.kl_div(a, b, reduction='batchmean', log_target=True) for a, b in parts)
+        tckd, nckd = (_soft_parts if is_soft(y) else _hard_parts)(s.float()/T, t.detach().float()/T, y)
         return T**2*(alpha*tckd + beta*nckd)
 
 # %% ../../nbs/07_losses/02_modern.ipynb #standardize-logits

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WrongType, WrongValue
-from ..losses import ce_loss, check_number
+from ..losses import asked_by, ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..models import weights_hash
@@ -246,7 +246,8 @@ class Term:
     Parameters
     ----------
     loss : callable
-        From (student's, teacher's) to a scalar. It is called for each pair of taps, and summed.
+        From (student's, teacher's) to a scalar. It is called for each pair of taps, and summed. An argument `index`
+        gets the numbers of the images in train, `view` the pair (student's, teacher's) of a second view of each.
     weight : float or callable, default 1
         A number from 0 up, or a function of (epoch, epochs).
     taps : int, str, sequence, mapping or None, default -1
@@ -298,10 +299,16 @@ class Term:
         self.batchwise: bool = _is_batchwise(self.name, loss, batchwise)
         self.weight = check_weight(self.name, weight)
 
-    def __call__(self, s: Any, t: Any, y: Any) -> Tensor:
-        "Return the loss without its weight, of two models' logits or lists of features, and of labels."
-        if self.taps is None: return self.loss(s, t)
-        losses = [self.loss(a, b) for a, b in zip(s, t)]
+    @property
+    def asks(self) -> tuple[str, ...]:
+        "What the loss asks for beside the two models and the labels: 'index', 'view'."
+        return asked_by(self.loss, type(self).__call__)
+
+    def __call__(self, s: Any, t: Any, y: Any, **asked: Any) -> Tensor:
+        "Return the loss without weight, of two models' logits or lists of features, of labels and what it asked for."
+        if self.taps is None: return self.loss(s, t, **asked)
+        each = [asked | ({'view': pair} if 'view' in asked else {}) for pair in zip(*asked.get('view', (s, t)))]
+        losses = [self.loss(a, b, **more) for a, b, more in zip(s, t, each)]
         return sum(losses[1:], start=losses[0])
 
     def __repr__(self) -> str: return _term_text(self)

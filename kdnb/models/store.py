@@ -108,8 +108,8 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     ----------
     path : str or path
         A model file, a run folder or a run's name.
-    which : {'best', 'last'}
-        Of a run: the weights of the epoch that was best on held-out images, or of the last one.
+    which : {'best', 'last', 'ema'}
+        Of a run: the weights of the epoch that was best on held-out images, of the last one, or their moving average.
     model : nn.Module, optional
         Takes the weights. None: it is built from the call that the file remembers.
 

@@ -80,15 +80,17 @@ def weights_hash(model: nn.Module | Mapping[str, object]) -> str:
     return h.hexdigest()[:12]
 
 # %% ../../nbs/04_models/09_weights.ipynb #model-file
+_checkpoints = 'best', 'last', 'ema'
+
 def model_file(path: str | Path, which: str = 'best') -> Path:
     "Return the model file that a path means: a file, a run folder or a run's name."
-    if which not in ('best', 'last'): raise unknown_name('checkpoint', which, ['best', 'last'])
+    if which not in _checkpoints: raise unknown_name('checkpoint', which, _checkpoints)
     run = find_run_path(path)
     place = run if run.exists() else Path(path)
     if place.is_file(): return place
     if not run.is_dir():
         raise FileTrouble(f'there is no model file and no run folder {run}: train one, or look for a misspelt name')
-    found = [k for k in ('best', 'last') if (run / f'{k}.pt').is_file()]
+    found = [k for k in _checkpoints if (run / f'{k}.pt').is_file()]
     if str(path).startswith('zoo:') and found:
         which = 'last'                                  # the only weights that the zoo keeps
     if which in found: return run / f'{which}.pt'

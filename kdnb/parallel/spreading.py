@@ -56,20 +56,20 @@ def unspread(model: nn.Module) -> nn.Module:
     return model
 
 # %% ../../nbs/02_parallel/03_spreading.ipynb #unused
-def leaves_unused(model: nn.Module, *batch) -> bool:
+def leaves_unused(model: nn.Module, *batch, **more) -> bool:
     """Tell whether some trained parameter gets no gradient from a batch. The model is left as it was.
 
     Parameters
     ----------
     model : nn.Module
-        with forward(*batch) -> (losses, ...), as a scheme has
-    *batch
+        with forward(*batch, **more) -> (losses, ...), as a scheme has
+    *batch, **more
         the arguments of its forward
     """
     mode = model.training
     kept = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
-        losses = model.train()(*batch)[0]
+        losses = model.train()(*batch, **more)[0]
     torch.stack([*losses.values()]).sum().backward()
     missing = any(p.grad is None for p in model.parameters() if p.requires_grad)
     model.zero_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['known_schemes', 'ask_model', 'tell_softmax', 'check_logits', 'as_it_was', 'ask_logits', 'check_classes',
-           'blank_images', 'drawing_from', 'Scheme', 'current_weights', 'weighted_loss', 'unique_names',
-           'check_student', 'Alone', 'named_scheme', 'parse_scheme']
+           'blank_images', 'drawing_from', 'Scheme', 'current_weights', 'weighted_loss', 'pick_asked', 'join_asks',
+           'trial_batch', 'unique_names', 'check_student', 'Alone', 'named_scheme', 'parse_scheme']
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #imports
 import inspect
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import CannotRun, WrongType, WrongValue, say, warn_user
+from ..losses import asked_by
 from ..measure import evaluating
 from ..methods import CE, Term, known_methods, parse_calls, parse_method
 from ..models import use_own_images
@@ -177,7 +179,8 @@ class Scheme(nn.Module):
     Base class of schemes: what a `Learner` trains.
 
     Give a subclass a `student`, the bare module that learns, and `forward(x, y)`, which returns
-    ({name: weighted loss}, {name: logits}). The learner minimises the sum of the losses.
+    ({name: weighted loss}, {name: logits}). The learner minimises the sum of the losses. A forward with an argument
+    `index` gets the numbers of the images in train, one with `view` a second augmentation of each image.
 
     Examples
     --------
@@ -300,6 +303,11 @@ class Scheme(nn.Module):
         """Return all bare modules that learn; here the one."""
         return [self.student]
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Return what `forward` asks for beside images and labels: 'index', 'view'."""
+        return asked_by(self.forward)
+
     def describe(self) -> dict[str, Any]:
         """
         Describe the scheme for config.json.
@@ -377,7 +385,7 @@ class Scheme(nn.Module):
         Returns
         -------
         iterator of tuple
-            What `forward` takes; here (images, labels).
+            (images, labels), and {name: what else `forward` takes} where there is more.
         """
         return train.epoch(seed, epoch)
 
@@ -455,6 +463,25 @@ def weighted_loss(w: Tensor | None, x: Tensor, loss: Callable[..., Tensor], *arg
     "The loss of these arguments, weighted; a zero on the device of `x`, and no loss computed, if its weight is None."
     return torch.zeros((), device=x.device) if w is None else w*loss(*args)
 
+# %% ../../nbs/09_schemes/01_scheme.ipynb #beside
+def pick_asked(term: Term, there: Mapping[str, Any]) -> dict[str, Any]:
+    "What a term asks for beside images and labels, of what is there; refused if it is not."
+    for name in term.asks:
+        if there.get(name) is not None: continue
+        raise WrongValue(f"{term.name} asks for the {name} of each image, and this batch has none: give the scheme "
+                         f"{name}=..., or train it by a Learner, which does")
+    return {name: there[name] for name in term.asks}
+
+def join_asks(terms: Iterable[Term]) -> tuple[str, ...]:
+    "What some terms ask for, each once."
+    return tuple(dict.fromkeys(name for term in terms for name in term.asks))
+
+def trial_batch(scheme: Scheme, data: Data, n: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    "Up to n training images with their labels, and what the scheme asks for beside them."
+    x, y = data.examples(min(n, len(data.train)), 'train')
+    there = dict(index=torch.arange(len(x), device=x.device), view=x, lot=torch.tensor(0))
+    return x, y, {name: there[name] for name in scheme.asks}
+
 # %% ../../nbs/09_schemes/01_scheme.ipynb #unique
 def unique_names(names: Iterable[str]) -> list[str]:
     "['kd', 'kd'] -> ['kd', 'kd_2']"
@@ -513,7 +540,13 @@ class Alone(Scheme):
         taught = [t.name for t in self.method if not isinstance(t, CE)]
         if taught: raise WrongValue(f'{taught[0]} needs a teacher: Distill(student, teacher, {taught[0]!r})')
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Return what the terms ask for beside images and labels: 'index', 'view'."""
+        return join_asks(self.method)
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor | None = None, view: Tensor | None = None
+                ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
 
@@ -522,16 +555,23 @@ class Alone(Scheme):
         x : Tensor
             Images, (B, 3, H, W).
         y : Tensor
-            Labels, (B,).
+            Labels, (B,), or probabilities of the classes, (B, C).
+        index : Tensor, optional
+            Numbers of the images in train, (B,), for terms that ask for them.
+        view : Tensor, optional
+            A second augmentation of each image, for terms that ask for it.
 
         Returns
         -------
         tuple of (dict, dict)
             {term: weighted loss} and {'student': logits}.
         """
-        z = expect_logits(self.student(x))
-        now = current_weights(self)
-        losses = {n: weighted_loss(now[n], x, term, z, None, y) for n, term in zip(self.names, self.method)}
+        z, now = expect_logits(self.student(x)), current_weights(self)
+        there = dict(index=index, view=None if view is None else (expect_logits(self.student(view)), None))
+        losses = {}
+        for name, term in zip(self.names, self.method):
+            said = partial(term, z, None, y, **pick_asked(term, there))
+            losses[name] = weighted_loss(now[name], x, said)
         return losses, {'student': z}
 
     def weights(self, epoch: int, epochs: int) -> dict[str, float]:

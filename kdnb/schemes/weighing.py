@@ -69,7 +69,7 @@ def _pull(term: str, weighted: float, weight: float, gradient: Tensor, ce: Tenso
     loss = weighted/weight if weight else float('nan')
     return Pull(term=term, loss=loss, weight=weight, weighted=weighted, gradient=gradient.norm().item(), cosine=cosine)
 
-def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
+def weigh(scheme: Alone | Distill, batch: tuple) -> Pulls:
     """
     Measure how hard each term pulls at the student, and whether it pulls with the labels.
 
@@ -78,8 +78,9 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
     scheme : Distill or Alone
         The scheme whose terms are weighed, in its present epoch. It is left as it was, but settled; so are random
         numbers.
-    batch : tuple of (Tensor, Tensor)
-        Images and labels, such as `data.one_batch()`, on the device of the scheme.
+    batch : tuple
+        Images and labels, such as `data.one_batch()`, on the device of the scheme; a third entry is a dict of what its
+        terms ask for.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def weigh(scheme: Alone | Distill, batch: tuple[Tensor, Tensor]) -> Pulls:
         scheme.settle(batch[0])
     params = [p for p in scheme.student.parameters() if p.requires_grad]
     with as_it_was(scheme, batch[0].device):
-        losses = scheme.train()(*batch)[0]
+        losses = scheme.train()(*batch[:2], **dict(*batch[2:]))[0]
         grads = {k: _flat_gradient(loss, params) for k, loss in losses.items()}
     weights = scheme.weights(scheme.epoch, scheme.epochs)
     ce = grads.get('ce', torch.zeros_like(next(iter(grads.values()))))

@@ -9,11 +9,11 @@ __all__ = ['systems', 'recipes', 'loadings', 'method_weights', 'sweep_presets', 
 
 # %% ../../nbs/01_systems/00_system.ipynb #imports
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from ..errors import unknown_name
+from ..errors import WrongValue, unknown_name
 
 # %% ../../nbs/01_systems/00_system.ipynb #drop-epochs
 def drop_epochs(drops: tuple[float, ...], epochs: int) -> list[int]:
@@ -21,37 +21,106 @@ def drop_epochs(drops: tuple[float, ...], epochs: int) -> list[int]:
     return [max(1, round(f*epochs)) for f in drops]
 
 # %% ../../nbs/01_systems/00_system.ipynb #check-rate
-def _check_rate(name: str, value: float) -> None:
-    "Refuse what is no number from 0 up."
-    if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-        raise ValueError(f'{name} must be a number from 0 up, not {value!r}')
+_fields_in_range: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(['lr', 'wd', 'warmup', 'mixup', 'cutmix'], (lambda v: 0 <= v < math.inf, 'from 0 up')),
+    'erase': (lambda v: 0 <= v <= 1, 'from 0 to 1'),
+    **dict.fromkeys(['momentum', 'smoothing'], (lambda v: 0 <= v < 1, 'from 0 to below 1')),
+    'clip': (lambda v: 0 < v < math.inf, 'above 0'),
+    'ema': (lambda v: 0 < v < 1, 'between 0 and 1'),
+    **dict.fromkeys(['epochs', 'accumulate'], (lambda v: v >= 1 and v == int(v), 'from 1 up, and whole'))}
+
+def _check_field(name: str, value: object) -> None:
+    "Refuse what is no number in the range of a recipe's field."
+    fits, words = _fields_in_range[name]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and fits(value): return
+    raise WrongValue(f'{name} must be a number {words}, not {value!r}')
+
+# %% ../../nbs/01_systems/00_system.ipynb #check-recipe
+_recipe_words = dict(
+    opt=('sgd', 'adam', 'adamw', 'rmsprop'), schedule=('steps', 'cosine', 'onecycle'),
+    augment=('', 'randaugment', 'trivialaugment'))
+
+def _check_words(recipe: 'Recipe') -> None:
+    "Refuse a name that a recipe does not know."
+    for name, known in _recipe_words.items():
+        value = getattr(recipe, name)
+        if name == 'schedule' and (value is None or callable(value)): continue
+        if value not in known: raise unknown_name(name, value, known)
+
+def _check_recipe(recipe: 'Recipe') -> None:
+    "Refuse a recipe that cannot be followed."
+    for name in _fields_in_range:
+        value = getattr(recipe, name)
+        if value is not None or name not in ('clip', 'ema'):
+            _check_field(name, value)
+    _check_words(recipe)
+    if recipe.warmup >= recipe.epochs:
+        raise WrongValue(f'a warm-up of {recipe.warmup:g} epochs is as long as the run of {recipe.epochs}: shorten it')
+    if recipe.schedule is not None and (recipe.schedule == 'steps') != (recipe.drops is not None):
+        raise WrongValue("drops=, such as (.5, .75), belong to schedule='steps' and to no other: give both or neither")
+    if not (len(recipe.betas) == 2 and all(0 <= beta < 1 for beta in recipe.betas)):
+        raise WrongValue(f'betas are two numbers from 0 to below 1, such as (.9, .999), not {recipe.betas!r}')
 
 # %% ../../nbs/01_systems/00_system.ipynb #recipe-class
 @dataclass(frozen=True)
 class Recipe:
-    """Describe how a system trains: SGD and its schedule.
+    """Describe how a system trains: the optimiser, its schedule, and what is done to images and labels.
 
     Parameters
     ----------
-    epochs
+    epochs : int
         What the authors trained for. A run of fewer epochs is a reduced run.
-    lr
-        Learning rate at the start.
-    wd
+    lr : float
+        Learning rate, where the schedule has its highest point.
+    wd : float
         Weight decay.
-    momentum
-        Momentum of SGD.
-    nesterov
+    momentum : float, default .9
+        Momentum of SGD and RMSprop.
+    nesterov : bool, default False
         Whether the momentum is Nesterov's.
-    drops
-        Fractions of the run at which the rate is multiplied by `gamma`. None: a cosine to 0.
-    gamma
+    drops : tuple of float, optional
+        Fractions of the run at which the rate is multiplied by `gamma`.
+    gamma : float, optional
         Factor of a drop. None where there are no drops.
+    opt : str, default 'sgd'
+        Name of the optimiser: 'sgd', 'adam', 'adamw' or 'rmsprop'.
+    betas : tuple of float, default (.9, .999)
+        The two decay rates of Adam and AdamW.
+    schedule : str or callable, optional
+        'steps' (at `drops`), 'cosine' (to 0), 'onecycle' (up, then to 0), or a function from the fraction of the run
+        that has passed to the factor of `lr`. None: 'steps' if there are drops, else 'cosine'.
+    warmup : float, default 0
+        Epochs in which the rate rises evenly; in 'onecycle' those of its rise. A shorter run shortens them.
+    clip : float, optional
+        Largest norm of the gradient of all parameters. None: as it is.
+    accumulate : int, default 1
+        Batches whose gradients are averaged for one step.
+    smoothing : float, default 0
+        Part of a label that is spread over all classes.
+    mixup : float, default 0
+        Alpha of mixup, 0 for none: two images of a batch are mixed, and their labels.
+    cutmix : float, default 0
+        Alpha of CutMix, 0 for none. With both, each batch has one of them by chance.
+    erase : float, default 0
+        Probability with which a rectangle of an image is erased.
+    augment : str, default ''
+        Further augmentation: 'randaugment' or 'trivialaugment'. '': that of the data alone.
+    ema : float, optional
+        Decay of a moving average of the student's weights, which is scored beside it. None: no average.
+    no_decay : bool, default False
+        Whether biases and parameters of norms are spared from weight decay.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, a word unknown, or two fields contradict each other.
 
     Examples
     --------
     >>> Recipe(200, lr=.1, wd=5e-4, drops=(.5, .75), gamma=.1).drop_epochs()
     [100, 150]
+    >>> Recipe(100, lr=5e-4, wd=.05, opt='adamw', warmup=5, clip=1.).config()['warmup']
+    5
     """
     epochs: int
     lr: float
@@ -60,26 +129,47 @@ class Recipe:
     nesterov: bool = False
     drops: tuple[float, ...] | None = None
     gamma: float | None = None
+    opt: str = 'sgd'
+    betas: tuple[float, float] = (.9, .999)
+    schedule: str | Callable[[float], float] | None = None
+    warmup: float = 0
+    clip: float | None = None
+    accumulate: int = 1
+    smoothing: float = 0
+    mixup: float = 0
+    cutmix: float = 0
+    erase: float = 0
+    augment: str = ''
+    ema: float | None = None
+    no_decay: bool = False
 
-    def config(self) -> dict[str, object]:
+    def __post_init__(self): _check_recipe(self)
+
+    @property
+    def shape(self) -> str | Callable[[float], float]:
+        """Return the schedule, also where it follows from the drops."""
+        return self.schedule or ('cosine' if self.drops is None else 'steps')
+
+    def config(self) -> dict[str, Any]:
         """Return what `config.json` says of the optimiser.
 
         Returns
         -------
         dict
-            epochs, lr, wd, nesterov, drops, gamma; momentum too, where it is not .9.
+            epochs, lr, wd, nesterov, drops, gamma; all else where it is not the usual value.
         """
-        shown = ['epochs', 'lr', 'wd', 'nesterov', 'drops', 'gamma']
-        if self.momentum != .9:
-            shown.append('momentum')
-        return {name: getattr(self, name) for name in shown}
+        always = ('epochs', 'lr', 'wd', 'nesterov', 'drops', 'gamma')
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.shape == replace(self, schedule=None).shape:
+            own['schedule'] = None                          # told by the drops, or by their absence
+        return {f.name: own[f.name] for f in fields(self) if f.name in always or own[f.name] != f.default}
 
     def drop_epochs(self, epochs: int | None = None) -> list[int]:
         """Return the epochs at which the rate drops.
 
         Parameters
         ----------
-        epochs
+        epochs : int, optional
             Length of the run. None: the recipe's own.
 
         Returns
@@ -94,9 +184,9 @@ class Recipe:
 
         Parameters
         ----------
-        lr
+        lr : float, optional
             Learning rate. None: the recipe's own.
-        wd
+        wd : float, optional
             Weight decay. None: the recipe's own.
 
         Returns
@@ -110,8 +200,6 @@ class Recipe:
             If a number is negative or infinite.
         """
         given = {name: value for name, value in dict(lr=lr, wd=wd).items() if value is not None}
-        for name, value in given.items():
-            _check_rate(name, value)
         return replace(self, **given)
 
 # %% ../../nbs/01_systems/00_system.ipynb #loading-class
@@ -243,6 +331,8 @@ class Preset:
         {method: pairs}, where a source states the numbers of a method for some pairs only; they are used for all.
     published
         Numbers of others for the same pairs.
+    chains
+        Lines of nets, each taught by the one before it: assistants, or generations of one net.
     """
     name: str
     title: str
@@ -256,6 +346,7 @@ class Preset:
     settings: Mapping[_Pair, Mapping[str, str]] = field(default_factory=dict)
     stated: Mapping[str, tuple[_Pair, ...]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    chains: tuple[tuple[str, ...], ...] = ()
 
     def words(self, method: str, pair: _Pair) -> str:
         """Return the words of a method for a pair.

@@ -6,6 +6,9 @@ from .recipe import *
 from .checks import *
 from .scoring import *
 from .words import *
+from .average import *
+from .hooks import *
+from .keeping import *
 from .loop import *
 from .together import *
 from .remembered import *

@@ -201,7 +201,7 @@ class Remembered:
         return torch.from_numpy(np.load(file, mmap_mode='c'))
 
     def recall(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int
-               ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, dict]]]:
+               ) -> Iterator[tuple[Tensor, Tensor, dict]]:
         """
         Go through the batches of an epoch.
 
@@ -217,13 +217,15 @@ class Remembered:
         Returns
         -------
         iterator of tuple
-            Images (B, 3, H, W), labels (B,), and what `Distill.forward` takes of a teacher: (logits (B, C), {}).
+            Images (B, 3, H, W), labels (B,), and what `Distill.forward` takes beside them: 'taught', (logits (B, C),
+            {}), and 'index' if it is asked for.
         """
         view = epoch % self.views
         z = self.open(view)
         held = cast(TrainSplit, train)                      # `check` has refused streams
         for x, y, image in held.view(view, seed, epoch):
-            yield x, y, (_bring(z[image], x.device), {})
+            there = dict(taught=(_bring(z[image], x.device), {}), index=image.to(x.device))
+            yield x, y, {name: v for name, v in there.items() if name in ('taught', *held.asks)}
 
     def fits(self, method: Iterable) -> None:
         """
@@ -237,9 +239,12 @@ class Remembered:
         Raises
         ------
         ValueError
-            If one of them has taps.
+            If one of them has taps, or asks for a second view.
         """
         for term in method:
+            if 'view' in term.asks:
+                raise WrongValue(f'{term.name} asks for a second view of each image, and one alone is remembered: give '
+                                 'Distill the teacher instead')
             if term.taps is None: continue
             raise WrongValue(f'{term.name} reads places inside the teacher, and its logits alone are remembered: give '
                              'Distill the teacher instead, or take a method that reads logits: kd, dkd, dist, wttm')

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..losses import ce_loss
+from ..losses import ce_loss, harden
 from ..measure import accuracy, predict
 from ..parallel import mean_over_ranks, sum_over_ranks, world_size
 from ..schemes import Scheme
@@ -33,7 +33,7 @@ class Tally:
             check_loss_names(names)
             self.names, self.start = names, ce_loss(z, y)
         self.steps.append(losses)
-        self.hits = self.hits + (z.argmax(1) == y).sum()
+        self.hits = self.hits + (z.argmax(1) == harden(y)).sum()
         self.seen += len(y)
 
     def table(self) -> Tensor:

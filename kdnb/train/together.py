@@ -14,16 +14,14 @@ import torch
 
 from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
-from ..schemes import Distill, Frozen
+from ..schemes import Distill, Ensemble, Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
+from .hooks import Callback, call_back, check_callbacks, wrap_with
 from kdnb.train.loop import (
-    Callback,
     Learner,
     begin_fit,
-    call_back,
-    check_callbacks,
     close_epoch,
     dropout_seed,
     ends_here,
@@ -37,7 +35,6 @@ from kdnb.train.loop import (
     seconds_since,
     starting_callbacks,
     train_step,
-    wrap_with,
 )
 
 # %% ../../nbs/10_train/07_together.ipynb #own-random
@@ -77,6 +74,7 @@ def _own_teacher(learn: Learner) -> Frozen | None:
     "The teacher that a learner asks in each step and could share."
     scheme = learn.scheme
     if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
+    if isinstance(scheme.teacher.model, Ensemble): return None      # each combines them in its own way
     return scheme.teacher
 
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
@@ -99,7 +97,8 @@ _must_agree = (
     ('data', 'they cannot share a batch; load one data set and give it to all',
      lambda learn: seed_from(learn.data.describe(), learn.data.identify(), str(learn.data.device))),
     ('batches', 'some ask for remembered outputs, or are compiled, and others not; fit each kind by itself',
-     lambda learn: (learn.scheme.stream, learn.train is learn.data.train)))
+     lambda learn: (learn.scheme.stream, learn.program is learn.scheme)),
+    ('mixtures', 'some recipes mix or augment images otherwise; fit each kind by itself', lambda learn: learn.mixing))
 
 def _refuse_shared(learners: list[Learner]) -> None:
     "Refuse two learners with the same weights or the same run."
@@ -141,18 +140,35 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
 
 # %% ../../nbs/10_train/07_together.ipynb #close-one
-def _close_one(learn: Learner, trained: float) -> None:
-    "Score and save a learner's epoch; finish it after the last one."
-    close_epoch(learn, trained)
+def _finish_one(learn: Learner) -> None:
+    "Finish a learner that has no epoch to go, or was stopped."
     if learn.epoch < learn.epochs and not ends_here(learn): return
     finish_fit(learn)
     call_back(learn, 'after_fit')
+
+def _close_one(learn: Learner, trained: float) -> None:
+    "Score and save a learner's epoch; finish it after the last one."
+    close_epoch(learn, trained)
+    _finish_one(learn)
+
+# %% ../../nbs/10_train/07_together.ipynb #ask-once
+def _ask_once(learn: Learner, teacher: Frozen | None, x: torch.Tensor, view: torch.Tensor | None,
+              answers: dict[tuple[Frozen, str], tuple]) -> dict[str, tuple]:
+    "What a shared teacher says to the images, and to their second view if it is asked for; it says it once a batch."
+    if teacher is None: return {}
+    for name, images in ('taught', x), ('taught_view', view):
+        if images is None or (teacher, name) in answers: continue
+        with learn.autocast():
+            answers[teacher, name] = teacher(images)
+    return {name: answers[teacher, name] for name in ('taught', *(['taught_view'] if view is not None else []))}
 
 # %% ../../nbs/10_train/07_together.ipynb #group-class
 class LearnerGroup:
     "Learners that see the same batches."
     def __init__(self, learners: list[Learner], epochs: int, cbs: Sequence[Callback] | None):
         self.learners, self.epochs, self.data = learners, epochs, learners[0].data
+        asks = dict.fromkeys(name for learn in learners for name in learn.scheme.asks)
+        self.train = learners[0].train.asking([*asks])
         self.history: list[dict] = []
         self.failed: dict[Learner, Exception] = {}
         self.cbs = make_callbacks(cbs)
@@ -182,15 +198,13 @@ class LearnerGroup:
 
     def step(self, batch: tuple, now: list[Learner], shared: dict, random: dict[Learner, OwnRandom]) -> None:
         "Let learners take a step with one batch."
-        answers: dict[Frozen, tuple] = {}
+        x, y, there = *batch[:2], dict(*batch[2:])
+        answers: dict[tuple[Frozen, str], tuple] = {}
         for learn in now:
-            teacher = shared.get(learn)
             if learn in self.failed: continue
+            own = {name: v for name, v in there.items() if name in ('taught', *learn.scheme.asks)}
             with self.excuse(learn), random[learn]:
-                if teacher and teacher not in answers:
-                    with learn.autocast():
-                        answers[teacher] = teacher(batch[0])
-                train_step(learn, *batch, *([answers[teacher]] if teacher else []))
+                train_step(learn, x, y, own | _ask_once(learn, shared.get(learn), x, own.get('view'), answers))
 
     def one_epoch(self, now: list[Learner]) -> None:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
@@ -200,7 +214,7 @@ class LearnerGroup:
             open_epoch(learn)
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
         shared = shared_teachers(now)
-        for batch in wrap_with(self, 'batches', epoch_batches(now[0])):
+        for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
             self.step(batch, now, shared, random)
         self.close(now, start)
 
@@ -223,6 +237,9 @@ class LearnerGroup:
         try:
             for watched in (self, *self.live()):
                 call_back(watched, 'before_fit')
+            for learn in self.live():
+                with self.excuse(learn):
+                    _finish_one(learn)
             for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
                 while self.behind() <= epoch:
                     self.one_epoch([learn for learn in self.live() if learn.epoch == self.behind()])
