@@ -21,7 +21,8 @@ from fractions import Fraction
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -71,13 +72,24 @@ def own_term(method: str | Term) -> Term:
     "A copy of the term that a method is named after; the labels stand before it."
     return copy.copy(parse_method(method)[-1])
 
+def given_beside(term: Term, s: torch.Tensor, t: torch.Tensor) -> dict[str, Any]:
+    "What a term is given beside both sides and the labels: adapters of a seed, numbers of the images, the same view."
+    there = dict(index=torch.arange(len(s)), view=(s, t))
+    beside = {name: there[name] for name in term.asks}
+    if not term.with_adapters: return beside
+    with seeded(0):
+        adapters = term.connect(*([], []) if term.taps is None else ([s], [t]))
+    term.meet(adapters, SimpleNamespace(train=SimpleNamespace(y=torch.arange(len(s)))))
+    return beside | dict(adapters=adapters and adapters.eval())
+
 def term_value(term: Term, s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> float:
     "A loss as a scheme calls it; OFD's margins are measured, and what is drawn at random is drawn alike each time."
     if hasattr(term, 'margins'):
         term.margins = [None]
         term.measure([t])
+    beside = given_beside(term, s, t)
     with seeded(0):
-        loss = term(s, t, y) if term.taps is None else term([s], [t], y)
+        loss = term(s, t, y, **beside) if term.taps is None else term([s], [t], y, **beside)
     return loss.item()
 
 def example_for(term: Term) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Callable]]:
@@ -127,6 +139,7 @@ def read_places(term: Term) -> str:
     words = [] if isinstance(term, CE) else [places or 'logits']
     if term_value(term, s, t, y) != term_value(term, s, t, y.roll(1)):
         words.append('labels')
+    words += [dict(index='numbers of the images', view='a second view')[name] for name in term.asks]
     texts = dict(post='after the activation', pre='before the activation', sum='raw sums')
     ours, theirs = (texts[word] for word in reading_pair(term.reading))
     same = '' if term.reading == 'post' else f', {ours}'
@@ -142,7 +155,7 @@ def extra_params(*methods: str, teacher: str = 'resnet56', student: str = 'resne
                  num_classes: int = 100) -> dict[str, int]:
     "{method: parameters that it trains beside the student}, all built as one sum: the nets are looked through once."
     terms = {method: own_term(method) for method in methods}
-    reading = {method: term for method, term in terms.items() if term.taps is not None}     # logits need no adapter
+    reading = {method: term for method, term in terms.items() if term.taps is not None or term.with_adapters}
     with seeded(0):
         net = create_model(student, num_classes)
     with seeded(1):
@@ -239,6 +252,13 @@ _typed = (
         r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
         'small batches: neighbours are looked for within them',
         'pkt-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+    # how it tells images apart
+    Typed(
+        'crd', 'CRD', 'Tian et al. 2020', '1910.10699',
+        r'$\ell(u(s), v(t)) + \ell(v(t), u(s))$, $\ell = -\ln h(i) - \sum \ln(1 - h(j))$, $h = p/(p + K/n)$, '
+        r'$p \propto e^{u^\top v/\tau}$; $u$, $v$: projections',
+        'images without numbers in train; the bank grows with their number (51 MB for 50,000)',
+        'crd-loss', '11_modern', 'test_crd_is_repdistillers_with_its_constants_and_rows'),
     # controls, which are there to fail
     Typed(
         'ls', 'label smoothing', 'Szegedy et al. 2016', '1512.00567',

@@ -185,7 +185,7 @@ def _read_term(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
     (s, fs), (t, ft) = student, teacher
     if term.taps is not None:
         s, t = [fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]
-        s = s if adapters is None else term.through(adapters, s, t)
+        s = s if adapters is None or term.with_adapters else term.through(adapters, s, t)
     return (_gather_each(s), _gather_each(t)) if term.batchwise else (s, t)
 
 def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _Answers, y: Tensor,
@@ -197,6 +197,7 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _
     if term.batchwise:
         y = gather(y)
         asked |= {'index': gather(asked['index'])} if 'index' in asked else {}
+    asked |= {'adapters': adapters} if term.with_adapters else {}
     return term(*_read_term(term, pairs, adapters, *answers), y, **asked)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
@@ -206,7 +207,7 @@ def _reads_stages(term: Term) -> bool:
 
 def _makes_adapters(term: Term) -> bool:
     "Whether a term may ask for a module that is trained beside the student."
-    return term.taps is not None and (term.adapt is not None or type(term).connect is not Term.connect)
+    return type(term).connect is not Term.connect or term.taps is not None and term.adapt is not None
 
 def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
@@ -217,7 +218,7 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
         _, fs = ask_model('the student', scheme.net, images)
         _, ft = ask_model('the teacher', scheme.teacher, images)
     for name, term, pairs in scheme.each_term():
-        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]) if pairs else None
+        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
         if made:
             adapters[name] = made.to(images).train(scheme.training)
     return adapters
@@ -234,8 +235,9 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     if z is not None:
         check_classes(check_logits('the teacher', z, x).shape[1], data)
         tell_softmax('the teacher', z)
-    for _, term, pairs in scheme.each_term():
+    for name, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
+        term.meet(scheme.adapters_of(name), data)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #trial
 def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
