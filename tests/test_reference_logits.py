@@ -7,13 +7,27 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
-from kdnb.methods import CRD, Contrast
+from kdnb.losses import class_costs, kd_at_loss
+from kdnb.methods import (
+    CRD,
+    CTKD,
+    DIST,
+    DKD,
+    MLKD,
+    NKD,
+    RLD,
+    WKD,
+    WTTM,
+    Contrast,
+    Hard,
+)
 
 HERE = Path(__file__).resolve().parent/'reference'
 sys.path.insert(0, str(HERE))
-from fixed import fill, unit  # noqa: E402 - found by the line above
+from fixed import fill, logits_case, unit  # noqa: E402 - found by the line above
 
 SAID = json.loads((HERE/'logits.json').read_text())
 FIGURES = SAID['figures']
@@ -51,3 +65,40 @@ def test_crd_is_repdistillers_with_its_constants_and_rows(monkeypatch):
         assert max(errors(loss, read, FIGURES[f'crd_{step}'])) < 1e-5, step
     rows = contrast.students[contrast.place[index]].flatten()
     assert torch.allclose(rows, torch.tensor(FIGURES['crd_2']['rows']), atol=1e-6)
+
+
+WKD_TERM = WKD()
+WKD_TERM.costs = class_costs(logits_case()[-1])
+TERMS = dict(
+    ttm=WTTM(T=10, weighted=False), wttm=WTTM(), wttm_standardized=WTTM(standardize=True), dist=DIST(),
+    dist_standardized=DIST(standardize=True), dkd_standardized=DKD(T=2, standardize=True), nkd=NKD(),
+    nkd_cifar=NKD(gamma=3.5, T=3), rld=RLD(), rld_standardized=RLD(T=2, standardize=True), wkd=WKD_TERM, hard=Hard())
+
+
+@pytest.mark.parametrize('name', TERMS)
+def test_a_loss_on_logits_is_its_authors(name):
+    s, t, y, *_ = logits_case()
+    s.requires_grad_()
+    assert max(errors(TERMS[name](s, t, y), [s], FIGURES[name])) < 1e-5
+
+
+def test_mlkd_is_its_authors_on_both_views():
+    s, t, y, (s2, t2), _ = logits_case()
+    s.requires_grad_(), s2.requires_grad_()
+    term = MLKD(ce=0)
+    assert term.asks == ('view',)
+    assert max(errors(term(s, t, y, view=(s2, t2)), [s, s2], FIGURES['mlkd'])) < 1e-5
+
+
+def test_the_learnt_temperature_goes_up_the_gradient_as_what_its_authors_run():
+    s, t, y, *_ = logits_case()
+    s.requires_grad_()
+    term = CTKD()
+    learnt = term.connect([], [])
+    term.begin_epoch(99, 240, learnt)                           # the full share: their decay_min -1
+    assert learnt().item() == pytest.approx(FIGURES['ctkd']['T'])
+    loss, gradients = errors(term(s, t, y, learnt), [s, learnt.number], FIGURES['ctkd'])
+    assert loss < 1e-5 and gradients < 3e-4                     # that of the number is a difference of large ones
+    number = learnt.number.detach().clone().requires_grad_()    # without the layer the gradient has the other sign
+    plain, = torch.autograd.grad(kd_at_loss(s, t, 1 + 20*number.sigmoid()), number)
+    assert plain.item() == pytest.approx(-FIGURES['ctkd']['gradient'][1][0], rel=3e-4)

@@ -409,6 +409,20 @@ class Term:
             What the student learns from.
         """
 
+    def begin_epoch(self, epoch: int, epochs: int, adapters: nn.Module | None) -> None:
+        """
+        Set what changes with the epoch beside the weight; called before each; override it.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        epochs : int
+            Length of the run.
+        adapters : nn.Module or None
+            What `connect` made.
+        """
+
     def fits(self, student: nn.Module, teacher: nn.Module) -> None:
         """
         Refuse two models that are no pair for this term; override it.

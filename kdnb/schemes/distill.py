@@ -480,7 +480,7 @@ class Distill(Scheme):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """
-        Set the weights of an epoch; called before it.
+        Set the weights of an epoch, and what else terms change with it; called before it.
 
         Parameters
         ----------
@@ -495,6 +495,8 @@ class Distill(Scheme):
             If in this or a later epoch no weight is above 0.
         """
         super().begin_epoch(epoch, epochs)
+        for name, term in zip(self.names, self.method):
+            term.begin_epoch(epoch, epochs, self.adapters_of(name))
         for e in range(epoch, epochs):
             if any(self.weights(e, epochs).values()): continue
             where = f'in epoch {e + 1} of {epochs} every weight of {self.method} is 0'

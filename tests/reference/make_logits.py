@@ -96,9 +96,9 @@ def of_two_views(folder):
 
 def of_temperature(folder):
     "CTKD: the loss, and the gradients at the logits and at the number that makes the temperature, at the full -1."
-    s, t, *_ = logits_case()
+    s, t = (z.double() for z in logits_case()[:2])              # the second gradient is a difference of large numbers
     s.requires_grad_()
-    learnt = theirs(folder, 'ctkd').Global_T()
+    learnt = theirs(folder, 'ctkd').Global_T().double()
     kl = theirs(folder, 'ctkd_kl').DistillKL()
     T = 1 + 20*torch.sigmoid(learnt(t, s, -1.))                 # t_start 1, t_end 20, decay_min -1 of their script
     return dict(ctkd=figure(kl(s, t, T), s, learnt.global_T) | dict(T=float(T)))
