@@ -82,8 +82,9 @@ def test_the_logits_are_those_of_the_live_teacher_on_the_same_view(root, teacher
     known = remember(teacher, data, views=3, amp='off', root=root)
     for epoch in range(4):
         numbers = []
-        for (x, y, (z, features)), (_, _, image) in zip(
+        for (x, y, there), (_, _, image) in zip(
             known.recall(data.train, 5, epoch), data.train.view(epoch % 3, 5, epoch)):
+            z, features = there['taught']
             with torch.no_grad(), evaluating(teacher):
                 live = teacher(x)
             assert (
@@ -137,7 +138,8 @@ def test_nothing_in_a_step_waits_for_the_device(data, root, teacher, monkeypatch
 def test_what_prepares_the_images_prepares_them(data, root, teacher):
     double = Frozen(teacher, prepare=lambda x: nn.functional.interpolate(x, scale_factor=2))
     known = remember(double, data, views=1, amp='off', root=root)
-    x, _, (z, _) = next(known.recall(data.train, 0, 0))
+    x, _, there = next(known.recall(data.train, 0, 0))
+    z = there['taught'][0]
     assert torch.allclose(z, double(x)[0], atol=1e-2) and not torch.allclose(z, Frozen(teacher)(x)[0], atol=1e-2)
     assert known.folder != remember(teacher, data, views=1, amp='off', root=root).folder
     assert Learner(Distill(net(), known, 'kd', size=8), data).fit(1).result

@@ -14,7 +14,6 @@ from kdnb.data import known_sources, load_data
 from kdnb.models import create_model, num_params, plainnet, resnet, wrn
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.systems import recipes
 from kdnb.taps import Tapped
 from kdnb.train import Run, make_optimiser, pick_recipe
 
@@ -36,7 +35,7 @@ SCHEDULES = dict(  # epochs, learning rate, weight decay, Nesterov
     jointrd_imagenet=(120, steps(0.2, 0.1, 30, 60, 90), 1e-4, True))
 
 
-@pytest.mark.parametrize('name', recipes)
+@pytest.mark.parametrize('name', SCHEDULES)
 def test_the_learning_rate_of_each_epoch(name):
     epochs, lr, wd, nesterov = SCHEDULES[name]
     opt, schedule = make_optimiser(Alone(nn.Linear(2, 2)), recipe := pick_recipe(name), epochs)

@@ -6,6 +6,10 @@ from .registry import *
 from .progress import *
 from .tensorboard import *
 from .film import *
+from .averaging import *
+from .stopping import *
+from .rates import *
+from .weights_biases import *
 
 # one more notebook in nbs/12_callbacks is one more module here: it registers itself, and its names are handed on
 for _found in _iter_modules(__path__):

@@ -95,7 +95,7 @@ def _print_commands(title: str, commands: list[list[str]]) -> None:
     first, then = [], []
     for (a, job), words in zip(jobs, commands):
         (first if a.run in teachers else then).append(_costed(words, job.cost))
-    say('\n'.join(_command_lines('the teachers, before all others', first)
+    say('\n'.join(_command_lines('the teachers, before all others, in this order', first)
                   + _command_lines('the students, in any order', then)))
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #run-all

@@ -267,8 +267,9 @@ def cut_batches(draws: Tensor, bs: int, part: tuple[int, int]) -> list[Tensor]:
 
 def bring_along(batches: Iterable[tuple], asks: Sequence[str], **there: Iterable[Tensor]) -> Iterator[tuple]:
     "Yield (images, labels, {name: what is there for the batch}) for the names that are asked for."
-    each = [there[name] for name in asks]
-    return ((x, y, dict(zip(asks, more))) for (x, y), *more in zip(batches, *each))
+    names = [name for name in asks if name in there]
+    each = zip(batches, *(there[name] for name in names))
+    return ((x, y, dict(zip(names, more))) for (x, y), *more in each)
 
 def ask_split(split: _AnySplit, asks: Sequence[str]) -> _AnySplit:
     "Return a copy of a training split that brings along what is asked for; the split itself, if it does."

@@ -175,7 +175,7 @@ class StreamTrainSplit(StreamSplit):
         batch = self._finish(first, *looks[:5]), y
         if not self.asks: return batch
         there = dict(index=image, view=self._finish(second, *looks[5:]) if 'view' in self.asks else None)
-        return *batch, {name: there[name] for name in self.asks}
+        return *batch, {name: v for name, v in there.items() if name in self.asks}
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple]:
         "Iterate over the batches of one epoch: the same for the same seed and epoch."

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from ..errors import WrongValue
@@ -58,6 +59,10 @@ def _each_once(commands: Iterable[list[str]]) -> list[list[str]]:
     return [*known.values()]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #words
+def _option_words(options: _CommandSetting) -> list[str]:
+    "Options as they are typed, without those that are None."
+    return [str(word) for option in options.items() if option[1] is not None for word in option]
+
 def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, teacher: str | None = None,
              method: str | None = None, cut: str | None = None) -> list[str]:
     "The words of one command; `method`: its words' short name, `cut`: the teacher that is cut to make the student."
@@ -71,8 +76,7 @@ def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, 
         '--lr': preset.lr.get(student), '--teacher': by if teacher else None,
         '--method': preset.words(method, (teacher, student)) if method else None,
         '--weights': preset.weights if teacher else None, '--seed': seed, '--run': run}
-    words = [str(word) for option in options.items() if option[1] is not None for word in option]
-    return ['kdnb_distill' if teacher else 'kdnb_train', *words]
+    return ['kdnb_distill' if teacher else 'kdnb_train', *_option_words(options)]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #of-a-seed
 def _is_taught(preset: Preset, method: str, pair: tuple[str | None, str]) -> bool:
@@ -95,6 +99,20 @@ def _students_of_a_seed(preset: Preset, setting: _CommandSetting, twice: _Comman
         for method in preset.methods:
             if _is_taught(preset, method, (teacher, student)):
                 yield _command(preset, setting, student, seed, teacher, method, cut=teacher)
+
+# %% ../../nbs/13_experiments/06_sweeps.ipynb #chains
+def _chain(preset: Preset, setting: _CommandSetting, chain: tuple[str, ...], method: str,
+           seed: int) -> Iterator[list[str]]:
+    "The nets of a chain, each taught by the run before it; each begins from a seed of its own."
+    before = _preset_run_name(setting, chain[0], 0)
+    for k, student in enumerate(chain[1:], 1):
+        line = [word for net in reversed(chain[:k]) for word in ('by', net)]
+        run = _preset_run_name(setting, student, *line, name_method(method), seed + k)
+        yield ['kdnb_distill', *_option_words(setting | {
+            '--student': student, '--lr': preset.lr.get(student), '--teacher': before,
+            '--method': preset.words(method, (chain[k - 1], student)), '--weights': preset.weights, '--seed': seed + k,
+            '--run': run})]
+        before = run
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #asked-preset
 def _asked_preset(preset: str, data: str | Path | None, methods: Iterable[str] | None) -> Preset:
@@ -161,7 +179,10 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     setting = _setting_options(asked, dict(epochs=epochs) | same)
     twice = _setting_options(asked, dict(epochs=2 * (epochs or find_recipe(asked.recipe).epochs)) | same)
     trained = [t for t, _ in asked.pairs if t and '/' not in t]  # a name with a slash has its weights
+    trained += [chain[0] for chain in asked.chains]
     commands = [_command(asked, setting, t, seed) for seed in range(seeds if asked.cut else 1) for t in trained]
     for seed in range(seeds):
         commands += _students_of_a_seed(asked, setting, twice, seed)
+        for chain, method in product(asked.chains, asked.methods):
+            commands += _chain(asked, setting, chain, method, seed)
     return _each_once(commands)

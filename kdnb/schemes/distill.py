@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import Data, StreamTrainSplit, TrainSplit
-from ..errors import WrongValue, say
+from ..errors import WrongValue, say, unknown_name
 from ..measure import evaluating
 from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
-from .frozen import Frozen, Teacher
+from .frozen import Ensemble, Frozen, Teacher
 from kdnb.schemes.scheme import (
     Scheme,
     ask_model,
@@ -52,7 +52,7 @@ class Memory(Protocol):
     def check(self, data: Data) -> None: ...
     def recall(self, train: TrainSplit | StreamTrainSplit, seed: int, epoch: int) -> Iterator[tuple]: ...
 
-def given_teacher(teacher: Teacher | Memory) -> tuple[Frozen, Memory | None]:
+def given_teacher(teacher: Teacher | Sequence[Teacher] | Memory) -> tuple[Frozen, Memory | None]:
     "The frozen teacher, and what is remembered of it or None."
     if isinstance(teacher, Memory): return teacher.teacher, teacher
     return teacher if isinstance(teacher, Frozen) else Frozen(teacher), None
@@ -75,6 +75,34 @@ def check_models(method: Iterable[Term], student: nn.Module, teacher: nn.Module)
     for t in method:
         t.fits(student, teacher)
         _check_loss(t)
+
+# %% ../../nbs/09_schemes/02_distill.ipynb #several
+def _combined(teacher: Frozen, combine: str, remembered: bool, method: Iterable[Term]) -> Frozen:
+    "A teacher of the scheme's own: other schemes read other places, and combine several teachers otherwise."
+    model = teacher.model
+    if combine not in ('logits', 'losses', 'random'):
+        raise unknown_name('combine', combine, ['logits', 'losses', 'random'])
+    if not isinstance(model, Ensemble):
+        if combine == 'logits': return Frozen(model, prepare=teacher.prepare)
+        raise WrongValue(f'combine={combine!r} is for several teachers: give a list of them')
+    if remembered and combine != 'logits':
+        raise WrongValue(f"the mean of the teachers' logits is what is remembered: leave combine={combine!r} out")
+    inside = next((t.name for t in method if t.taps is not None), None)
+    if inside:
+        raise WrongValue(f'{inside} reads places inside a teacher, and of several teachers the logits alone are read: '
+                         'take one teacher, or a method that reads logits: kd, dkd, dist, wttm')
+    return Frozen(Ensemble(model.members, combine), prepare=teacher.prepare)
+
+@torch.compiler.disable()
+def _draw_teacher(model: Ensemble, lot: Tensor | int | None) -> None:
+    "Let one of several teachers speak for this batch."
+    model.only = int(torch.randint(2**30, ()) if lot is None else lot) % len(model.members)
+
+def _of_each_teacher(t: Any, asked: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    "What each teacher says, with what is asked for beside it; of one teacher, or of their mean, it is one."
+    if not isinstance(t, Tensor) or t.ndim != 3: return [(t, asked)]
+    views = zip([asked['view'][0]]*t.shape[1], asked['view'][1].unbind(1)) if 'view' in asked else [None]*t.shape[1]
+    return [(own, asked | ({'view': view} if view else {})) for own, view in zip(t.unbind(1), views)]
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #teacher-bn
 def _teacher_statistics(method: Iterable[Term], teacher: nn.Module) -> str:
@@ -198,7 +226,9 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _
         y = gather(y)
         asked |= {'index': gather(asked['index'])} if 'index' in asked else {}
     asked |= {'adapters': adapters} if term.with_adapters else {}
-    return term(*_read_term(term, pairs, adapters, *answers), y, **asked)
+    s, t = _read_term(term, pairs, adapters, *answers)
+    losses = [term(s, own, y, **more) for own, more in _of_each_teacher(t, asked)]
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
 def _reads_stages(term: Term) -> bool:
@@ -226,15 +256,16 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
-    if scheme.trained_on:
-        check_teacher_data(scheme.trained_on, data, classes=any(map(_reads_logits, scheme.method)))
+    for seen in filter(None, scheme.trained_on if isinstance(scheme.trained_on, list) else [scheme.trained_on]):
+        check_teacher_data(seen, data, classes=any(map(_reads_logits, scheme.method)))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
-    z, features = ask_model('the teacher', scheme.teacher, x)
-    if z is not None:
-        check_classes(check_logits('the teacher', z, x).shape[1], data)
-        tell_softmax('the teacher', z)
+    for teacher in scheme.teacher.model.members if isinstance(scheme.teacher.model, Ensemble) else [scheme.teacher]:
+        z, features = ask_model('the teacher', teacher, x)
+        if z is not None:
+            check_classes(check_logits('the teacher', z, x).shape[1], data)
+            tell_softmax('the teacher', z)
     for name, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
         term.meet(scheme.adapters_of(name), data)
@@ -245,9 +276,12 @@ def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
     (_, fs), (_, ft) = student, teacher
     return '; '.join(f'{a!r} {tuple(fs[a].shape)} ~ {b!r} {tuple(ft[b].shape)}' for a, b in pairs)
 
-def _teacher_says(scheme: 'Distill', x: Tensor) -> tuple:
+def _teacher_says(scheme: 'Distill', x: Tensor, lot: Tensor | int | None = 0) -> tuple:
     "The teacher's logits and features, for what the terms read."
-    return scheme.teacher(x) if scheme.needs_teacher() else (None, {})
+    if not scheme.needs_teacher(): return None, {}
+    if 'lot' in scheme.asks:
+        _draw_teacher(scheme.teacher.model, lot)
+    return scheme.teacher(x)
 
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor, asked: dict[str, Tensor]) -> None:
     "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
@@ -276,7 +310,7 @@ class Distill(Scheme):
         From images to logits. It is never edited; adapters are kept beside it.
     teacher : Module, learner, str or Path
         A module, a learner, a run folder or a `Frozen`; the module is frozen in place. Or what `remember` kept of
-        a teacher.
+        a teacher. Or a list of teachers, see `combine`.
     method : str, Term or iterable of Term, default 'kd'
         Words such as 'kd', 'kd(T=4)+at' or 'crd', or terms such as KD(.9, T=4) + AT(1000).
     weights : str, optional
@@ -285,6 +319,9 @@ class Distill(Scheme):
     size : int or tuple, optional
         Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
         `settle`.
+    combine : str, default 'logits'
+        How several teachers speak. 'logits': with the mean of their logits. 'losses': the loss is the mean of those
+        with each. 'random': one speaks a batch, drawn by the seed of the run.
 
     Attributes
     ----------
@@ -340,15 +377,17 @@ class Distill(Scheme):
     at_size = ('pairs',)
     pairs: list[_Pairs]
 
-    def __init__(self, student: nn.Module, teacher: Teacher | Memory, method: str | Term | Iterable[Term] = 'kd',
-                 weights: str | None = None, size: Pixels | None = None):
+    def __init__(self, student: nn.Module, teacher: Teacher | Sequence[Teacher] | Memory,
+                 method: str | Term | Iterable[Term] = 'kd', weights: str | None = None, size: Pixels | None = None,
+                 combine: str = 'logits'):
         super().__init__()
         check_student(student)
         given, self.memory = given_teacher(teacher)
-        self.teacher = Frozen(given.model, prepare=given.prepare)       # of its own: other schemes read other places
         self.method = Method(copy.copy(t) for t in parse_method(method, weights))   # copies: terms learn margins
+        self.teacher = _combined(given, combine, self.memory is not None, self.method)
         self.names = unique_names(t.name for t in self.method)
-        self.trained_on = given.trained_on
+        members = given.model.members if isinstance(given.model, Ensemble) else []
+        self.trained_on = [t.trained_on for t in members] or given.trained_on
         check_models(self.method, student, given.model)
         self.teacher.bn = _teacher_statistics(self.method, given.model)
         if self.memory is not None:
@@ -422,10 +461,11 @@ class Distill(Scheme):
     @property
     def asks(self) -> tuple[str, ...]:
         """Return what the terms ask for beside images and labels: 'index', 'view'."""
-        return join_asks(self.method)
+        drawn = getattr(self.teacher.model, 'combine', '') == 'random' and self.needs_teacher()
+        return (*join_asks(self.method), 'lot') if drawn else join_asks(self.method)
 
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None, index: Tensor | None = None,
-                view: Tensor | None = None, taught_view: tuple | None = None
+                view: Tensor | None = None, taught_view: tuple | None = None, lot: Tensor | int | None = None
                 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
         Compute the losses and the logits of a batch.
@@ -444,6 +484,8 @@ class Distill(Scheme):
             A second augmentation of each image, for terms that ask for it. Both models see it.
         taught_view : tuple of (Tensor, dict), optional
             What the teacher says to `view`, if that is known.
+        lot : Tensor or int, optional
+            A random number, which chooses one of several teachers. None: it is drawn here.
 
         Returns
         -------
@@ -452,8 +494,8 @@ class Distill(Scheme):
         """
         if self.waiting is not None:
             self.settle(x)
-        answers = self.net(x), taught or _teacher_says(self, x)
-        second = None if view is None else (self.net(view), taught_view or _teacher_says(self, view))
+        answers = self.net(x), taught or _teacher_says(self, x, lot)
+        second = None if view is None else (self.net(view), taught_view or _teacher_says(self, view, lot))
         now, losses = current_weights(self), {}
         for name, term, pairs in self.each_term():
             given = term, pairs, self.adapters_of(name), answers, y, index, second
@@ -561,8 +603,9 @@ class Distill(Scheme):
             adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
+        several = dict(combine=self.teacher.model.combine) if isinstance(self.teacher.model, Ensemble) else {}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
-                    prepare=self.teacher.describe_prepare(), **remembered)
+                    prepare=self.teacher.describe_prepare(), **remembered, **several)
 
     def extra_repr(self) -> str:
         """

@@ -479,7 +479,7 @@ def join_asks(terms: Iterable[Term]) -> tuple[str, ...]:
 def trial_batch(scheme: Scheme, data: Data, n: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     "Up to n training images with their labels, and what the scheme asks for beside them."
     x, y = data.examples(min(n, len(data.train)), 'train')
-    there = dict(index=torch.arange(len(x), device=x.device), view=x)
+    there = dict(index=torch.arange(len(x), device=x.device), view=x, lot=torch.tensor(0))
     return x, y, {name: there[name] for name in scheme.asks}
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #unique

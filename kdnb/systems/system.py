@@ -331,6 +331,8 @@ class Preset:
         {method: pairs}, where a source states the numbers of a method for some pairs only; they are used for all.
     published
         Numbers of others for the same pairs.
+    chains
+        Lines of nets, each taught by the one before it: assistants, or generations of one net.
     """
     name: str
     title: str
@@ -344,6 +346,7 @@ class Preset:
     settings: Mapping[_Pair, Mapping[str, str]] = field(default_factory=dict)
     stated: Mapping[str, tuple[_Pair, ...]] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    chains: tuple[tuple[str, ...], ...] = ()
 
     def words(self, method: str, pair: _Pair) -> str:
         """Return the words of a method for a pair.

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data import Data, TrainSplit
+from ..data import Data, TrainSplit, draw_lots
 from ..errors import FileTrouble, Interrupted, WrongType, WrongValue, say, unknown_name
 from ..measure import predict
 from kdnb.models import (
@@ -280,6 +280,8 @@ def epoch_batches(learn: 'Learner', split: object = None) -> Iterator[tuple]:
     "The batches of the epoch that is next; `split`: training images that bring along more than this learner asks for."
     train = cast(TrainSplit, split or learn.train)      # images that stream have the same methods
     batches = learn.scheme.batches(train, learn.seed, learn.epoch)
+    if 'lot' in train.asks:
+        batches = draw_lots(batches, learn.seed, learn.epoch)
     if learn.mixing is None: return batches
     return learn.mixing.batches(batches, train, learn.data.num_classes, learn.seed, learn.epoch)
 

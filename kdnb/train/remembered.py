@@ -225,7 +225,7 @@ class Remembered:
         held = cast(TrainSplit, train)                      # `check` has refused streams
         for x, y, image in held.view(view, seed, epoch):
             there = dict(taught=(_bring(z[image], x.device), {}), index=image.to(x.device))
-            yield x, y, {name: there[name] for name in ('taught', *held.asks)}
+            yield x, y, {name: v for name, v in there.items() if name in ('taught', *held.asks)}
 
     def fits(self, method: Iterable) -> None:
         """

@@ -294,7 +294,7 @@ def _refuse_foreign(run: Run) -> None:
     raise FileTrouble(f'{run.path.name!r} exists and is not a run (it has no config.json of kdnb): choose another name')
 
 # %% ../../nbs/10_train/00_runs.ipynb #new
-_run_files = 'result.json', 'last.pt', 'best.pt', 'ema.pt', 'history.jsonl', 'film.pt'
+_run_files = 'result.json', 'last.pt', 'best.pt', 'ema.pt', 'history.jsonl', 'film.pt', 'wandb.json'
 
 def _start_anew(run: Run, config: dict) -> str:
     "Remove what a run wrote, TensorBoard's files too, and write the configuration."

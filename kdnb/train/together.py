@@ -14,7 +14,7 @@ import torch
 
 from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
-from ..schemes import Distill, Frozen
+from ..schemes import Distill, Ensemble, Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
@@ -77,6 +77,7 @@ def _own_teacher(learn: Learner) -> Frozen | None:
     "The teacher that a learner asks in each step and could share."
     scheme = learn.scheme
     if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
+    if isinstance(scheme.teacher.model, Ensemble): return None      # each combines them in its own way
     return scheme.teacher
 
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
@@ -169,7 +170,8 @@ class LearnerGroup:
     "Learners that see the same batches."
     def __init__(self, learners: list[Learner], epochs: int, cbs: Sequence[Callback] | None):
         self.learners, self.epochs, self.data = learners, epochs, learners[0].data
-        self.train = learners[0].train.asking([*dict.fromkeys(name for learn in learners for name in learn.scheme.asks)])
+        asks = dict.fromkeys(name for learn in learners for name in learn.scheme.asks)
+        self.train = learners[0].train.asking([*asks])
         self.history: list[dict] = []
         self.failed: dict[Learner, Exception] = {}
         self.cbs = make_callbacks(cbs)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..models import model_name, own_images
-from ..schemes import Scheme
+from ..schemes import Ensemble, Scheme
 
 # %% ../../nbs/10_train/05b_words.ipynb #shown
 class Shown(Protocol):
@@ -30,6 +30,7 @@ def progress_words(learn: Shown) -> str:
     return f'epoch {learn.epoch} of {learn.epochs}' + ''.join(shown[:1])
 
 def _call_name(model: nn.Module) -> str:
+    if isinstance(model, Ensemble): return ' and '.join(map(_call_name, model.models))
     call, own = getattr(model, 'call', None), own_images(model)
     name = model_name(call) if call else type(model).__name__
     return f'{name} on its own images of {own.size} pixels' if own else name
