@@ -370,7 +370,8 @@ def mlkd_loss(s: Tensor, t: Tensor, view: tuple[Tensor, Tensor], T: float = 4.) 
     with torch.autocast(s.device.type, enabled=False):
         (s, s2), (t, t2) = (s.float(), view[0].float()), (t.detach().float(), view[1].detach().float())
         images, classes = _share_below(t.softmax(1).amax(1)), _share_below(t.softmax(1).sum(0))
-        second = sum(_kl_at(s2, t2, k) for k in (T, 3, 5)) + sum(_kl_at(s, t, k) for k in (2, 6))
-        first = sum(images*_kl_at(s, t, k) for k in (T, 3, 5, 2, 6))
-        gaps = [_product_gaps(s, t, k) for k in (T, 3, 5, 2, 6)]
-        return first + second + sum(classes*by_class + images*by_image for by_class, by_image in gaps)
+        parts = [_kl_at(s2, t2, k) for k in (T, 3, 5)] + [_kl_at(s, t, k) for k in (2, 6)]
+        for k in (T, 3, 5, 2, 6):
+            by_class, by_image = _product_gaps(s, t, k)
+            parts += [images*_kl_at(s, t, k), classes*by_class, images*by_image]
+        return torch.stack(parts).sum()

@@ -7,7 +7,7 @@ __all__ = ['Contrast', 'CRD']
 
 # %% ../../nbs/08_methods/07_contrast.ipynb #imports
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,11 @@ def _fill_bank(n: int, width: int, side: str) -> Tensor:
     "Random rows as RepDistiller has them, the same on each machine and in each process."
     g = torch.Generator().manual_seed(dict(student=1, teacher=2)[side])
     return (torch.rand(n, width, generator=g)*2 - 1)*(3/width)**.5
+
+def _as_read(contrast: nn.Module, name: str) -> Tensor:
+    "A bank as it is before this step, which writes to it in training."
+    bank = contrast.get_buffer(name)
+    return bank.clone() if contrast.training else bank
 
 @torch.no_grad()
 def _refresh(bank: Tensor, index: Tensor, v: Tensor, momentum: float) -> None:
@@ -157,8 +162,8 @@ class Contrast(nn.Module):
             s, t = _embed(self.student, s), _embed(self.teacher, t)
             own, n = self.place[index], len(self.place)
             others = draw_others(n, self.begin[index], self.end[index], self.k)
-            banks = (bank.clone() if self.training else bank for bank in (self.students, self.teachers))
-            scores = crd_scores(s, t, *banks, torch.cat([own[:, None], others], 1), self.T)
+            places = torch.cat([own[:, None], others], 1)
+            scores = crd_scores(s, t, _as_read(self, 'students'), _as_read(self, 'teachers'), places, self.T)
             Z = self.Z.where(self.Z > 0, n*gather(scores.detach().mean((1, 2))[None]).mean(0))
             if self.training:
                 self.Z.copy_(Z)
@@ -233,11 +238,11 @@ class CRD(Term):
         data : Data
             What the student learns from.
         """
-        for contrast in adapters or () if self.bank else ():
-            contrast.hold(data.train.y)
+        for contrast in adapters.children() if adapters is not None and self.bank else ():
+            cast(Contrast, contrast).hold(data.train.y)
 
     def __call__(self, s: Any, t: Any, y: Any, adapters: Any, index: Tensor | None = None) -> Tensor:
         "Return the sum over the pairs of features."
         each = zip(adapters, s, t)
-        losses = [c(a, b, index) if self.bank else c.in_batch(a, b, y) for c, a, b in each]
+        losses: list[Tensor] = [c(a, b, index) if self.bank else c.in_batch(a, b, y) for c, a, b in each]
         return sum(losses[1:], start=losses[0])
