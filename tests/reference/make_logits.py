@@ -23,8 +23,7 @@ SOURCES = dict(
     ctkd_kl='zhengli97+CTKD/distiller_zoo/KD.py',
     dkd='sunshangquan+logit-standardization-KD/mdistiller/distillers/DKD.py',
     mlkd='Jin-Ying+Multi-Level-Logit-Distillation/mdistiller/distillers/KD_ours.py',
-    hard='facebookresearch+deit/losses.py',
-    dot='megvii-research+mdistiller/mdistiller/engine/dot.py')
+    hard='facebookresearch+deit/losses.py')
 
 
 def stand_in(name: str, **holds: object) -> None:
