@@ -21,7 +21,8 @@ from fractions import Fraction
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -71,13 +72,27 @@ def own_term(method: str | Term) -> Term:
     "A copy of the term that a method is named after; the labels stand before it."
     return copy.copy(parse_method(method)[-1])
 
+def given_beside(term: Term, s: torch.Tensor, t: torch.Tensor) -> dict[str, Any]:
+    "What a term is given beside both sides and the labels: adapters of a seed, numbers of the images, the same view."
+    there = dict(index=torch.arange(len(s)), view=(s, t))
+    beside = {name: there[name] for name in term.asks}
+    if term.taps is None:
+        with seeded(0):
+            term.prepare(torch.nn.Linear(6, s.shape[1]), [])
+    if not term.with_adapters: return beside
+    with seeded(0):
+        adapters = term.connect(*([], []) if term.taps is None else ([s], [t]))
+    term.meet(adapters, SimpleNamespace(train=SimpleNamespace(y=torch.arange(len(s)))))
+    return beside | dict(adapters=adapters and adapters.eval())
+
 def term_value(term: Term, s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> float:
     "A loss as a scheme calls it; OFD's margins are measured, and what is drawn at random is drawn alike each time."
     if hasattr(term, 'margins'):
         term.margins = [None]
         term.measure([t])
+    beside = given_beside(term, s, t)
     with seeded(0):
-        loss = term(s, t, y) if term.taps is None else term([s], [t], y)
+        loss = term(s, t, y, **beside) if term.taps is None else term([s], [t], y, **beside)
     return loss.item()
 
 def example_for(term: Term) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Callable]]:
@@ -127,6 +142,7 @@ def read_places(term: Term) -> str:
     words = [] if isinstance(term, CE) else [places or 'logits']
     if term_value(term, s, t, y) != term_value(term, s, t, y.roll(1)):
         words.append('labels')
+    words += [dict(index='numbers of the images', view='a second view')[name] for name in term.asks]
     texts = dict(post='after the activation', pre='before the activation', sum='raw sums')
     ours, theirs = (texts[word] for word in reading_pair(term.reading))
     same = '' if term.reading == 'post' else f', {ours}'
@@ -142,7 +158,7 @@ def extra_params(*methods: str, teacher: str = 'resnet56', student: str = 'resne
                  num_classes: int = 100) -> dict[str, int]:
     "{method: parameters that it trains beside the student}, all built as one sum: the nets are looked through once."
     terms = {method: own_term(method) for method in methods}
-    reading = {method: term for method, term in terms.items() if term.taps is not None}     # logits need no adapter
+    reading = {method: term for method, term in terms.items() if term.taps is not None or term.with_adapters}
     with seeded(0):
         net = create_model(student, num_classes)
     with seeded(1):
@@ -163,6 +179,11 @@ class Typed(NamedTuple):
     cell: str               # id of the cell with its loss
     tutorial: str
     test: str
+
+    @property
+    def paper(self) -> str:
+        """The address of the paper."""
+        return f'https://arxiv.org/abs/{self.arxiv}' if '/' not in self.arxiv else f'https://{self.arxiv}'
 
 _typed = (
     # what the teacher tells
@@ -194,6 +215,43 @@ _typed = (
         r'$U \mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$, $U = \sum \sigma(t)^{1/T}$',
         'images of which the teacher is sure count least; the weight varies with the pair',
         'wttm-loss', '11_modern', 'test_all_methods_at_once_between_nets_of_different_kinds'),
+    Typed(
+        'wttm(45, T=10, weighted=False)', 'TTM', 'Zheng & Yang 2024', '2402.11148',
+        r'$\mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$',
+        'the weight varies with the pair',
+        'wttm-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
+        'nkd', 'NKD', 'Yang et al. 2023', '2303.13005',
+        r'$-\sigma(t)(y) \ln \sigma(s)(y) - \gamma T^2 \sum q(t) \ln q(s)$; $q$: which other',
+        'a teacher that is wrong of an image leaves its label out',
+        'nkd-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
+        'rld', 'RLD', 'Sun et al. 2024', '2408.07703',
+        r'$\alpha \mathrm{KL}(b(\max t) \Vert b(s)) + \beta T^2 \mathrm{KL}$ of the classes below the label; '
+        '$b$: label or not',
+        'images of which the teacher ranks the label low: little is left to rank',
+        'rld-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
+        'wkd', 'WKD-L', 'Lv et al. 2024', '2412.08139',
+        r'$-\sigma(t)(y) \ln \sigma(s)(y) + \gamma W(q(s), q(t))$; $W$: cost of moving, $q$: which other',
+        'a teacher without a linear classifier; thousands of classes (a plan of classes by classes for each image)',
+        'wasserstein-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
+        'ctkd', 'CTKD', 'Li et al. 2023', '2211.16231',
+        r'KD at $T = 1 + 20 \sigma(\theta)$; $\theta$ goes up the gradient',
+        'the gain over KD is small in its tables (resnet56 to resnet20: 71.19 and 70.66)',
+        'kd-at-loss', '11_modern', 'test_the_learnt_temperature_goes_up_the_gradient_as_what_its_authors_run'),
+    Typed(
+        'mlkd', 'MLKD', 'Jin et al. 2023',
+        'openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html',
+        r'KD at $T$ = 2, 3, 4, 5, 6 $+ \Vert P^\top P - Q^\top Q \Vert^2/C + \Vert P P^\top - Q Q^\top \Vert^2/B$',
+        'two passes of both models a step; its tables are of 480 epochs with RandAugment',
+        'mlkd-loss', '11_modern', 'test_mlkd_is_its_authors_on_both_views'),
+    Typed(
+        'hard', 'hard labels', 'Touvron et al. 2021', '2012.12877',
+        r'$\mathrm{CE}(s, \mathrm{argmax}\ t)$',
+        "the teacher's dark knowledge is not read",
+        'hard-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
     # what it looks at
     Typed(
         'fitnet', 'FitNets', 'Romero et al. 2015', '1412.6550',
@@ -239,6 +297,13 @@ _typed = (
         r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
         'small batches: neighbours are looked for within them',
         'pkt-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+    # how it tells images apart
+    Typed(
+        'crd', 'CRD', 'Tian et al. 2020', '1910.10699',
+        r'$\ell(u(s), v(t)) + \ell(v(t), u(s))$, $\ell = -\ln h(i) - \sum \ln(1 - h(j))$, $h = p/(p + K/n)$, '
+        r'$p \propto e^{u^\top v/\tau}$; $u$, $v$: projections',
+        'images without numbers in train; the bank grows with their number (51 MB for 50,000)',
+        'crd-loss', '11_modern', 'test_crd_is_repdistillers_with_its_constants_and_rows'),
     # controls, which are there to fail
     Typed(
         'ls', 'label smoothing', 'Szegedy et al. 2016', '1512.00567',
@@ -272,7 +337,7 @@ def find_test(name: str) -> str:
 def _typed_entries(typed: Typed) -> dict[str, str]:
     "What is typed, with the places found."
     return dict(
-        method=typed.method, name=typed.name, by=typed.by, paper=f'https://arxiv.org/abs/{typed.arxiv}',
+        method=typed.method, name=typed.name, by=typed.by, paper=typed.paper,
         equation=typed.equation, fails=typed.fails, cell=find_cell(typed.cell),
         tutorial=f'nbs/tutorials/{typed.tutorial}.ipynb', test=find_test(typed.test))
 

@@ -51,7 +51,8 @@ def step(scheme, data):
     "One forward and backward pass; the losses. All that is trained gets a finite gradient, the teacher none."
     scheme.check(data)
     scheme.train()
-    losses, logits = scheme(*data.one_batch())
+    x, y, *beside = next(data.train.asking(scheme.asks).epoch(0, 0))
+    losses, logits = scheme(x, y, **dict(*beside))
     sum(losses.values()).backward()
     assert all(v.isfinite() and v.dtype == torch.float32 for v in losses.values()) and logits['student'].shape == (
         4,

@@ -49,11 +49,11 @@ def test_each_term_takes_one_hot_labels_as_class_numbers(method):
     scheme = Alone(resnet(8), method) if issubclass(known_methods[method], CE) else distill(method)
     data = load_data('digits', size=8, n_train=40, bs=20, valid=0, device='cpu')
     scheme.check(data)
-    x, y = data.one_batch()
+    x, y, *beside = next(data.train.asking(scheme.asks).epoch(0, 0))
     scheme.eval()
 
     def losses(y):
-        with seeded(0): return scheme(x, y)[0]
+        with seeded(0): return scheme(x, y, **dict(*beside))[0]
 
     hard, soft, mixed = losses(y), losses(F.one_hot(y, 10).float()), losses(.7*F.one_hot(y, 10) + .03)
     for name, loss in hard.items():

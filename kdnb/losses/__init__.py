@@ -5,3 +5,5 @@ from .modern import *
 from .feature import *
 from .review import *
 from .relation import *
+from .contrast import *
+from .targets import *

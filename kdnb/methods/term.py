@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..data import Data
 from ..errors import WrongType, WrongValue
 from ..losses import asked_by, ce_loss, check_number
 from .parse import parse_calls
@@ -282,6 +283,7 @@ class Term:
     """
     teacher_bn = 'running'      # 'batch': the teacher's BatchNorms take the statistics of the batch
     labels = 1.                 # the weight of the labels beside this term, if it stands alone in words
+    with_adapters = False       # True: `adapters` are an argument of the call, and `through` is left out
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
                  adapt: _Adapt | None = None, name: str | None = None, reading: Reading = 'post',
@@ -393,6 +395,32 @@ class Term:
         ----------
         features : list of Tensor
             The teacher's features of some training images.
+        """
+
+    def meet(self, adapters: nn.Module | None, data: Data) -> None:
+        """
+        Learn what the term needs of the training images, their number or their labels, before training; override it.
+
+        Parameters
+        ----------
+        adapters : nn.Module or None
+            What `connect` made.
+        data : Data
+            What the student learns from.
+        """
+
+    def begin_epoch(self, epoch: int, epochs: int, adapters: nn.Module | None) -> None:
+        """
+        Set what changes with the epoch beside the weight; called before each; override it.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0.
+        epochs : int
+            Length of the run.
+        adapters : nn.Module or None
+            What `connect` made.
         """
 
     def fits(self, student: nn.Module, teacher: nn.Module) -> None:

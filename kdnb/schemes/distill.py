@@ -238,7 +238,7 @@ def _read_term(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
     (s, fs), (t, ft) = student, teacher
     if term.taps is not None:
         s, t = [fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]
-        s = s if adapters is None else term.through(adapters, s, t)
+        s = s if adapters is None or term.with_adapters else term.through(adapters, s, t)
     return (_gather_each(s), _gather_each(t)) if term.batchwise else (s, t)
 
 def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _Answers, y: Tensor,
@@ -250,6 +250,7 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _
     if term.batchwise:
         y = gather(y)
         asked |= {'index': gather(asked['index'])} if 'index' in asked else {}
+    asked |= {'adapters': adapters} if term.with_adapters else {}
     s, t = _read_term(term, pairs, adapters, *answers)
     losses = [term(s, own, y, **more) for own, more in _of_each_teacher(t, asked)]
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
@@ -261,7 +262,7 @@ def _reads_stages(term: Term) -> bool:
 
 def _makes_adapters(term: Term) -> bool:
     "Whether a term may ask for a module that is trained beside the student."
-    return term.taps is not None and (term.adapt is not None or type(term).connect is not Term.connect)
+    return type(term).connect is not Term.connect or term.taps is not None and term.adapt is not None
 
 def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
     "The adapters that the terms ask for, by the names of the terms."
@@ -272,7 +273,7 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
         _, fs = ask_model('the student', scheme.net, images)
         _, ft = ask_model('the teacher', scheme.teacher, images)
     for name, term, pairs in scheme.each_term():
-        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs]) if pairs else None
+        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
         if made:
             adapters[name] = made.to(images).train(scheme.training)
     return adapters
@@ -290,8 +291,9 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
         if z is not None:
             check_classes(check_logits('the teacher', z, x).shape[1], data)
             tell_softmax('the teacher', z)
-    for _, term, pairs in scheme.each_term():
+    for name, term, pairs in scheme.each_term():
         term.measure([features[b] for _, b in pairs])
+        term.meet(scheme.adapters_of(name), data)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #trial
 def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
@@ -545,7 +547,7 @@ class Distill(Scheme):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """
-        Set the weights of an epoch; called before it.
+        Set the weights of an epoch, and what else terms change with it; called before it.
 
         Parameters
         ----------
@@ -560,6 +562,8 @@ class Distill(Scheme):
             If in this or a later epoch no weight is above 0.
         """
         super().begin_epoch(epoch, epochs)
+        for name, term in zip(self.names, self.method):
+            term.begin_epoch(epoch, epochs, self.adapters_of(name))
         for e in range(epoch, epochs):
             if any(self.weights(e, epochs).values()): continue
             where = f'in epoch {e + 1} of {epochs} every weight of {self.method} is 0'

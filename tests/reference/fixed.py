@@ -49,3 +49,16 @@ def our_nets(pair: tuple[str, str], make) -> tuple[nn.Module, nn.Module]:
     x, _ = images()
     teacher, student = (settle(fill(make(name, CLASSES), seed), x) for seed, name in enumerate(pair, 1))
     return teacher, student
+
+
+def unit(seed: int, *shape: int) -> Tensor:
+    "Rows of length 1."
+    return nn.functional.normalize(numbers(seed, *shape))
+
+
+def logits_case() -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
+    "Logits of student and teacher, labels (the teacher knows half of them), logits of a second view, a classifier."
+    y = torch.arange(12)*3 % 10
+    t, t2 = 2*numbers(42, 12, 10), 2*numbers(44, 12, 10)
+    t[::2] += 3*torch.eye(10)[y[::2]]
+    return 2*numbers(41, 12, 10), t, y, (2*numbers(43, 12, 10), t2), numbers(45, 10, 6)
