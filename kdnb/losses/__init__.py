@@ -5,3 +5,4 @@ from .modern import *
 from .feature import *
 from .review import *
 from .relation import *
+from .transfer import *
