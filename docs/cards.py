@@ -72,6 +72,8 @@ BEHIND: dict[str, Callable] = {
     'vid': lambda s, t: ([(s, torch.ones(s.shape[1]))], [t]),
     'cc': lambda s, t: ([torch.stack([s, t], 1)], [t]),
     'ft': lambda s, t: ([(s, t, 0.)], [t]),
+    'srd': lambda s, t: ([torch.stack([s.flatten(1), t.flatten(1)], 1)], [t]),
+    **dict.fromkeys(['cat', 'sdd'], lambda s, t: ([(s, t)], [t])),
     'fsp': lambda s, t: ([s, s], [t, t]),
     'kdsvd': lambda s, t: ([s, s], [t, t])}
 
@@ -84,6 +86,7 @@ def term_value(term: Term, s: torch.Tensor, t: torch.Tensor, y: torch.Tensor) ->
     if hasattr(term, 'margins'):
         term.margins = [None]
         term.measure([t])
+    y = y % s.shape[1]                              # maps of classes have six
     fs, ft = BEHIND.get(term.name, lambda s, t: ([s], [t]))(s, t)
     with seeded(0):
         loss = term(s, t, y) if term.taps is None else term(fs, ft, y)
@@ -257,6 +260,26 @@ _typed = (
         r'$\sum (R(s) - R(t))^2$; $R$: a Gaussian kernel of the first singular vectors of two places',
         'a decomposition for each image and place: slow; not in the table of its code',
         'kdsvd-fn', '11_modern', 'test_ten_steps_fall'),
+    Typed(
+        'ickd', 'ICKD', 'Liu et al. 2021', '2202.03680',
+        r'$\sum (g(s) - g(t))^2 / C$; $g(f)$: $f f^\top$ of the channels of an image, rows of length 1',
+        'where a channel is strong is lost; wide last stages: C x C numbers an image',
+        'ickd-loss', '11_modern', 'test_ten_steps_fall'),
+    Typed(
+        'wkdf', 'WKD-F', 'Lv et al. 2024', '2412.08139',
+        r'$\sum r (\mu(s) - \mu(t))^2 + (\sigma(s) - \sigma(t))^2$ of each channel over its places',
+        'weight, ratio and grid vary with the pair; where a channel is strong is lost within a cell',
+        'wkdf-loss', '11_modern', 'test_ten_steps_fall'),
+    Typed(
+        'cat', 'CAT-KD', 'Guo et al. 2023', '2304.14777',
+        r'$\mathrm{mean} (\mathrm{pool}(W f(s)) - \mathrm{pool}(W f(t)))^2$, each map of length 1; $W$: the classifier',
+        'heads that are no linear layer on the mean of the last stage; weight varies with the pair (.7 to 600)',
+        'cat-loss', '11_modern', 'test_ten_steps_fall'),
+    Typed(
+        'sdd', 'SDD', 'Wei et al. 2024', '2403.13512',
+        r'DKD of the logits of 1, 4 and 16 regions; a region that contradicts the whole image counts twice',
+        'heads that are no linear layer on the mean of the last stage',
+        'sdd-loss', '11_modern', 'test_ten_steps_fall'),
     # how it relates images
     Typed(
         'cc', 'CC', 'Peng et al. 2019', '1904.01802',
@@ -280,6 +303,11 @@ _typed = (
         r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
         'small batches: neighbours are looked for within them',
         'pkt-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+    Typed(
+        'srd', 'SRD', 'Miles & Mikolajczyk 2023', '2303.11098',
+        r'$\ln \sum (p(s) - n(t))^4$; $p$: projected and normalised over the batch, $n$: normalised',
+        'batches of one, which have no spread',
+        'srd-loss', '11_modern', 'test_ten_steps_fall'),
     # controls, which are there to fail
     Typed(
         'ls', 'label smoothing', 'Szegedy et al. 2016', '1512.00567',

@@ -6,3 +6,4 @@ from .feature import *
 from .review import *
 from .relation import *
 from .transfer import *
+from .channels import *

@@ -5,23 +5,33 @@ losses and modules are run here, in double precision, on the inputs of `CASES`; 
 at each of the student's features its length and three products with fixed directions. `tests/test_transfer.py` compares
 kdnb's losses and adapters with them.
 """
+import ast
 import importlib
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from fixed import fill, numbers
 from torch import Tensor, nn
 
-SOURCES = dict(RepDistiller='HobbitLong/RepDistiller')
+SOURCES = {'RepDistiller': 'HobbitLong/RepDistiller', 'ICKD': 'ADLab-AutoDrive/ICKD', 'WKD': 'JiamingLv/WKD',
+           'Simple-Recipe-Distillation': 'roymiles/Simple-Recipe-Distillation', 'CAT-KD': 'GzyAftermath/CAT-KD',
+           'SDD-CVPR2024': 'shicaiwei123/SDD-CVPR2024'}
 CASES = {                                           # shapes of the student's and of the teacher's features
     'vid': ([(10, 3, 8, 8)], [(10, 5, 4, 4)]),
     'cc': ([(10, 6)], [(10, 9)]),
     'ab': ([(10, 3, 4, 4)], [(10, 5, 8, 8)]),
     'ft': ([(10, 4, 8, 8)], [(10, 6, 4, 4)]),
     'fsp': ([(10, 2, 8, 8), (10, 3, 8, 8), (10, 5, 4, 4)], [(10, 2, 16, 16), (10, 3, 8, 8), (10, 5, 2, 2)]),
-    'kdsvd': ([(10, 4, 8, 8), (10, 6, 4, 4), (10, 8, 4, 4)], [(10, 4, 4, 4), (10, 6, 4, 4), (10, 8, 2, 2)])}
+    'kdsvd': ([(10, 4, 8, 8), (10, 6, 4, 4), (10, 8, 4, 4)], [(10, 4, 4, 4), (10, 6, 4, 4), (10, 8, 2, 2)]),
+    'ickd': ([(10, 4, 8, 8)], [(10, 6, 4, 4)]),
+    'srd': ([(10, 6)], [(10, 9)]),
+    'wkdf': ([(10, 4, 8, 8)], [(10, 6, 4, 4)]),
+    'cat': ([(10, 7, 8, 8)], [(10, 7, 4, 4)]),      # maps of seven classes
+    'sdd': ([(10, 7, 8, 8)], [(10, 7, 4, 4)])}
 
 
 def inputs(name: str) -> tuple[list[Tensor], list[Tensor]]:
@@ -81,6 +91,45 @@ def by_repdistiller(name: str, s: list[Tensor], t: list[Tensor]) -> Tensor:
     return sum(turned_kdsvd()(s, t))
 
 
+def part_of(path: str, *names: str, **there: object) -> list:
+    "Functions and classes of a file of theirs, which may import what is not at hand, in a namespace of their own."
+    body = [n for n in ast.parse(Path(path).read_text()).body if getattr(n, 'name', None) in names]
+    for n in body:
+        n.decorator_list = []
+    space = dict(torch=torch, nn=nn, F=nn.functional, **there)
+    exec(compile(ast.Module(body, []), path, 'exec'), space)
+    return [space[name] for name in names]
+
+
+def by_others(folder: str, name: str, s: list[Tensor], t: list[Tensor]) -> Tensor:
+    "The loss of the code of its authors, with its modules."
+    filled, a, b = Filled(3), s[0], t[0]
+    if name == 'ickd':
+        _, ickd = part_of(f'{folder}/ICKD/Cifar100/distiller_zoo/ICKD.py', 'Embed', 'ICKDLoss')
+        loss = ickd(SimpleNamespace(s_dim=a.shape[1], feat_dim=b.shape[1]))
+        filled(loss.embed_s)
+        return sum(loss([a], [b]))
+    if name == 'srd':
+        path = f'{folder}/Simple-Recipe-Distillation/imagenet/torchdistill/losses/single.py'
+        loss = part_of(path, 'OurDistillationLoss')[0]
+        own = SimpleNamespace(embed=filled(nn.Linear(a.shape[1], b.shape[1])), **{
+            f'bn_{k}': nn.BatchNorm1d(b.shape[1], eps=.0001, affine=False).double() for k in 'st'})
+        return loss.forward_loss(own, a, b)
+    if name == 'wkdf':
+        reg, = part_of(f'{folder}/WKD/mdistiller/distillers/_common.py', 'ConvReg')
+        loss, = part_of(f'{folder}/WKD/mdistiller/distillers/WKD.py', 'wkd_feature_loss')
+        mean, deviation = loss(filled(reg(a.shape, b.shape))(a), b)
+        return 4*mean + deviation
+    if name == 'cat':
+        path = f'{folder}/CAT-KD/mdistiller/distillers/CAT_KD.py'
+        return part_of(path, '_Normalize', 'CAT_loss')[1](a, b, 2, True)
+    path = f'{folder}/SDD-CVPR2024/mdistiller/distillers/SDD_DKD.py'
+    loss = part_of(path, 'dkd_loss', '_get_gt_mask', '_get_other_mask', 'cat_mask', 'multi_dkd')[-1]
+    with redirect_stdout(sys.stderr):
+        spp = part_of(f'{folder}/SDD-CVPR2024/mdistiller/models/cifar/utils.py', 'SPP')[0]('[1,2,4]')
+    return loss(spp(a)[0], spp(b)[0], torch.arange(len(a)) % a.shape[1], 1., 8., 4.)
+
+
 def main(folder: str) -> None:
     found, commits = {}, {}
     for short, source in SOURCES.items():
@@ -89,7 +138,8 @@ def main(folder: str) -> None:
     for name in CASES:
         s, t = inputs(name)
         s, t = [f.double().requires_grad_() for f in s], [f.double() for f in t]
-        found[name] = figure(by_repdistiller(name, s, t), s)
+        theirs = name in ('vid', 'cc', 'ab', 'ft', 'fsp', 'kdsvd')
+        found[name] = figure(by_repdistiller(name, s, t) if theirs else by_others(folder, name, s, t), s)
     lines = [f'  {json.dumps(name)}: {json.dumps(of)}' for name, of in found.items()]
     print(f'{{"commits": {json.dumps(commits)},\n "losses": {{\n' + ',\n'.join(lines) + '}}')
 
