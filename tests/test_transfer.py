@@ -10,7 +10,7 @@ import torchvision.models as tvm
 from torch import nn
 
 from kdnb.all import Distill, create_model, parse_method
-from kdnb.methods import KD, Term
+from kdnb.methods import KD, SimKD, Term, reuse_classifier
 from kdnb.seeds import seeded
 
 HERE = Path(__file__).resolve().parent/'reference'
@@ -36,11 +36,27 @@ def filled(name: str, adapters: nn.Module | None) -> nn.Module | None:
     return adapters.train()
 
 
+def simkd(s: list[torch.Tensor], t: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    "SimKD and the mean square of the logits, of a net whose last stage is given."
+    maps = create_model('resnet8', 7), nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                                     nn.Linear(6, 7))
+    net = reuse_classifier(*maps, size=32).train()
+    narrow = nn.Conv2d(s[0].shape[1], 3, 1, bias=False)     # its projector is for 64 channels: one for these
+    net.project[0] = narrow
+    fill(net.project, 3)
+    fill(net.head, 5)
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
+        mine = net.project(nn.functional.adaptive_avg_pool2d(s[0], t[0].shape[2:]))
+        return SimKD()([mine], t, None) + net.head(mine.mean((2, 3))).float().square().mean()
+
+
 def ours(name: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, list[torch.Tensor]]:
     "The loss of a term without its weight, and the student's features."
     s, t = inputs(name)
-    term = parse_method(OWN.get(name, name))[-1]
     s, t = [f.to(dtype).requires_grad_() for f in s], [f.to(dtype) for f in t]
+    if name == 'simkd':
+        return simkd(s, t, dtype), s
+    term = parse_method(OWN.get(name, name))[-1]
     if name in ('cat', 'sdd'):                      # what their classifiers make
         return term([(s[0], t[0])], t, torch.arange(len(s[0])) % s[0].shape[1]), s
     adapters = filled(name, term.connect([f.float() for f in s], [f.float() for f in t]))
@@ -113,7 +129,9 @@ def ten_steps(teacher: nn.Module, student: nn.Module, size: int, method: str | T
 def test_ten_steps_fall(pair, method):
     make_teacher, make_student, size = PAIRS[pair]
     with seeded(0):
-        losses = ten_steps(make_teacher(), make_student(), size, method)
+        teacher, student = make_teacher(), make_student()
+        student = reuse_classifier(student, teacher, size) if method == 'simkd' else student
+        losses = ten_steps(teacher, student, size, SimKD() if method == 'simkd' else method)
     assert len(losses) == 11 and losses[-1] < losses[0] - .002*abs(losses[0]), losses
 
 
@@ -178,3 +196,18 @@ def test_a_classifier_that_is_no_linear_layer_behind_pooling_is_refused_before_t
     sum(again(torch.randn(4, 3, 32, 32), torch.arange(4))[0].values()).backward()
     assert all(p.grad is None for p in scheme.parameters()), 'a copy learns by its own classifier'
     assert [*scheme.state_dict()] == [*Distill(create_model('resnet8', 10), good, 'kd', size=32).state_dict()]
+
+
+def test_simkd_refuses_a_student_of_its_own_classifier_and_trains_by_no_label():
+    teacher = create_model('resnet14', 10)
+    with pytest.raises(ValueError, match='give reuse_classifier.* as the student'):
+        Distill(create_model('resnet8', 10), teacher, SimKD())
+    with pytest.raises(ValueError, match="SimKD needs a linear classifier on the mean .* teacher's reads"):
+        reuse_classifier(create_model('resnet8', 10), Deep())
+    student = reuse_classifier(create_model('resnet8', 10), teacher)
+    scheme = Distill(student, teacher, SimKD(), size=32)
+    assert repr(scheme.method) == 'CE(0) + SimKD(1)' and scheme.models_to_score() == {'student': student}
+    losses, logits = scheme(torch.randn(4, 3, 32, 32), torch.arange(4))
+    assert losses['ce'] == 0 and logits['student'].shape == (4, 10)
+    losses['simkd'].backward()
+    assert student.head.weight.grad is None and student.project[0].weight.grad is not None

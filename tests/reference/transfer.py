@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 SOURCES = {'RepDistiller': 'HobbitLong/RepDistiller', 'ICKD': 'ADLab-AutoDrive/ICKD', 'WKD': 'JiamingLv/WKD',
            'Simple-Recipe-Distillation': 'roymiles/Simple-Recipe-Distillation', 'CAT-KD': 'GzyAftermath/CAT-KD',
-           'SDD-CVPR2024': 'shicaiwei123/SDD-CVPR2024'}
+           'SDD-CVPR2024': 'shicaiwei123/SDD-CVPR2024', 'SimKD': 'DefangChen/SimKD'}
 CASES = {                                           # shapes of the student's and of the teacher's features
     'vid': ([(10, 3, 8, 8)], [(10, 5, 4, 4)]),
     'cc': ([(10, 6)], [(10, 9)]),
@@ -31,7 +31,8 @@ CASES = {                                           # shapes of the student's an
     'srd': ([(10, 6)], [(10, 9)]),
     'wkdf': ([(10, 4, 8, 8)], [(10, 6, 4, 4)]),
     'cat': ([(10, 7, 8, 8)], [(10, 7, 4, 4)]),      # maps of seven classes
-    'sdd': ([(10, 7, 8, 8)], [(10, 7, 4, 4)])}
+    'sdd': ([(10, 7, 8, 8)], [(10, 7, 4, 4)]),
+    'simkd': ([(10, 4, 8, 8)], [(10, 6, 4, 4)])}
 
 
 def inputs(name: str) -> tuple[list[Tensor], list[Tensor]]:
@@ -123,6 +124,10 @@ def by_others(folder: str, name: str, s: list[Tensor], t: list[Tensor]) -> Tenso
     if name == 'cat':
         path = f'{folder}/CAT-KD/mdistiller/distillers/CAT_KD.py'
         return part_of(path, '_Normalize', 'CAT_loss')[1](a, b, 2, True)
+    if name == 'simkd':                             # with the logits, so that the whole net is compared
+        net, = part_of(f'{folder}/SimKD/models/util.py', 'SimKD')
+        mine, theirs, logits = filled(net(s_n=a.shape[1], t_n=b.shape[1]))(a, b, Filled(5)(nn.Linear(b.shape[1], 7)))
+        return nn.functional.mse_loss(mine, theirs) + logits.square().mean()
     path = f'{folder}/SDD-CVPR2024/mdistiller/distillers/SDD_DKD.py'
     loss = part_of(path, 'dkd_loss', '_get_gt_mask', '_get_other_mask', 'cat_mask', 'multi_dkd')[-1]
     with redirect_stdout(sys.stderr):
