@@ -38,9 +38,9 @@ def filled(name: str, adapters: nn.Module | None) -> nn.Module | None:
 
 def simkd(s: list[torch.Tensor], t: list[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     "SimKD and the mean square of the logits, of a net whose last stage is given."
-    maps = create_model('resnet8', 7), nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                                                     nn.Linear(6, 7))
-    net = reuse_classifier(*maps, size=32).train()
+    teacher = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 7))
+    net = reuse_classifier(create_model('resnet8', 7), teacher, size=32).train()
     narrow = nn.Conv2d(s[0].shape[1], 3, 1, bias=False)     # its projector is for 64 channels: one for these
     net.project[0] = narrow
     fill(net.project, 3)
@@ -101,7 +101,7 @@ PAIRS = {'resnet14-resnet8': (lambda: create_model('resnet14', 10), lambda: crea
 
 
 def ten_steps(teacher: nn.Module, student: nn.Module, size: int, method: str | Term) -> list[float]:
-    "The method's own loss on one batch, before and after ten steps along its gradient; one that is too long is halved."
+    "The method's own loss on one batch, before and after ten steps along its gradient; too long ones are halved."
     scheme = Distill(student, teacher, [parse_method(method)[-1]], size=size).train()
     x, y = torch.randn(9, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(9)
     trained = [p for p in scheme.parameters() if p.requires_grad]
@@ -187,7 +187,8 @@ class Deep(nn.Module):
 def test_a_classifier_that_is_no_linear_layer_behind_pooling_is_refused_before_training(method):
     good = create_model('resnet14', 10)
     for student, teacher, who in (Deep(), good, 'student'), (create_model('resnet8', 10), Deep(), 'teacher'):
-        with pytest.raises(ValueError, match=f"{method} needs a linear classifier on the mean .* {who}'s reads .*: take kd"):
+        told = f"{method} needs a linear classifier on the mean .* {who}'s reads .*: take kd"
+        with pytest.raises(ValueError, match=told):
             Distill(student, teacher, method, size=32)
     with pytest.raises(ValueError, match='the student has 10 and the teacher 20'):
         Distill(create_model('resnet8', 10), create_model('resnet14', 20), method)

@@ -209,7 +209,9 @@ def cat_loss(s: Tensor, t: Tensor, pixels: int = 2, normalize: bool = False) -> 
     _check_widths('CAT-KD', s, t)
     with torch.autocast(s.device.type, enabled=False):
         s, t = (F.adaptive_avg_pool2d(f.float(), pixels) for f in (s, t.detach()))
-        return F.mse_loss(*(F.normalize(f, dim=(2, 3)) for f in (s, t))) if normalize else F.mse_loss(s, t)
+        if not normalize: return F.mse_loss(s, t)
+        a, b = (F.normalize(f.flatten(2), dim=2) for f in (s, t))
+        return F.mse_loss(a, b)
 
 # %% ../../nbs/07_losses/09_channels.ipynb #sdd-rows
 def _rows_of_dkd(s: Tensor, t: Tensor, y: Tensor, alpha: float, beta: float) -> Tensor:

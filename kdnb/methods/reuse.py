@@ -24,8 +24,8 @@ def _wide_projector(a: int, b: int, factor: int) -> nn.Sequential:
     "Build SimKD's projector from a to b channels, by way of b/factor."
     k = max(1, b//factor)
     layers: list[nn.Module] = []
-    for conv in nn.Conv2d(a, k, 1, bias=False), nn.Conv2d(k, k, 3, padding=1, bias=False), nn.Conv2d(k, b, 1, bias=False):
-        layers += [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()]
+    for n_in, n_out, kernel in (a, k, 1), (k, k, 3), (k, b, 1):
+        layers += [nn.Conv2d(n_in, n_out, kernel, padding=kernel//2, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
     return nn.Sequential(*layers)
 
 class ReusedClassifier(nn.Module):
@@ -87,7 +87,8 @@ def reuse_classifier(student: nn.Module, teacher: nn.Module, size: Pixels | None
     >>> reuse_classifier(resnet(8), resnet(14, width=2))(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    if type(factor) is not int or factor < 1: raise WrongValue(f'factor must be a whole number from 1 up, not {factor!r}')
+    if type(factor) is not int or factor < 1:
+        raise WrongValue(f'factor must be a whole number from 1 up, not {factor!r}')
     head = deepcopy(head_of(teacher, 'teacher', 'SimKD')).requires_grad_(False)
     _, theirs, pooled = _last_stage(teacher, size)
     check_pooled('teacher', 'SimKD', theirs, pooled)

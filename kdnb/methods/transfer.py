@@ -284,7 +284,7 @@ class FT(Term):
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor:
         "Return the difference of the factors and the error of the reconstruction."
-        losses = [self.loss(a, b) + self.options['rebuild']*error for a, b, error in s]
+        losses: list[Tensor] = [self.loss(a, b) + self.options['rebuild']*error for a, b, error in s]
         return sum(losses[1:], start=losses[0])
 
 # %% ../../nbs/08_methods/08_transfer.ipynb #widths
