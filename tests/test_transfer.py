@@ -97,7 +97,8 @@ def test_a_loss_is_computed_in_float32_whatever_the_autocast(name):
 
 PAIRS = {'resnet14-resnet8': (lambda: create_model('resnet14', 10), lambda: create_model('resnet8', 10), 32),
          'resnet8x4-resnet8': (lambda: create_model('resnet8x4', 10), lambda: create_model('resnet8', 10), 32),
-         'resnet18-mobilenet_v2': (lambda: tvm.resnet18(num_classes=10), lambda: tvm.mobilenet_v2(num_classes=10, dropout=0.), 64)}
+         'resnet18-mobilenet_v2': (lambda: tvm.resnet18(num_classes=10),
+                                   lambda: tvm.mobilenet_v2(num_classes=10, dropout=0.), 64)}
 
 
 def ten_steps(teacher: nn.Module, student: nn.Module, size: int, method: str | Term) -> list[float]:

@@ -107,14 +107,14 @@ def srd_loss(s: Tensor, t: Tensor) -> Tensor:
         return (s.float() - t.detach().float()).pow(4).sum().clamp(min=1e-30).log()
 
 # %% ../../nbs/07_losses/09_channels.ipynb #wkdf-cells
-def _grid_cells(f: Tensor, grid: int) -> list[Tensor]:
+def _map_cells(f: Tensor, grid: int) -> list[Tensor]:
     "Cut maps into grid x grid cells as adaptive pooling does, each (B, C, places)."
     sides = [[slice(k*n//grid, -(-(k + 1)*n//grid)) for k in range(grid)] for n in f.shape[2:]]
     return [f[:, :, rows, columns].flatten(2) for rows in sides[0] for columns in sides[1]]
 
 def _moments(f: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     "Return means and standard deviations of the cells, each (cells, B, C)."
-    cells = _grid_cells(f.float(), grid)
+    cells = _map_cells(f.float(), grid)
     if min(c.shape[2] for c in cells) < 2:
         shape = tuple(f.shape)
         raise WrongValue(f'a cell of one pixel has no deviation: {shape} in a grid of {grid}, give a smaller grid')
