@@ -69,7 +69,7 @@ def step(scheme, data):
     'teacher,student,size',
     [
         (lambda: torchvision('resnet18'), lambda: torchvision('mobilenet_v2'), 64),
-        (lambda: torchvision('densenet121'), lambda: resnet(20), 32),
+        (lambda: torchvision('densenet121'), lambda: resnet(20), 64),
         (lambda: torchvision('shufflenet_v2_x1_0'), lambda: resnet(8), 64),
         (lambda: torchvision('resnet18'), lambda: torchvision('shufflenet_v2_x0_5'), 64),
         (lambda: create_model('wrn_40_2', 10), lambda: create_model('shufflenetv2_1.0', 10), 32),

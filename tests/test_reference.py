@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from kdnb.all import Distill, create_model, parse_method
-from kdnb.methods import CE, Method
+from kdnb.methods import CE, Method, until
 from kdnb.models import num_params
 from kdnb.systems import find_preset
 
@@ -21,19 +22,27 @@ from fixed import fill, images, our_nets  # noqa: E402 - found by the line above
 
 pytestmark = pytest.mark.slow
 FIGURES = json.loads((HERE/'figures.json').read_text())
-ADAPTERS = dict(fitnet=11, ofd=21, review=31)       # seeds, as in make.py
+ADAPTERS = dict(fitnet=11, ofd=21, review=31, vid=41, cc=51, ab=61, ft=71)      # seeds, as in make.py
 PRESET = find_preset('crd')
 PAIRS = {f'{teacher} -> {student}': (teacher, student) for teacher, student in PRESET.pairs}
+
+
+def parts_of_ft(factors):
+    "Its two nets, as theirs are cut."
+    return factors.translator, nn.ModuleList([factors.encoder, factors.decoder])
 
 
 def scheme_of(pair, methods):
     "One scheme with the terms of several methods, at its full weights; its adapters filled as theirs."
     teacher, student = our_nets(pair, create_model)
     terms = [parse_method(PRESET.words(m, pair), PRESET.weights)[-1] for m in methods]
+    for term in terms:                              # what comes first and alone is compared in its epochs
+        term.weight = term.weight.weight if isinstance(term.weight, until) else term.weight
     scheme = Distill(student, teacher, Method([CE(), *terms]), size=32)
     for name, seed in ADAPTERS.items():
         made = scheme.adapters[name]
-        for k, adapter in enumerate(made.stages if name == 'review' else made):
+        parts = made.stages if name == 'review' else parts_of_ft(made[0]) if name == 'ft' else made
+        for k, adapter in enumerate(parts):
             fill(adapter, seed + k)
     scheme.begin_epoch(239, 240)
     return scheme.eval()
@@ -42,8 +51,11 @@ def scheme_of(pair, methods):
 def test_the_figures_are_of_all_pairs_and_known_commits():
     assert list(FIGURES['pairs']) == list(PAIRS)
     assert all(len(commit) == 40 for commit in FIGURES['commits'].values()) and len(FIGURES['commits']) == 3
-    methods = {*PRESET.methods} - {'wttm', 'kd_ls', 'crd'}  # see test_reference_logits.py
-    assert all(set(of) == methods for of in FIGURES['pairs'].values())
+    methods = {*PRESET.methods} - {'wttm', 'kd_ls', 'crd'}  # of which there is no code here
+    assert all(methods - set(of) <= {'fsp', 'kdsvd'} and set(of) <= methods for of in FIGURES['pairs'].values())
+    theirs = dict(zip(PAIRS, PRESET.published[0].scores['fsp']))
+    with_fsp = [pair for pair, of in FIGURES['pairs'].items() if 'fsp' in of]
+    assert with_fsp == [pair for pair, score in theirs.items() if score is not None]
     x, _ = images()
     assert len(x) > 8 and x.min() < 0
 

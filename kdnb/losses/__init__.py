@@ -7,3 +7,5 @@ from .review import *
 from .relation import *
 from .contrast import *
 from .targets import *
+from .transfer import *
+from .channels import *

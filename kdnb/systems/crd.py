@@ -29,7 +29,13 @@ _crd_weights = dict(
     dkd='dkd(rise(1, 1/12), alpha=1, beta=8, T=4)',
     dist='dist(2, T=4)',
     wttm='wttm(4, T=5)',
-    review='review(rise(5, 1/12))')
+    review='review(rise(5, 1/12))',
+    vid='vid(1)',
+    cc='cc(.02)',
+    ab='ce(after(1, 1/9))+ab(until(1, 1/9))',
+    ft='ft(200)',
+    fsp='ce(after(1, 1/9))+fsp(until(50, 1/9))',
+    kdsvd='kdsvd(1)')
 
 # %% ../../nbs/01_systems/01_crd.ipynb #repdistiller
 _crd_pairs, _crd_repdistiller = read_published('''
@@ -47,6 +53,24 @@ resnet50 -> vgg8              | 79.34   | 70.36 | 73.81 | 70.69  | 71.84 | 73.34
 resnet32x4 -> shufflenetv1    | 79.42   | 70.50 | 74.07 | 73.59  | 71.73 | 73.48 | 72.28 | 74.10 | 74.12 | 75.11
 resnet32x4 -> shufflev2       | 79.42   | 71.82 | 74.45 | 73.54  | 72.73 | 74.56 | 73.21 | 74.69 | 74.68 | 75.65
 wrn_40_2 -> shufflenetv1      | 75.61   | 70.50 | 74.83 | 73.73  | 73.32 | 74.52 | 72.21 | 73.89 | 74.89 | 76.05
+''')
+
+# %% ../../nbs/01_systems/01_crd.ipynb #repdistiller-more
+_, _crd_transfer = read_published('''
+pair                          | cc    | vid   | ab    | ft    | fsp
+wrn_40_2 -> wrn_16_2          | 73.56 | 74.11 | 72.50 | 73.25 | 72.91
+wrn_40_2 -> wrn_40_1          | 72.21 | 73.30 | 72.38 | 71.59 | -
+resnet56 -> resnet20          | 69.63 | 70.38 | 69.47 | 69.84 | 69.95
+resnet110 -> resnet20         | 69.48 | 70.16 | 69.53 | 70.22 | 70.11
+resnet110 -> resnet32         | 71.48 | 72.61 | 70.98 | 72.37 | 71.89
+resnet32x4 -> resnet8x4       | 72.97 | 73.09 | 73.17 | 72.86 | 72.62
+vgg13 -> vgg8                 | 70.71 | 71.23 | 70.94 | 70.58 | 70.23
+vgg13 -> mobilenetv2_0.5      | 64.86 | 65.56 | 66.06 | 61.78 | -
+resnet50 -> mobilenetv2_0.5   | 65.43 | 67.57 | 67.20 | 60.99 | -
+resnet50 -> vgg8              | 70.25 | 70.30 | 70.65 | 70.29 | -
+resnet32x4 -> shufflenetv1    | 71.14 | 73.38 | 73.55 | 71.75 | -
+resnet32x4 -> shufflev2       | 71.29 | 73.40 | 74.31 | 72.50 | -
+wrn_40_2 -> shufflenetv1      | 71.38 | 73.61 | 73.34 | 72.03 | -
 ''')
 
 # %% ../../nbs/01_systems/01_crd.ipynb #followers
@@ -73,7 +97,8 @@ def _crd_column_of(source: str, rule: str, name: str, note: str = '') -> Publish
 
 # %% ../../nbs/01_systems/01_crd.ipynb #published
 _crd_published = (
-    Published('RepDistiller', 'last epoch', 'the first seven pairs are means of 5 runs', _crd_repdistiller),
+    Published('RepDistiller', 'last epoch', 'the first seven pairs are means of 5 runs',
+              _crd_repdistiller | _crd_transfer),
     _crd_column_of('mdistiller', 'best epoch on test', 'dkd'),
     _crd_column_of('DIST', 'not said', 'dist', 'of wrn_40_2 -> wrn_40_1 two numbers are quoted, 74.43 and 74.73'),
     _crd_column_of('TTM', 'not said', 'wttm'),
@@ -87,11 +112,12 @@ class _Reads:
     reading: str = 'post'
     before: tuple[int | str, ...] = (1, 2, 3)
     before_reading: str = 'pre'
+    stem: int | str = 0
 
 def _vgg_reads(n: int) -> _Reads:
     "Blocks 1 to 4 of a VGG with n convolutions a block; block 3 is in the middle of stage 4."
     middle = f'stages.3.block{n}'
-    return _Reads((2, 3, f'{middle}.act', 4), before=(2, 3, f'{middle}.bn', 4))
+    return _Reads((2, 3, f'{middle}.act', 4), before=(2, 3, f'{middle}.bn', 4), stem=1)
 
 _crd_reads = dict(
     resnet50=_Reads((1, 2, 3, 4), before=(1, 2, 3, 4)),
@@ -112,9 +138,13 @@ def _taps_words(name: str, ours: _Places, theirs: _Places) -> str:
 
 def _crd_words(s: _Reads, t: _Reads) -> Iterator[tuple[str, str]]:
     "Yield (method, its words) for the student's and the teacher's net."
-    for name, part in ('fitnet', slice(1, 2)), ('at', slice(None)), ('nst', slice(None)), ('sp', slice(-1, None)):
+    every, last = slice(None), slice(-1, None)
+    parts = dict(fitnet=slice(1, 2), sp=last, ft=last, **dict.fromkeys(['at', 'nst', 'vid', 'kdsvd'], every))
+    for name, part in parts.items():
         yield name, _taps_words(name, (s.ends[part], s.reading), (t.ends[part], t.reading))
-    yield 'ofd', _taps_words('ofd', (s.before, s.before_reading), (t.before, t.before_reading))
+    for name in 'ofd', 'ab':
+        yield name, _taps_words(name, (s.before, s.before_reading), (t.before, t.before_reading))
+    yield 'fsp', _taps_words('fsp', ((s.stem, *s.ends), s.reading), ((t.stem, *t.ends), t.reading))
     pooled = ('embedding',)
     yield 'review', _taps_words('review', (s.ends + pooled, s.reading), (t.before + pooled, t.before_reading))
 

@@ -29,7 +29,7 @@ THEIR_NAMES = {'resnet50': 'ResNet50', 'mobilenetv2_0.5': 'MobileNetV2', 'shuffl
 BETAS = {                                           # of DKD, as mdistiller's files for the pairs have them; else 8
     'resnet56 -> resnet20': 2., 'resnet110 -> resnet32': 2., 'wrn_40_2 -> wrn_16_2': 6., 'wrn_40_2 -> wrn_40_1': 6.,
     'vgg13 -> vgg8': 6., 'vgg13 -> mobilenetv2_0.5': 6.}
-ADAPTERS = dict(fitnet=11, ofd=21, review=31)       # seeds; the k-th adapter has the k-th seed
+ADAPTERS = dict(fitnet=11, ofd=21, review=31, vid=41, cc=51, ab=61, ft=71)  # seeds; the k-th adapter has the k-th
 
 
 def layers_run(net, x):
@@ -66,6 +66,34 @@ def figure(loss, fs=(), ft=()):
     return dict(shapes=shapes(fs, ft), loss=float(loss))
 
 
+def filled(method, *nets):
+    "Their adapters with the weights of a method's seeds, in eval mode."
+    return [fill(net, ADAPTERS[method] + k).eval() for k, net in enumerate(nets)]
+
+
+def with_adapters(fs, ft, before, pooled):
+    "VID, CC, AB, FT, and FSP and KDSVD where the widths are equal; `before`: both lists in front of the activation."
+    from distiller_zoo import FSP, ABLoss, Correlation, FactorTransfer, VIDLoss
+    from models.util import Connector, LinearEmbed, Paraphraser, Translator
+    from transfer import turned_kdsvd
+    s, t = fs[1:], ft[1:]
+    guesses = filled('vid', *(VIDLoss(a.shape[1], b.shape[1], b.shape[1]) for a, b in zip(s, t)))
+    embed, = filled('cc', nn.ModuleList([LinearEmbed(f.shape[1], 128) for f in pooled]))
+    connectors = filled('ab', *Connector(*([f.shape for f in side] for side in before)).connectors)
+    connected = [connector(f) for connector, f in zip(connectors, before[0])]
+    translator, paraphraser = filled('ft', Translator(s[-1].shape, t[-1].shape), Paraphraser(t[-1].shape))
+    factor, rebuilt = paraphraser(t[-1])
+    found = dict(
+        vid=figure(sum(guess(a, b) for guess, a, b in zip(guesses, s, t)), s, t),
+        cc=figure(.02*Correlation()(*(net(f) for net, f in zip(embed, pooled))), pooled[:1], pooled[1:]),
+        ab=figure(sum(ABLoss(len(s))(connected, before[1])), *before),
+        ft=figure(200*FactorTransfer()(translator(s[-1]), factor) + nn.functional.mse_loss(rebuilt, t[-1]),
+                  s[-1:], t[-1:]))
+    if [f.shape[1] for f in fs] != [f.shape[1] for f in ft]: return found
+    return found | dict(fsp=figure(50*sum(FSP([f.shape for f in fs], [f.shape for f in ft])(fs, ft)), fs, ft),
+                        kdsvd=figure(sum(turned_kdsvd()(s, t)), s, t))
+
+
 def by_repdistiller(pair, ours, x, y):
     "What its features and losses give, with the weights of its script."
     from distiller_zoo import PKT, Attention, DistillKL, HintLoss, NSTLoss, RKDLoss, Similarity
@@ -75,6 +103,7 @@ def by_repdistiller(pair, ours, x, y):
                         for name, net in zip(pair, ours))
     with torch.no_grad():
         (fs, zs), (ft, zt) = student(x, is_feat=True), teacher(x, is_feat=True)
+        before = [net(x, is_feat=True, preact=True)[0][1:-1] for net in (student, teacher)]
         regressor = fill(ConvReg(fs[2].shape, ft[2].shape), ADAPTERS['fitnet']).eval()
         return dict(
             kd=figure(.9*DistillKL(4)(zs, zt)),
@@ -83,7 +112,8 @@ def by_repdistiller(pair, ours, x, y):
             nst=figure(50*sum(NSTLoss()(fs[1:-1], ft[1:-1])), fs[1:-1], ft[1:-1]),
             sp=figure(3000*sum(Similarity()([fs[-2]], [ft[-2]])), fs[-2:-1], ft[-2:-1]),
             rkd=figure(RKDLoss()(fs[-1], ft[-1]), fs[-1:], ft[-1:]),
-            pkt=figure(3e4*PKT()(fs[-1], ft[-1]), fs[-1:], ft[-1:]))
+            pkt=figure(3e4*PKT()(fs[-1], ft[-1]), fs[-1:], ft[-1:])) | with_adapters(
+                fs[:-1], ft[:-1], before, (fs[-1], ft[-1]))
 
 
 class Listed(nn.Module):
