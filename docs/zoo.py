@@ -45,7 +45,7 @@ def describe(config: dict) -> str:
 def copy_run(run: Run, name: str, weights: bool) -> Path:
     """Copy a finished run into the zoo."""
     folder = zoo_root()/name
-    if folder.exists(): shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config = run.json('config.json') or {}
     config['about'] |= dict(stored='float16') if weights else {}
@@ -97,6 +97,8 @@ def main() -> None:
         folder = copy_run(run, run.path.name, not a.without_weights)
         list_run(folder, a.command)
         print(folder.name)
-    if a.pack: pack(Path(a.pack))
+    if a.pack:
+        pack(Path(a.pack))
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

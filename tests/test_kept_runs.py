@@ -40,7 +40,8 @@ def test_a_kept_run_is_loaded_as_any_other(kept, data, capsys):
     learn = Learner(small_net(), data, run='zoo:kept-0', cbs=[]).fit(1)
     assert 'finished, loaded (1 epoch, in half precision)' in capsys.readouterr().out
     assert learn.result == own.result and learn.history == own.history
-    torch.testing.assert_close(predict(learn.student, data.test)[0], predict(own.student, data.test)[0], atol=.02, rtol=0)
+    theirs, ours = (predict(one.student, data.test)[0] for one in (learn, own))
+    torch.testing.assert_close(theirs, ours, atol=.02, rtol=0)
     for model in (load_model('zoo:kept-0', 'last'), create_model('resnet8', 10, weights='zoo:kept-0')):
         assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), learn.student.state_dict().values()))
 
@@ -53,7 +54,8 @@ def test_it_teaches(kept, data):
 
 def test_tables_read_patterns(kept):
     assert [row['run'] for row in load_results('zoo:kept-*')] == ['kept-0', 'kept-1']
-    assert len(list_zoo('kept-*')) == 2 and read_zoo()['kept-0']['test_again'] == list_zoo('kept-0').records()[0]['from weights']
+    assert len(list_zoo('kept-*')) == 2
+    assert read_zoo()['kept-0']['test_again'] == list_zoo('kept-0').records()[0]['from weights']
     with pytest.raises(ValueError, match='unknown run of the zoo .*did you mean kept'):
         load_results('zoo:kept-O')
 

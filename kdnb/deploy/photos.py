@@ -37,7 +37,7 @@ def _photos_for(data: dict, files: Sequence[str | Path], device: torch.device) -
     return StreamSplit(source, source.y, data['size'], data['mean'], data['std'], 64, device, how, 0, strict=True)
 
 # %% ../../nbs/14_deploy/00_photos.ipynb #names
-def _class_names(config: dict, n: int) -> list[str]:
+def _names_of_run(config: dict, n: int) -> list[str]:
     "The names of the classes of a run; their numbers if it has none, as runs of earlier versions."
     names = (config.get('about') or {}).get('classes') or map(str, range(n))
     return [str(name) for name in names]
@@ -62,7 +62,7 @@ def _ask_run(run: str | Path | Run, files: Sequence[str | Path], top: int, which
     kept = which if f'{which}.pt' in run else 'last'                   # without valid images there is no best
     model = move_module(load_model(run.path or '', kept), where)
     logits, _ = measure.predict(model, photos)
-    return _table_of_answers(run, files, logits, _class_names(config, logits.shape[1]), top)
+    return _table_of_answers(run, files, logits, _names_of_run(config, logits.shape[1]), top)
 
 @overload
 def predict(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]: ...

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WrongValue
-from .checks import batchwise, check_labels, check_number, largest_label, tell_shapes
+from .checks import batchwise, check_labels, check_number, harden, tell_shapes
 from .feature import map_pair
 
 # %% ../../nbs/07_losses/09_channels.ipynb #ickd-loss
@@ -288,7 +288,7 @@ def sdd_loss(s: Tensor, t: Tensor, y: Tensor, regions: Sequence[int] = (1, 2, 4)
     with torch.autocast(s.device.type, enabled=False):
         zs, zt = (_region_logits(f, regions) for f in (s, t.detach()))
         n = len(zs)//len(s)
-        labels = largest_label(y).repeat(n)
+        labels = harden(y).repeat(n)
         right = zt.argmax(1) == labels
         counts = 1. + (right != right[:len(s)].repeat(n))
         return T**2*(counts*_rows_of_dkd(zs/T, zt/T, labels, alpha, beta)).mean()

@@ -90,9 +90,11 @@ def model_file(path: str | Path, which: str = 'best') -> Path:
     if place.is_file(): return place
     if not run.is_dir():
         raise FileTrouble(f'there is no model file and no run folder {run}: train one, or look for a misspelt name')
+    return _checkpoint_of(run, 'last' if str(path).startswith('zoo:') else which)  # the zoo keeps no others
+
+def _checkpoint_of(run: Path, which: str) -> Path:
+    "The file of a checkpoint in a run folder."
     found = [k for k in _checkpoints if (run / f'{k}.pt').is_file()]
-    if str(path).startswith('zoo:') and found:
-        which = 'last'                                  # the only weights that the zoo keeps
     if which in found: return run / f'{which}.pt'
     if not found and not (run / 'config.json').is_file():
         raise FileTrouble(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')

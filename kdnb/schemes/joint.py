@@ -19,7 +19,6 @@ from ..losses import ce_loss
 from ..measure import evaluating
 from ..methods import OFD, check_weight, connector
 from ..models import describe_model, weights_hash
-from .distill import check_models, check_teacher_data
 from .frozen import Frozen, Teacher
 from kdnb.schemes.scheme import (
     Scheme,
@@ -31,6 +30,8 @@ from kdnb.schemes.scheme import (
     named_scheme,
     tell_softmax,
 )
+from .seen import check_teacher_data
+from .teachers import check_models
 from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate

@@ -141,7 +141,7 @@ def _lock_folder(lock: Lock, run: str, wait: bool) -> None:
 # %% ../../nbs/10_train/00_runs.ipynb #run
 def _refuse_zoo(run: 'Run') -> None:
     "Refuse to change a run of the zoo."
-    if not run.read_only: return
+    if run.path is None or not run.read_only: return
     raise CannotRun(f'{run} comes with kdnb and is only read: give a run of your own, such as run={run.path.name!r}')
 
 class Run:
