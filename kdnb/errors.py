@@ -174,7 +174,8 @@ def warn_user(text: str) -> None:
     "Warn in one sentence with the remedy; the warning points at the line outside kdnb that led here."
     frame, level, found = sys._getframe(1), 2, 2
     while frame:
-        if str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb':
+        module = str(frame.f_globals.get('__name__')).partition('.')[0]
+        if module == 'kdnb' or module == 'contextlib' and found == level:      # a decorator of ours stands between
             found = level + 1
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=found)

@@ -11,8 +11,18 @@ from kdnb.methods import CE, KD, Term
 from kdnb.models import resnet
 from kdnb.schemes import Alone, Distill, Scheme, weigh
 from kdnb.seeds import seeded
-from kdnb.systems import Loading, Recipe, System, add_system
+from kdnb.systems import Loading, Recipe, System, add_system, loadings, recipes, systems
 from kdnb.train import Learner, fit_together, remember
+
+@pytest.fixture(autouse=True)
+def registries_stay():
+    "What a test adds to the registries is gone after it."
+    before = [(registry, dict(registry)) for registry in (systems, recipes, loadings)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
 
 @pytest.fixture(scope='module')
 def data(): return load_data('digits', size=8, n_train=40, bs=20, valid=0, device='cpu', augment='crop')

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kdnb import errors, files, seeds, text
-from kdnb.errors import CannotRun, FileTrouble, Interrupted, Mistake, WrongType, WrongValue, say
+from kdnb.errors import CannotRun, FileTrouble, Interrupted, Mistake, WrongType, WrongValue, say, warn_user
 from kdnb.files import Lock
 from kdnb.text import Column, Marked, Table, Tables
 
@@ -238,3 +238,13 @@ def test_numbers_of_numpy_and_torch_are_numbers():
 def test_more_than_nine_footnotes():
     table = Table(['n'], [[Marked(i, f'note {i}')] for i in range(12)])
     assert table.text().splitlines()[12] == '11¹²' and table.text().endswith('¹² note 11')
+
+
+def test_a_warning_points_past_a_decorator_of_contextlib():
+    code = ('import contextlib\n@contextlib.contextmanager\ndef entered(): yield\n'
+            "@entered()\ndef f(): warn_user('told')\n")
+    inside = {'__name__': 'kdnb.somewhere', 'warn_user': warn_user}
+    exec(compile(code, 'inside.py', 'exec'), inside)
+    with pytest.warns(UserWarning, match='told') as caught:
+        inside['f']()
+    assert caught[0].filename == __file__

@@ -13,12 +13,22 @@ from kdnb.methods import CE, KD, Term, known_methods
 from kdnb.models import plainnet, resnet
 from kdnb.schemes import Alone, Distill, JointRD, Online
 from kdnb.seeds import seeded
-from kdnb.systems import Loading, Recipe, System, add_system
+from kdnb.systems import Loading, Recipe, System, add_system, loadings, recipes, systems
 from kdnb.train import Learner, fit_together, remember
 
 ALL = dict(smoothing=.1, mixup=.8, cutmix=1., erase=.25)
 STRONG = dict(ALL, augment='trivialaugment')
 METHODS = {make: name for name, make in reversed(known_methods.items())}.values()
+
+
+@pytest.fixture(autouse=True)
+def registries_stay():
+    "What a test adds to the registries is gone after it."
+    before = [(registry, dict(registry)) for registry in (systems, recipes, loadings)]
+    yield
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
 
 
 def recipe(**fields):
