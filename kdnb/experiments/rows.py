@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..data import count_left_out, zoo_names
 from ..errors import WrongValue, unknown_name
 from ..files import run_path, runs_root
@@ -142,7 +144,8 @@ def read_teacher(folder: Path, changed: int) -> tuple[str | None, Row]:
     try:
         state, config = load_state(run, 'last.pt')['state'], run.json('config.json') or {}
         kind = json.dumps({k: v for k, v in config.items() if k not in ('seed', 'about')}, sort_keys=True)
-        return weights_hash(state), dict(
+        whole = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}  # as a model holds them
+        return weights_hash(whole), dict(
             taught_by=folder.name, teacher_model=student_name(config['student']), teacher_seed=config['seed'],
             teacher_kind=f'{seed_from(kind):016x}')
     except (OSError, KeyError, TypeError, AttributeError): return None, {}
