@@ -455,7 +455,8 @@ class Cards(list):
         where = device if device.endswith('threads') else f"{device}, threads {about['threads']}"
         cost = (f"Time and memory of a step are relative to plain KD: {about['teacher']} to {about['student']}, batch "
                 f"{about['bs']}, {about['dtype']}, {where}, median of {about['pairs']} pairs, {about['date']}")
-        return f'{_legend}\n\n{cost}{self._noise()}.'
+        former = ' ReviewKD was timed before it had its fourth level.' if about['date'] < '2026-11-30' else ''
+        return f'{_legend}\n\n{cost}{self._noise()}.{former}'
 
     def _noise(self) -> str:
         "What the machine's noise does to a ratio: the spread of KD beside KD."
