@@ -50,10 +50,12 @@ class LRFinder(Callback):
 
     Examples
     --------
-    >>> from kdnb.all import LRFinder, Learner, load_data, resnet
+    >>> from kdnb.all import LRFinder, Learner, load_data, resnet, seeded
     >>> data = load_data('digits', size=8, n_train=500, bs=10, device='cpu')
     >>> finder = LRFinder()
-    >>> learn = Learner(resnet(8), data, cbs=[finder]).fit(1)
+    >>> with seeded(0):
+    ...     net = resnet(8)
+    >>> learn = Learner(net, data, cbs=[finder]).fit(1)
     >>> 1e-6 < finder.rate < 10
     True
     """
