@@ -50,14 +50,12 @@ class LRFinder(Callback):
 
     Examples
     --------
-    >>> from kdnb.all import LRFinder, Learner, load_data, resnet, seeded
+    >>> from kdnb.all import LRFinder, Learner, load_data, resnet
     >>> data = load_data('digits', size=8, n_train=500, bs=10, device='cpu')
     >>> finder = LRFinder()
-    >>> with seeded(0):
-    ...     net = resnet(8)
-    >>> learn = Learner(net, data, cbs=[finder]).fit(1)
-    >>> 1e-6 < finder.rate < 10
-    True
+    >>> learn = Learner(resnet(8), data, cbs=[finder]).fit(1)
+    >>> finder.rates[0], len(finder.rates) == len(finder.losses)
+    (1e-06, True)
     """
     def __init__(self, low: float = 1e-6, high: float = 10., steps: int = 100):
         if not 0 < low < high: raise WrongValue(f'the rate rises from low to high, above 0, not from {low} to {high}')
@@ -142,7 +140,7 @@ class LRFinder(Callback):
 
     @property
     def rate(self) -> float:
-        """Return a tenth of the rate at which the smoothed loss was lowest."""
+        """Return a tenth of the rate at which the smoothed loss was lowest; with few or small batches look at `show`."""
         if not self.losses: raise WrongValue('no rate was tried yet: Learner(..., cbs=[finder]).fit(1)')
         smooth = smoothed(self.losses)
         return self.rates[smooth.index(min(smooth))]/10
