@@ -140,7 +140,7 @@ class LRFinder(Callback):
 
     @property
     def rate(self) -> float:
-        """Return a tenth of the rate at which the smoothed loss was lowest; with few or small batches look at `show`."""
+        """Return a tenth of the rate at which the smoothed loss was lowest; with few batches look at `show`."""
         if not self.losses: raise WrongValue('no rate was tried yet: Learner(..., cbs=[finder]).fit(1)')
         smooth = smoothed(self.losses)
         return self.rates[smooth.index(min(smooth))]/10
