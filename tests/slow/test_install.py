@@ -70,7 +70,8 @@ def metadata(whl, file):
 def test_wheel_holds_the_package_and_nothing_else(built):
     with zipfile.ZipFile(built[1]) as z:
         got = {n for n in z.namelist() if '.dist-info/' not in n}
-    assert got == {p.relative_to(ROOT).as_posix() for p in (ROOT / 'kdnb').rglob('*.py')}
+    package = [*(ROOT / 'kdnb').rglob('*.py'), ROOT / 'kdnb' / 'zoo.json']
+    assert got == {p.relative_to(ROOT).as_posix() for p in package}
 
 
 def test_wheel_says_what_settings_say(built):
@@ -82,7 +83,7 @@ def test_wheel_says_what_settings_say(built):
     runtime = [r for r in m.get_all('Requires-Dist') if 'extra' not in r]
     assert len(runtime) == len(CFG['requirements'].split()) and not any(
         w in r for r in runtime for w in ('nbdev', 'jupyter', 'fastcore'))
-    assert set(m.get_all('Provides-Extra')) == {'dev', 'export', 'lab', 'tensorboard', 'timm'}
+    assert set(m.get_all('Provides-Extra')) == {'dev', 'export', 'lab', 'tensorboard', 'timm', 'wandb'}
     assert '](README_files' not in m.get_payload() and '# kdnb' in m.get_payload()  # PyPI sees no files beside the page
 
 
