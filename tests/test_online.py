@@ -10,6 +10,7 @@ import kdnb.train.loop
 import kdnb.train.scoring
 from kdnb.cli import kdnb_test, kdnb_train
 from kdnb.data import load_data
+from kdnb.files import run_path
 from kdnb.measure import accuracy, predict
 from kdnb.models import cheapnet, create_model, load_model, resnet, weights_hash
 from kdnb.schemes import Distill, Online
@@ -242,4 +243,4 @@ def test_fine_tuning_is_neither_test_nor_resume(tmp_path, capsys):
 def test_mistakes(capsys, words, says):
     assert kdnb_train([*SMALL, *words, '--run', 'never']) == 1
     err = capsys.readouterr().err
-    assert says in err and err.count('\n') == 1 and not (kdnb.train.runs.run_path('never')).exists()
+    assert says in err and err.count('\n') == 1 and not run_path('never').exists()
