@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.utils import calculate_md5
 
 from kdnb.data import manifest_file, read_zoo
 from kdnb.experiments import load_run_data, student_name
 from kdnb.files import zoo_root
 from kdnb.measure import accuracy, predict
 from kdnb.models import load_model
-from kdnb.train import Run, load_state
+from kdnb.train import Run, load_state, read_config
 
 def round_tensor(v: object) -> object:
     """Round a tensor of float32 to half precision, unless a number of it would be lost."""
@@ -47,7 +46,7 @@ def copy_run(run: Run, name: str, weights: bool) -> Path:
     folder = zoo_root()/name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = run.json('config.json') or {}
+    config = read_config(run)
     config['about'] |= dict(stored='float16') if weights else {}
     (folder/'config.json').write_text(json.dumps(config, indent=1))
     for file in ('history.jsonl', 'result.json'):
@@ -58,7 +57,7 @@ def copy_run(run: Run, name: str, weights: bool) -> Path:
 
 def score_again(name: str) -> float:
     """Score the stored weights on test."""
-    config = Run(f'zoo:{name}').json('config.json')
+    config = read_config(Run(f'zoo:{name}'))
     data = load_run_data(config, f'zoo:{name}', device='cpu')
     return round(accuracy(*predict(load_model(zoo_root()/name, 'last'), data.test)), 3)
 
@@ -77,28 +76,17 @@ def write_list(zoo: dict) -> None:
     """Write the list of the zoo."""
     manifest_file().write_text(json.dumps(zoo, indent=1, sort_keys=True) + '\n', encoding='utf-8')
 
-def pack(folder: Path) -> None:
-    """Write an archive of each run, and its hash and size into the list: what a release carries."""
-    zoo = read_zoo()
-    for name in filter(None, zoo):
-        archive = Path(shutil.make_archive(str(folder/name), 'zip', zoo_root()/name))
-        zoo[name]['archive'] = dict(bytes=archive.stat().st_size, md5=calculate_md5(archive))
-    write_list(zoo)
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('runs', nargs='*', help='names or folders of finished runs')
+    parser.add_argument('runs', nargs='+', help='names or folders of finished runs')
     parser.add_argument('--command', default='', help='the command that made them, for the list')
     parser.add_argument('--without-weights', action='store_true', help='keep configuration, history and result only')
-    parser.add_argument('--pack', metavar='FOLDER', help='write the archives of a release')
     a = parser.parse_args()
     for name in a.runs:
         run = Run(name)
         folder = copy_run(run, run.path.name, not a.without_weights)
         list_run(folder, a.command)
         print(folder.name)
-    if a.pack:
-        pack(Path(a.pack))
 
 if __name__ == '__main__':
     main()

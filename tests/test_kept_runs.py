@@ -1,14 +1,17 @@
 """The zoo: runs that are read from anywhere, in half precision, and never written; fetched where they are not there."""
 
+import hashlib
 import json
-import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
 from docs import zoo as keeper
 from kdnb.all import Distill, Frozen, Learner, Run, create_model, load_data, load_model, load_results, predict, seeded
-from kdnb.data import list_zoo, read_zoo
+from kdnb.data import list_zoo, read_zoo, zoo_names
 from kdnb.files import zoo_root
 
 def small_net(seed=0):
@@ -25,13 +28,12 @@ def kept(tmp_path, monkeypatch, data):
     monkeypatch.setenv('KDNB_ZOO', str(tmp_path/'zoo'))
     monkeypatch.setenv('KDNB_RUNS', str(tmp_path/'runs'))
     listed = tmp_path/'zoo.json'
-    listed.write_text(json.dumps({'': (tmp_path/'release').as_uri()}))
+    listed.write_text(json.dumps({'': ''}))
     monkeypatch.setattr('kdnb.data.zoo.manifest_file', lambda: listed)
     monkeypatch.setattr('docs.zoo.manifest_file', lambda: listed)
     for seed in (0, 1):
         Learner(small_net(seed), data, run=f'kept-{seed}', seed=seed, cbs=[]).fit(1)
         keeper.list_run(keeper.copy_run(Run(f'kept-{seed}'), f'kept-{seed}', weights=seed == 0), 'kdnb_train')
-    keeper.pack(tmp_path/'release')
     return tmp_path
 
 
@@ -74,17 +76,40 @@ def test_nothing_is_written(kept, data):
     assert files() == before
 
 
-def test_what_is_not_there_is_fetched(kept, data, capsys):
-    shutil.rmtree(zoo_root())
+@pytest.fixture
+def release(kept):
+    "A server that has the kept runs, and nothing of them here."
+    zoo_root().rename(kept/'release')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(kept/'release'))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listed = read_zoo() | {'': f'http://127.0.0.1:{server.server_port}'}
+    (kept/'zoo.json').write_text(json.dumps(listed))
+    yield kept/'release'
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_not_there_is_fetched(release, data, capsys):
     model = load_model('zoo:kept-0', 'last')
     assert 'zoo:kept-0 is fetched once' in capsys.readouterr().out and model.call['depth'] == 8
-    assert [p.name for p in zoo_root().iterdir() if p.is_dir()] == ['kept-0']
+    assert [p.name for p in zoo_root().iterdir()] == ['kept-0']
+
+
+def test_what_is_damaged_or_gone_is_one_sentence_and_nothing_is_kept(release):
+    (release/'kept-0'/'last.pt').write_bytes(b'other')
+    (release/'kept-1'/'result.json').unlink()
+    for name, why in ('kept-0', 'invalid hash'), ('kept-1', '404'):
+        with pytest.raises(OSError, match=f'could not be fetched .*{why}.*nothing is kept: try again') as e:
+            load_results(f'zoo:{name}')
+        assert len(str(e.value).splitlines()) == 1
+    assert not [*zoo_root().iterdir()]
 
 
 def test_the_list_is_true():
     "Every run that the repository keeps has the files of the list, and its weights score what the list says."
     assert {p.name for p in zoo_root().iterdir() if p.is_dir()} == {name for name in read_zoo() if name}
     assert sum(p.stat().st_size for p in zoo_root().rglob('*.pt')) < 25e6
-    from kdnb.data.zoo import _check_files
-    for name, entry in read_zoo().items():
-        if name: _check_files(zoo_root()/name, entry)
+    for name in zoo_names():
+        files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (zoo_root()/name).iterdir()}
+        assert files == {file: known['sha256'] for file, known in read_zoo()[name]['files'].items()}

@@ -17,7 +17,7 @@ from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
 from ..measure import accuracy, calibration_error, predict
 from ..models import create_model, load_model
-from ..train import Run, move_module
+from ..train import Run, move_module, read_config
 
 # %% ../../nbs/15_cli/02_test.ipynb #by-class
 def _score_classes(z: Tensor, y: Tensor, classes: list[str]) -> dict[str, float]:
@@ -34,9 +34,7 @@ def _list_classes(scores: dict[str, float]) -> str:
 def _read_run(name: str) -> tuple[Run, dict, list[str]]:
     "A run, its configuration, and which weights it holds."
     run = Run(name)
-    config = run.json('config.json')
-    if not config or 'data' not in config:
-        raise FileTrouble(f'{name} is not a run: it has no config.json of kdnb; give the name or the folder of a run')
+    config = read_config(run)
     kept = [which for which in ('last', 'best') if f'{which}.pt' in run]  # without valid images there is no best
     if not kept: raise FileTrouble(f'{run} has no weights yet: train it for one epoch or more')
     return run, config, kept

@@ -6,15 +6,16 @@
 __all__ = ['manifest_file', 'read_zoo', 'zoo_names', 'list_zoo', 'fetch_run', 'find_run_path']
 
 # %% ../../nbs/03_data/00b_zoo.ipynb #imports
-import hashlib
 import importlib.util
 import json
-import shutil
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from .downloads import download, unpack
+from torch.hub import download_url_to_file
+
 from ..errors import FileTrouble, say, unknown_name
 from ..files import run_path, zoo_root
 from ..text import Column, Table, format_bytes
@@ -26,7 +27,7 @@ def manifest_file() -> Path:
     return Path(package.origin if package and package.origin else '').with_name('zoo.json')
 
 def read_zoo() -> dict[str, Any]:
-    "{name: files, command, scores, archive} of each run of the zoo, and under '' the address of the release."
+    "{name: what, command, scores, files} of each run of the zoo, and under '' the address of the release's zoo/."
     return json.loads(manifest_file().read_text(encoding='utf-8'))
 
 def zoo_names(pattern: str = '*') -> list[str]:
@@ -73,28 +74,28 @@ def _size_of(entry: dict[str, Any]) -> str:
     return format_bytes(sum(sizes)) if sizes else '–'
 
 # %% ../../nbs/03_data/00b_zoo.ipynb #fetch
-def _check_files(folder: Path, entry: dict[str, Any]) -> None:
-    "Refuse files that are not those of the list."
-    for name, file in entry['files'].items():
-        if hashlib.sha256((folder/name).read_bytes()).hexdigest() == file['sha256']: continue
-        raise FileTrouble(f'{name} of {folder.name!r} is not the one that the zoo lists; nothing is kept: try again')
+def _fetch_file(url: str, path: Path, sha256: str) -> None:
+    "Fetch a file of the zoo; refuse one with another hash."
+    try:
+        download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+    except (OSError, RuntimeError) as e:
+        raise FileTrouble(f'{url} could not be fetched ({e}), and nothing is kept: try again where there is a network, '
+                          'or take a checkout, which has zoo/') from e
 
 def fetch_run(name: str) -> None:
     "Fetch a run of the zoo unless it is there."
     folder, zoo = zoo_root()/name, read_zoo()
     if folder.is_dir(): return
     if name not in zoo_names(): raise unknown_name('run of the zoo', name, zoo_names())
-    archive = zoo[name]['archive']
-    say(f"zoo:{name} is fetched once: {format_bytes(archive['bytes'])}")
-    there = download(f"{zoo['']}/{name}.zip", zoo_root()/f'{name}.zip', archive['md5'])
-    unpack(there, folder)
-    try:
-        _check_files(folder, zoo[name])
-    except FileTrouble:
-        shutil.rmtree(folder)
-        raise
-    finally:
-        there.unlink()
+    files = zoo[name]['files']
+    say(f"zoo:{name} is fetched once: {format_bytes(sum(file['bytes'] for file in files.values()))}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as beside:
+        for file, known in files.items():
+            _fetch_file(f"{zoo['']}/{name}/{file}", Path(beside, file), known['sha256'])
+        if not folder.is_dir():                         # another process may have been faster
+            os.rename(beside, folder)
+            Path(beside).mkdir()                        # what the `with` removes
 
 def find_run_path(run: str | Path) -> Path:
     "`run_path`; a run of the zoo is fetched if it is not there."

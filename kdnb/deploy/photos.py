@@ -19,15 +19,9 @@ from ..data import ImageFiles, StreamSplit, fitting, pick_device
 from ..errors import FileTrouble, WrongType, WrongValue
 from ..models import load_model
 from ..text import Column, Table
-from ..train import Run, move_module
+from ..train import Run, move_module, read_config
 
 # %% ../../nbs/14_deploy/00_photos.ipynb #read
-def _own_config(run: Run) -> dict:
-    "The configuration of a run that has one."
-    config = run.json('config.json')
-    if config and 'data' in config: return config
-    raise FileTrouble(f'{run} is not a run: it has no config.json of kdnb; give the name or the folder of a run')
-
 def _photos_for(data: dict, files: Sequence[str | Path], device: torch.device) -> StreamSplit:
     "Files as a model that was trained on such data gets them."
     absent = [str(f) for f in files if not Path(f).is_file()]
@@ -57,7 +51,7 @@ def _ask_run(run: str | Path | Run, files: Sequence[str | Path], top: int, which
     if type(top) is not int or top < 1: raise WrongValue(f'top is a whole number of classes from 1 up, not {top!r}')
     if not files: raise WrongValue('no files: give the paths of image files')
     run, where = run if isinstance(run, Run) else Run(run), pick_device(device)
-    config = _own_config(run)
+    config = read_config(run)
     photos = _photos_for(config['data'], files, where)
     kept = which if f'{which}.pt' in run else 'last'                   # without valid images there is no best
     model = move_module(load_model(run.path or '', kept), where)

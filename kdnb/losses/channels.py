@@ -13,15 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WrongValue
-from .checks import batchwise, check_labels, check_number, harden, tell_shapes
-from .feature import map_pair
+from .checks import batchwise, check_channels, check_labels, check_number, harden, tell_shapes
+from .modern import split_label
 
 # %% ../../nbs/07_losses/09_channels.ipynb #ickd-loss
-def _check_widths(who: str, s: Tensor, t: Tensor) -> None:
-    "Refuse what is no pair of maps of as many channels."
-    map_pair(s, t)                                  # raises an error if they are no maps
-    if s.shape[1] != t.shape[1]: raise WrongValue(f'{tell_shapes(s, t)}: {who} needs equal channels')
-
 def _channel_gram(f: Tensor) -> Tensor:
     "Return the products of the channels of each image, (B, C, C), in rows of length 1."
     f = f.float().flatten(2)
@@ -63,7 +58,7 @@ def ickd_loss(s: Tensor, t: Tensor) -> Tensor:
     >>> ickd_loss(s, t)                                                     # 2 ((1 - .5^.5)^2 + .5)/2
     tensor(0.5858)
     """
-    _check_widths('ICKD', s, t)
+    check_channels('ICKD', s, t)
     with torch.autocast(s.device.type, enabled=False):
         return (_channel_gram(s) - _channel_gram(t.detach())).pow(2).sum()/s[:, :, 0, 0].numel()
 
@@ -162,7 +157,7 @@ def wkdf_loss(s: Tensor, t: Tensor, ratio: float = 4., grid: int = 1) -> Tensor:
     tensor(4.)
     """
     ratio = check_number('ratio', ratio, 'from 0 up')
-    _check_widths('WKD-F', s, t)
+    check_channels('WKD-F', s, t)
     with torch.autocast(s.device.type, enabled=False):
         (ms, ds), (mt, dt) = _moments(s, grid), _moments(t.detach(), grid)
         return (ratio*(ms - mt).pow(2).sum() + (ds - dt).pow(2).sum())/(grid**2*len(s))
@@ -206,7 +201,7 @@ def cat_loss(s: Tensor, t: Tensor, pixels: int = 2, normalize: bool = False) -> 
     >>> cat_loss(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 2, 2), 3.))
     tensor(9.)
     """
-    _check_widths('CAT-KD', s, t)
+    check_channels('CAT-KD', s, t)
     with torch.autocast(s.device.type, enabled=False):
         s, t = (F.adaptive_avg_pool2d(f.float(), pixels) for f in (s, t.detach()))
         if not normalize: return F.mse_loss(s, t)
@@ -216,14 +211,7 @@ def cat_loss(s: Tensor, t: Tensor, pixels: int = 2, normalize: bool = False) -> 
 # %% ../../nbs/07_losses/09_channels.ipynb #sdd-rows
 def _rows_of_dkd(s: Tensor, t: Tensor, y: Tensor, alpha: float, beta: float) -> Tensor:
     "Return DKD's two parts of each row of logits that are divided by T already, (N,)."
-    others = torch.ones_like(s, dtype=torch.bool).scatter(1, y[:, None], False)
-
-    def label_or_not(z: Tensor) -> Tensor:
-        z = z.log_softmax(1)
-        return torch.cat([z.gather(1, y[:, None]), z[others].view(len(z), -1).logsumexp(1, keepdim=True)], 1)
-
-    parts = [(label_or_not(s), label_or_not(t), alpha),
-             (*(z[others].view(len(z), -1).log_softmax(1) for z in (s, t)), beta)]
+    parts = zip(split_label(s, y), split_label(t, y), (alpha, beta), strict=True)
     rows = [w*F.kl_div(a, b, reduction='none', log_target=True).sum(1) for a, b, w in parts]
     return rows[0] + rows[1]
 
@@ -283,7 +271,7 @@ def sdd_loss(s: Tensor, t: Tensor, y: Tensor, regions: Sequence[int] = (1, 2, 4)
     if not regions or regions[0] != 1: raise WrongValue(f'regions={regions!r}: the first is 1, the whole image')
     alpha, beta = check_number('alpha', alpha, 'from 0 up'), check_number('beta', beta, 'from 0 up')
     T = check_number('the temperature T', T, 'above 0')
-    _check_widths('SDD', s, t)
+    check_channels('SDD', s, t)
     check_labels(s.mean((2, 3)), y)
     with torch.autocast(s.device.type, enabled=False):
         zs, zt = (_region_logits(f, regions) for f in (s, t.detach()))

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import WrongType, WrongValue
-from .checks import check_number, tell_shapes
+from .checks import check_channels, check_number, check_pair_of_maps, tell_shapes
 from ..measure import attention_map, check_tensors
 
 # %% ../../nbs/07_losses/03_feature.ipynb #hint-loss
@@ -72,10 +72,7 @@ def same_size(*fs: Tensor) -> list[Tensor]:
 
 def map_pair(s: Tensor, t: Tensor) -> list[Tensor]:
     "Return both, the larger average-pooled to the smaller in float32; the teacher's without a gradient."
-    check_tensors(s, t)
-    if s.ndim != 4 or t.ndim != 4:
-        raise WrongValue(f'{tell_shapes(s, t)}: this loss needs maps (B, C, H, W), tap a convolutional stage of both')
-    if len(s) != len(t): raise WrongValue(f'{tell_shapes(s, t)}: give both models the same images')
+    check_pair_of_maps(s, t)
     return same_size(s, t.detach())
 
 # %% ../../nbs/07_losses/03_feature.ipynb #places
@@ -364,8 +361,6 @@ def ofd_loss(s: Tensor, t: Tensor, margin: Tensor | float) -> Tensor:
     >>> ofd_loss(torch.zeros(1, 3, 1, 1), teacher, -1.)             # 1 + .25 + 1
     tensor(2.2500)
     """
+    check_channels('OFD', s, t)
     a, b = map_pair(s, t)
-    if a.shape != b.shape:
-        needed = 'OFD needs equal channels, so give the student an adapter (the connector of OFD)'
-        raise WrongValue(f'{tell_shapes(s, t)}: {needed}')
     return _by_pieces(partial(_sum_partial_distance, margin=_margin_column(margin, b)), a, b) / len(a)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import WrongValue
 from .checks import batchwise, check_labels, check_logits, check_number, harden
+from .logit import kd_loss
 from .modern import other_classes, split_label
 
 # %% ../../nbs/07_losses/06b_targets.ipynb #check-labelled
@@ -320,9 +321,6 @@ def _share_below(v: Tensor) -> Tensor:
     "The share of numbers that are not above their median."
     return (v <= v.quantile(.5)).float().mean()
 
-def _kl_at(s: Tensor, t: Tensor, T: float) -> Tensor:
-    return T**2*F.kl_div((s/T).log_softmax(1), (t/T).log_softmax(1), reduction='batchmean', log_target=True)
-
 # %% ../../nbs/07_losses/06b_targets.ipynb #mlkd-loss
 @batchwise
 def mlkd_loss(s: Tensor, t: Tensor, view: tuple[Tensor, Tensor], T: float = 4.) -> Tensor:
@@ -370,8 +368,8 @@ def mlkd_loss(s: Tensor, t: Tensor, view: tuple[Tensor, Tensor], T: float = 4.) 
     with torch.autocast(s.device.type, enabled=False):
         (s, s2), (t, t2) = (s.float(), view[0].float()), (t.detach().float(), view[1].detach().float())
         images, classes = _share_below(t.softmax(1).amax(1)), _share_below(t.softmax(1).sum(0))
-        parts = [_kl_at(s2, t2, k) for k in (T, 3, 5)] + [_kl_at(s, t, k) for k in (2, 6)]
+        parts = [kd_loss(s2, t2, k) for k in (T, 3, 5)] + [kd_loss(s, t, k) for k in (2, 6)]
         for k in (T, 3, 5, 2, 6):
             by_class, by_image = _product_gaps(s, t, k)
-            parts += [images*_kl_at(s, t, k), classes*by_class, images*by_image]
+            parts += [images*kd_loss(s, t, k), classes*by_class, images*by_image]
         return torch.stack(parts).sum()

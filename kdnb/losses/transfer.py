@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import WrongValue
-from .checks import batchwise, check_number, tell_shapes
+from .checks import add_up, batchwise, check_channels, check_number, tell_shapes
 from .feature import map_pair, same_size
 from ..measure import attention_map, check_tensors
 
@@ -54,8 +54,8 @@ def vid_loss(s: Tensor, t: Tensor, variance: Tensor) -> Tensor:
     >>> vid_loss(torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 3.), torch.ones(1))   # (1 - 3)^2/2 + ln(1)/2
     tensor(2.)
     """
+    check_channels('VID', s, t)
     s, t = map_pair(s, t)
-    if s.shape[1] != t.shape[1]: raise WrongValue(f'{tell_shapes(s, t)}: VID needs equal channels, give an adapter')
     with torch.autocast(s.device.type, enabled=False):
         v = variance.float().view(-1, 1, 1)
         return ((s.float() - t.float()).pow(2)/v + v.log()).mean()/2
@@ -145,8 +145,8 @@ def ab_loss(s: Tensor, t: Tensor, margin: float = 1.) -> Tensor:
     tensor(2.5000)
     """
     margin = check_number('the margin', margin, 'from 0 up')
+    check_channels('AB', s, t)
     s, t = map_pair(s, t)
-    if s.shape[1] != t.shape[1]: raise WrongValue(f'{tell_shapes(s, t)}: AB needs equal channels, connect the student')
     with torch.autocast(s.device.type, enabled=False):
         s = s.float()
         return (margin - torch.where(t > 0, s, -s)).relu().pow(2).sum()/len(s)*3/1000
@@ -197,8 +197,7 @@ def _check_places(who: str, fs: Sequence[Tensor], ft: Sequence[Tensor]) -> None:
     if len(fs) != len(ft) or len(fs) < 2:
         raise WrongValue(f'{who} compares two or more places of each model, not {len(fs)} and {len(ft)}: name more')
     for s, t in zip(fs, ft):
-        map_pair(s, t)                           # raises an error if they are no maps
-        if s.shape[1] != t.shape[1]: raise WrongValue(f'{tell_shapes(s, t)}: {who} needs equal channels')
+        check_channels(who, s, t)
 
 def _flows(fs: Sequence[Tensor]) -> list[Tensor]:
     "Return the channels of each place by those of the next, (B, C, C')."
@@ -245,7 +244,7 @@ def fsp_loss(s: Sequence[Tensor], t: Sequence[Tensor]) -> Tensor:
     _check_places('FSP', s, t)
     with torch.autocast(s[0].device.type, enabled=False):
         losses = [(a - b.detach()).pow(2).mean() for a, b in zip(_flows(s), _flows(t))]
-        return sum(losses[1:], start=losses[0])
+        return add_up(losses)
 
 # %% ../../nbs/07_losses/08_transfer.ipynb #svd
 class _FirstVectors(torch.autograd.Function):
@@ -330,4 +329,4 @@ def kdsvd_loss(s: Sequence[Tensor], t: Sequence[Tensor]) -> Tensor:
     with torch.autocast(s[0].device.type, enabled=False):
         ours, theirs = zip(*map(_main_directions, s, t))
         losses = [(a - b).pow(2).sum()/len(a) for a, b in zip(_kernels(ours), _kernels(theirs))]
-        return sum(losses[1:], start=losses[0])
+        return add_up(losses)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data import Data
 from ..errors import CannotRun, WrongValue
-from ..losses import check_number, class_stretches, crd_batch_loss, crd_loss, crd_scores, draw_others
+from ..losses import add_up, check_number, class_stretches, crd_batch_loss, crd_loss, crd_scores, draw_others
 from .schedules import Weight
 from .term import TapSpelling, Term, method
 from ..parallel import gather
@@ -245,4 +245,4 @@ class CRD(Term):
         "Return the sum over the pairs of features."
         each = zip(adapters, s, t)
         losses: list[Tensor] = [c(a, b, index) if self.bank else c.in_batch(a, b, y) for c, a, b in each]
-        return sum(losses[1:], start=losses[0])
+        return add_up(losses)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import WrongValue
 from ..losses import hint_loss, map_pair
-from .channels import check_pooled, head_of
+from .channels import check_pooled
+from .feature import head_of
 from .schedules import Weight
 from .term import TapSpelling, Term
 from ..models import eval_mode, swap_modules

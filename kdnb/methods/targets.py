@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import WrongValue
 from kdnb.losses import (
     ce_loss,
     check_number,
@@ -27,10 +26,10 @@ from kdnb.losses import (
     rld_loss,
     wkd_loss,
 )
+from .feature import head_of
 from .logit import logits_loss, said_if, warm_up
-from .schedules import Weight
+from .schedules import Weight, fall
 from .term import FeatureList, Term, method
-from ..taps import classifier_of
 
 # %% ../../nbs/08_methods/07b_targets.ipynb #nkd
 @method('nkd')
@@ -132,10 +131,6 @@ class Hard(Term):
         super().__init__(hard_loss, weight, taps=None, name='hard')
 
 # %% ../../nbs/08_methods/07b_targets.ipynb #wkd
-def _fallen(share: float, start: float) -> float:
-    "1 until a share of the run, then down to 0 along half a cosine."
-    return (1 + math.cos(math.pi*max(0., (share - start)/(1 - start))))/2
-
 @method('wkd')
 class WKD(Term):
     """
@@ -179,7 +174,6 @@ class WKD(Term):
             T=check_number('the temperature T', T, 'above 0'),
             sharpen=check_number('sharpen', sharpen, 'above 0'),
             start=check_number('start', start, 'from 0 to 1'))
-        if start == 1: raise WrongValue('start=1 leaves no time to fall: give a share of the run below 1')
         self.now = torch.tensor(float(gamma))
 
     def prepare(self, teacher: nn.Module, names: Sequence[str]) -> None:
@@ -198,11 +192,7 @@ class WKD(Term):
         ValueError
             If the teacher has no linear layer.
         """
-        try:
-            self.costs = class_costs(classifier_of(teacher).weight, self.options['sharpen'])
-        except WrongValue as e:
-            rows = 'wkd measures the classes by the rows of a linear classifier'
-            raise WrongValue(f'{rows}, and {type(teacher).__name__} has none: take kd or nkd') from e
+        self.costs = class_costs(head_of(teacher, 'teacher', 'WKD').weight, self.options['sharpen'])
 
     def begin_epoch(self, epoch: int, epochs: int, adapters: nn.Module | None) -> None:
         """
@@ -217,7 +207,7 @@ class WKD(Term):
         adapters : nn.Module or None
             None.
         """
-        self.now = torch.tensor(self.options['gamma']*_fallen((epoch + 1)/epochs, self.options['start']))
+        self.now = torch.tensor(fall(self.options['gamma'], self.options['start'])(epoch + 1, epochs))
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor:
         "Return the label's part and the distance, at the weight that it has now."

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..data import Data
 from ..errors import WrongType, WrongValue
-from ..losses import asked_by, ce_loss, check_number
+from ..losses import add_up, asked_by, ce_loss, check_number
 from .parse import parse_calls
 from .schedules import Weight, check_weight
 from ..models import weights_hash
@@ -48,9 +48,9 @@ def _make_adapters(adapt: _Adapt, fs: FeatureList, ft: FeatureList) -> nn.Module
     "Make an adapter for each pair of features."
     return nn.ModuleList([adapt(s, t) for s, t in zip(fs, ft)])
 
-def _apply_adapters(adapters: nn.Module, fs: FeatureList) -> list[Tensor]:
-    "Send each feature through the adapter of its number."
-    return [adapters.get_submodule(str(i))(f) for i, f in enumerate(fs)]
+def _apply_adapters(adapters: nn.Module, *sides: FeatureList) -> list[Any]:
+    "Send each feature, or the features of a pair, through the adapter of its number."
+    return [adapters.get_submodule(str(i))(*fs) for i, fs in enumerate(zip(*sides))]
 
 # %% ../../nbs/08_methods/02_term.ipynb #value-text
 def _value_text(v: object) -> str:
@@ -283,6 +283,7 @@ class Term:
     """
     teacher_bn = 'running'      # 'batch': the teacher's BatchNorms take the statistics of the batch
     labels = 1.                 # the weight of the labels beside this term, if it stands alone in words
+    adapts_both = False         # True: an adapter reads the teacher's feature beside the student's
     with_adapters = False       # True: `adapters` are an argument of the call, and `through` is left out
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
@@ -311,7 +312,7 @@ class Term:
         if self.taps is None: return self.loss(s, t, **asked)
         each = [asked | ({'view': pair} if 'view' in asked else {}) for pair in zip(*asked.get('view', (s, t)))]
         losses = [self.loss(a, b, **more) for a, b, more in zip(s, t, each)]
-        return sum(losses[1:], start=losses[0])
+        return add_up(losses)
 
     def __repr__(self) -> str: return _term_text(self)
 
@@ -373,7 +374,7 @@ class Term:
         list of Tensor
             One for each of the teacher's.
         """
-        return _apply_adapters(adapters, fs)
+        return _apply_adapters(adapters, fs, ft) if self.adapts_both else _apply_adapters(adapters, fs)
 
     def prepare(self, teacher: nn.Module, names: Sequence[str]) -> None:
         """

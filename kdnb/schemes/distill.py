@@ -225,12 +225,12 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
 def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     "Check the teacher's data, and its classes if they are read; let terms measure up to 256 training images."
-    for seen in filter(None, scheme.trained_on if isinstance(scheme.trained_on, list) else [scheme.trained_on]):
+    for seen in scheme.trained_on:
         check_teacher_data(seen, data, classes=needs_classes(scheme.method))
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
-    for teacher in scheme.teacher.model.members if isinstance(scheme.teacher.model, Ensemble) else [scheme.teacher]:
+    for teacher in scheme.teacher.members:
         z, features = ask_model('the teacher', teacher, x)
         if z is not None:
             check_classes(check_logits('the teacher', z, x).shape[1], data)
@@ -355,8 +355,7 @@ class Distill(Scheme):
         self.method = Method(copy.copy(t) for t in parse_method(method, weights))   # copies: terms learn margins
         self.teacher = combined_teacher(given, combine, self.memory is not None, self.method)
         self.names = unique_names(t.name for t in self.method)
-        members = given.model.members if isinstance(given.model, Ensemble) else []
-        self.trained_on = [t.trained_on for t in members] or given.trained_on
+        self.trained_on = [t.trained_on for t in given.members if t.trained_on]
         check_models(self.method, student, given.model)
         self.teacher.bn = _teacher_statistics(self.method, given.model)
         if self.memory is not None:

@@ -193,6 +193,11 @@ class Frozen(Prepared):
         """Return the very module that teaches."""
         return self.net.model
 
+    @property
+    def members(self) -> 'list[Frozen]':
+        """Return the teachers that this one is made of; of one teacher, itself."""
+        return self.model.members if isinstance(self.model, Ensemble) else [self]
+
     def tap(self, model: nn.Module, taps: Iterable[str], logits: bool = True) -> None:
         """
         Choose the places that are read from now on.

@@ -59,8 +59,8 @@ def pick_recipe(recipe: str | Recipe, lr: float | None = None, wd: float | None 
 def name_recipe(recipe: str | Recipe) -> str:
     "The name of a recipe, as config.json has it; 'own' for one that no system has."
     if not isinstance(recipe, Recipe): return recipe
-    same = [name for name, known in recipes.items() if known is recipe]
-    return [*same, *(name for name, known in recipes.items() if known == recipe), 'own'][0]
+    equal = [name for name, known in recipes.items() if known == recipe]
+    return next((name for name in equal if recipes[name] is recipe), equal[0] if equal else 'own')
 
 # %% ../../nbs/10_train/03_recipe.ipynb #groups
 def _spare_vectors(scheme: Scheme, groups: list[dict]) -> list[dict]:
