@@ -74,5 +74,5 @@ def test_a_teacher_without_a_linear_classifier_is_told_before_training():
 
 
 def test_options_out_of_range_are_told():
-    for make in (lambda: WKD(start=1), lambda: WKD(T=0), lambda: WKD(gamma=-1)):
+    for make in (lambda: WKD(start=1.5), lambda: WKD(T=0), lambda: WKD(gamma=-1)):
         with pytest.raises(ValueError): make()
