@@ -213,7 +213,7 @@ def test_images_of_another_size_are_told_before_their_mean(digits):
     with pytest.raises(ValueError, match=r'images of another size \(16, now 32\)'):
         Distill(resnet(8), teacher, 'kd', size=32).check(other)
     seen = digits.describe() | {'mean': [0.123456789] * 3}
-    (scheme := Distill(resnet(8), resnet(8), size=16)).trained_on = seen
+    (scheme := Distill(resnet(8), resnet(8), size=16)).trained_on = [seen]
     with pytest.raises(
         ValueError, match=r'another mean \(\[0.1235, 0.1235, 0.1235\], now \[0.\d{1,4}, 0.\d{1,4}, 0.\d{1,4}\]\)'):
         scheme.check(digits)
