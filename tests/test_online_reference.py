@@ -1,6 +1,6 @@
 """DML and ONE have the value and the gradient of their authors' code, and DOT the steps of its, on the same numbers.
 
-The figures in `reference/online.json` were computed by the authors' files (`reference/make_online.py`; files and commits
+The figures in `reference/online.json` were computed by the authors' files (`reference/make_online.py`; they and commits
 stand in it). KDCL has no code of its authors; `nbs/09_schemes/05_online.ipynb` compares it with its paper, image by
 image.
 """
@@ -15,9 +15,11 @@ from torch import nn
 from kdnb.methods import ramp
 from kdnb.models import resnet
 from kdnb.schemes import DML, ONE
+from kdnb.train import DOT
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE/'reference')]
+from dot_steps import dot_case, dot_losses  # noqa: E402 - found by the line above
 from fixed import fill, logits_case, numbers  # noqa: E402 - found by the line above
 from test_reference_logits import errors  # noqa: E402 - found by the line above
 
@@ -69,3 +71,18 @@ def test_one_is_its_authors_whole_loss():
 
 def test_the_ramp_is_theirs_at_its_ends():
     assert ramp(1, 80/300)(0, 300) == pytest.approx(0.006737947) and ramp(2, .5)(7, 10) == 2 and ramp(1, 0)(0, 9) == 1
+
+
+def test_dot_takes_its_authors_steps():
+    params = dot_case()
+    opt = DOT(params)
+    for step in range(6):
+        opt.param_groups[0]['lr'] = .05 if step < 3 else .005
+        task, kd = dot_losses(params, step)
+        opt.zero_grad()
+        opt.take_apart(kd)
+        task.backward()
+        opt.step()
+    for p, wanted in zip(params, FIGURES['dot'], strict=True):
+        wanted = torch.tensor(wanted).view_as(p)
+        assert ((p - wanted).norm()/wanted.norm()).item() < 1e-6

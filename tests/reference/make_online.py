@@ -14,6 +14,7 @@ from textwrap import dedent
 from types import ModuleType, SimpleNamespace
 
 import torch
+from dot_steps import dot_case, dot_losses
 from fixed import fill, logits_case, numbers
 from make_logits import figure
 from torch import nn
@@ -60,18 +61,6 @@ def of_one(folder):
     exec(dedent(lines), names)
     read = net.conv1.weight, net.control_v1.weight, net.classfier3_1.weight, net.classfier3_3.weight
     return dict(one=figure(names['loss_cross'] + names['loss_kl'], *read) | dict(weight=weight))
-
-
-def dot_case():
-    "Two linear layers that both losses move, one that only distillation moves, one that only the task moves."
-    return [numbers(80 + i, *shape).requires_grad_() for i, shape in enumerate([(6, 5), (5,), (5, 4), (3, 5)])]
-
-
-def dot_losses(params, step):
-    "(task, distillation)."
-    w, b, adapter, task = params
-    x = numbers(90 + step, 12, 6)@w + b
-    return (x@task.T).square().mean(), .3*(x.tanh()@adapter).square().mean() + x.abs().mean()
 
 
 def of_dot(folder):
