@@ -1,4 +1,5 @@
-"""Write what README shows and links to: the tables in nbs/index.ipynb, docs/five.md and docs/speed.md.
+"""Write what README shows and links to: the tables in nbs/index.ipynb, docs/five.md, docs/speed.md and
+docs/which.md.
 
 `make readme` runs `python -m docs.pages` before it converts the notebook. The tables of the notebook are the outputs of
 its cells with `#| echo: false`. These only read files and ask methods, so they are made anew here, without the networks
@@ -12,6 +13,7 @@ import nbformat
 from bench.speed import Speed
 
 from .five import five_table
+from .which import which_page
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT/'nbs/index.ipynb'
@@ -39,7 +41,7 @@ def five_page() -> str:
         '`--run` is what a later command calls the result.')
     return f'{intro}\n\n{five_table()}\n'
 
-PAGES = {'docs/five.md': five_page, 'docs/speed.md': speed_page}
+PAGES = {'docs/five.md': five_page, 'docs/speed.md': speed_page, 'docs/which.md': which_page}
 
 def _is_told(cell) -> bool:
     "Whether a cell only shows a table, or imports what such a cell needs."
