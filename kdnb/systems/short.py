@@ -6,10 +6,19 @@
 __all__ = []
 
 # %% ../../nbs/01_systems/11_short.ipynb #imports
-from .system import Loading, Recipe, System, add_system
+from .system import Loading, Preset, Recipe, System, add_system
 
 # %% ../../nbs/01_systems/11_short.ipynb #system
+_short_methods = ('kd', 'at', 'dkd', 'dist', 'sp', 'ofd', 'review', 'crd')
+_short_controls = dict(
+    ls='ls', kd_shuffled='ce(.1)+kd_shuffled(.9, T=4)', kd_std='ce(.1)+kd(.9, T=4, standardize=True)')
+_short_preset = Preset(
+    'short', 'ResNet-20 teaches ResNet-8 on all of CIFAR-100, 20 epochs', data='cifar100', recipe='short',
+    weights='crd', methods={name: name for name in _short_methods} | _short_controls,
+    pairs=(('resnet20', 'resnet8'),))
+
 add_system(System(
     'short', 'a short protocol on CIFAR-100',
     recipes=dict(short=Recipe(20, lr=.1, wd=5e-4, nesterov=True, schedule='onecycle', warmup=6)),
-    loading=dict(short=Loading(128, stats={'cifar100': ((.5071, .4867, .4408), (.2675, .2565, .2761))}))))
+    loading=dict(short=Loading(128, stats={'cifar100': ((.5071, .4867, .4408), (.2675, .2565, .2761))})),
+    presets=(_short_preset,)))
