@@ -11,7 +11,7 @@ from .system import Loading, Preset, Recipe, System, add_system
 # %% ../../nbs/01_systems/11_short.ipynb #system
 _short_methods = ('kd', 'at', 'dkd', 'dist', 'sp', 'ofd', 'review', 'crd')
 _short_controls = dict(
-    ls='ls', kd_shuffled='ce(.1)+kd_shuffled(.9, T=4)', kd_std='ce(.1)+kd(.9, T=4, standardize=True)')
+    ls='ls(1)', kd_shuffled='ce(.1)+kd_shuffled(.9, T=4)', kd_std='ce(.1)+kd(.9, T=4, standardize=True)')
 _short_preset = Preset(
     'short', 'ResNet-20 teaches ResNet-8 on all of CIFAR-100, 20 epochs', data='cifar100', recipe='short',
     weights='crd', methods={name: name for name in _short_methods} | _short_controls,
