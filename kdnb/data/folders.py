@@ -46,6 +46,7 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
 # %% ../../nbs/03_data/06_folders.ipynb #npz-classes
 def _count_classes(y: np.ndarray, path: Path) -> int:
     "Count the classes of training labels; refuse a gap in their numbers."
+    if y.ndim == 2 and y.shape[1] > 1: return y.shape[1]
     if y.dtype.kind not in 'iu': return 1  # as_labels refuses them
     found = np.unique(y)
     gaps = np.flatnonzero(found != np.arange(len(found)))
