@@ -65,7 +65,7 @@ def _score_weights(run: Run, which: str, data: Data, split: str, student: str | 
 def _test(a: argparse.Namespace) -> None:
     "Score the weights of a run."
     run, config, kept = _read_run(a.run)
-    data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers)
+    data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers, a.labels)
     if getattr(data, a.split) is None: raise WrongValue('this run has no valid split: use --split test')
     answer: dict[str, object] = dict(run=str(run.path), split=a.split)
     a.answer = answer
@@ -86,7 +86,7 @@ _found: Options = {
     '--data': dict(metavar='PATH', help="where the run's data are, if they came from a folder or an .npz"),
     '--student': dict(
         metavar='MODEL', help='how to build the model, if the run does not tell (package.module:function)'),
-    **{k: DATA_OPTIONS[k] for k in ('--root', '--device', '--workers')}}
+    **{k: DATA_OPTIONS[k] for k in ('--labels', '--root', '--device', '--workers')}}
 
 def kdnb_test(argv: Sequence[str] | None = None) -> int:
     "Run the command kdnb_test; return its exit code."

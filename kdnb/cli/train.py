@@ -50,7 +50,8 @@ from ..seeds import seeded
 from ..train import Learner, device_name, differences, pick_recipe, remember, run_config, score_on_test
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
-_same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--root', '--device', '--stream', '--workers', '--strict', '--compile'}
+_same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--labels', '--root', '--device', '--stream', '--workers', '--strict',
+             '--compile'}
 
 def _name_again(a: argparse.Namespace) -> str:
     "The name of a repetition: the old run's, 'again', and what is changed."
@@ -94,7 +95,8 @@ def _check_repeat(a: argparse.Namespace, learn: Learner, epochs: int) -> None:
 def load_asked_data(a: argparse.Namespace) -> Data:
     "Load the data of the options; under torchrun rank 0 downloads first."
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
-    same = {k: getattr(a, k) for k in 'bs size valid n_train root device recipe split_seed strict workers'.split()}
+    names = 'labels bs size valid n_train root device recipe split_seed strict workers'
+    same = {k: getattr(a, k) for k in names.split()}
     with first_rank_0():
         data = load_data(a.data, augment=augment, stream=a.stream or None, **same)
     say(str(data))

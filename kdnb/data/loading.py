@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from .classes import digest_labels, reorder_source
 from .folders import read_folder, read_npz
+from .tables import read_table
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
     DatasetItems,
@@ -298,6 +299,8 @@ class Data:
         Why results on these data are those of a reduced run; '' where they are not.
     order : str
         'numeric' for folders that are sorted as numbers, 'own' for `load_data(..., classes=)`; '' for the usual one.
+    table : str
+        Name of the file that `load_data(..., labels=)` has read; '' if there is none.
 
     Raises
     ------
@@ -317,6 +320,7 @@ class Data:
 
     reduced = ''
     order = ''
+    table = ''
 
     def __init__(
             self, train: SplitLike | ImageSource, valid: SplitLike | ImageSource | None,
@@ -461,10 +465,11 @@ class Data:
         Returns
         -------
         dict
-            The names of the classes in order, a checksum of the labels of each split, and whether the constants of
-            the channels were measured.
+            The names of the classes in order, a checksum of the labels of each split, the name of their table, and
+            whether the constants of the channels were measured.
         """
-        return dict(classes=self.classes, labels=self.labels) | ({'measured': True} if self.measured else {})
+        more = dict(measured=self.measured, table=self.table)
+        return dict(classes=self.classes, labels=self.labels) | {k: v for k, v in more.items() if v}
 
     def __repr__(self) -> str:
         splits = {name: getattr(self, name) for name in ('train', 'valid', 'test') if getattr(self, name) is not None}
@@ -479,21 +484,33 @@ class Data:
         return f"{head}; batches of {self.bs}, augment {self.augment}; {where}{why}"
 
 # %% ../../nbs/03_data/07_loading.ipynb #find-source
-def _path_source(name: str | Path, root: Path) -> Source:
+def _find_table(labels: str | Path, folder: Path) -> Path:
+    "A table of labels, by its path from here or from the folder of the images."
+    table = next((p for p in (Path(labels).expanduser(), folder/labels) if p.is_file()), None)
+    if table: return table
+    raise FileTrouble(f'labels={str(labels)!r} is no file, here or in {folder}: give the path of a .csv')
+
+def _path_source(name: str | Path, root: Path, labels: str | Path | None) -> Source:
     "A folder or an .npz as a source, by its path."
     path = next((p for p in (Path(name).expanduser(), root/name) if p.exists()), None)
     if path is None:
         if '/' not in str(name) and isinstance(name, str) and not name.endswith('.npz'):
             raise unknown_name('data set', name, [*known_sources, 'a folder of class folders', 'an .npz file'])
         raise FileTrouble(f'{name} does not exist, here or in {root}: check the path, or name its folder with root=')
+    if path.is_dir() and labels is not None:
+        table = _find_table(labels, path)
+        return Source(path.resolve().name, lambda root: read_table(path, table))
     if path.is_dir(): return Source(path.resolve().name, lambda root: read_folder(path))
+    if labels is not None: raise WrongValue(f'labels={str(labels)!r} is for a folder of images: {path} is none')
     if path.suffix == '.npz': return Source(path.stem, lambda root: read_npz(path))
     raise WrongValue(f'{path} is neither an .npz nor a folder of class folders: convert it to one of these')
 
-def find_source(name: str | Path, root: Path) -> Source:
+def find_source(name: str | Path, root: Path, labels: str | Path | None = None) -> Source:
     "Return the source that a name or a path leads to, or raise an error that offers the nearest names."
-    if isinstance(name, str) and name in known_sources: return known_sources[name]
-    if isinstance(name, (str, Path)): return _path_source(name, root)
+    if isinstance(name, str) and name in known_sources:
+        if labels is None: return known_sources[name]
+        raise WrongValue(f'labels={str(labels)!r} is for a folder of images of yours: {name} has its own labels')
+    if isinstance(name, (str, Path)): return _path_source(name, root, labels)
     raise WrongType(f'a data set is a name or a path, not {name!r}: give images to Data(train, valid, test, classes)')
 
 # %% ../../nbs/03_data/07_loading.ipynb #check-loading
@@ -509,10 +526,10 @@ def check_loading(
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-source
 def _load_source(
-        name: str | Path, root: str | Path | None, size: int | None,
-        classes: Sequence[str] | None) -> tuple[Source, list[Any], list[str], str]:
+        name: str | Path, root: str | Path | None, size: int | None, classes: Sequence[str] | None,
+        labels: str | Path | None) -> tuple[Source, list[Any], list[str], str]:
     "Load a source: (what it is, its three parts, the classes as asked for, the name of their order)."
-    found = find_source(name, data_root(root))
+    found = find_source(name, data_root(root), labels)
     *parts, own_names = found.load(data_root(root))
     names = _class_names(own_names)
     asked = names if classes is None else _class_names(classes)
@@ -538,7 +555,8 @@ def load_data(
         name: str | Path, bs: int | None = None, size: int | None = None, valid: float | None = None,
         n_train: int | None = None, root: str | Path | None = None, device: torch.device | str | None = None,
         augment: str | None = 'auto', recipe: str | None = None, split_seed: int = 0, stream: bool | None = None,
-        strict: bool = False, workers: int | None = None, classes: Sequence[str] | None = None) -> Data:
+        strict: bool = False, workers: int | None = None, classes: Sequence[str] | None = None,
+        labels: str | Path | None = None) -> Data:
     """Load a data set by its name or path, cut into train, valid and test.
 
     CIFAR and CINIC-10 are downloaded once. Images that take up to 4 GiB as pixels are held on the device; others are
@@ -582,6 +600,10 @@ def load_data(
     classes : list of str, optional
         The names of all classes in another order. None: the set's own; folders in the order of their names, those
         called 0, 1, ... 11 in that of their numbers.
+    labels : str or Path, optional
+        For a folder of images without class folders: a CSV file, here or in that folder. It has a row for each image
+        below the folder: column `file`; `label`, its class, or `labels`, all its classes (separated by ';', or by
+        spaces), or a column of 0 and 1 for each class; perhaps `split`: train, valid or test.
 
     Returns
     -------
@@ -621,7 +643,7 @@ def load_data(
     bs, size, valid, n_train, split_seed, workers = map(plain_number, (bs, size, valid, n_train, split_seed, workers))
     loading = check_loading(recipe, size, augment, workers, split_seed)
     device = pick_device(device)  # before anything is downloaded
-    found, (train, own, test), classes, order = _load_source(name, root, size, classes)
+    found, (train, own, test), classes, order = _load_source(name, root, size, classes, labels)
     size = size or found.size
     pixels = size or first_size(train)
     augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
@@ -632,7 +654,7 @@ def load_data(
         strict=strict, workers=workers, name=found.name,
         stats=stated or found.stats or _measure_stats(train, pixels, fitting(size, augment)),
         split=cut | dict(recipe=recipe or 'crd'))
-    data.order, data.measured = order, not (stated or found.stats)
+    data.order, data.measured, data.table = order, not (stated or found.stats), Path(labels or '').name
     toy = found.name if found.toy else ''
     data.reduced = f'{len(tr):,} of {full:,} training images' if len(tr) < full else toy
     return data
