@@ -85,8 +85,10 @@ def test_classes_without_images_are_left_out_and_told():
     x, rows = draw(40, 0)
     few = rows.clone()
     few[:, 2] = 0
-    with pytest.warns(UserWarning, match='test has no image with c: of 4 classes 1 are left out of its mAP'):
+    with pytest.warns(UserWarning, match='test has no image with c: its mAP is the mean over 3 of 4 classes'):
         Data((x, rows), None, (x, few), CLASSES, bs=20, device='cpu')
+    with pytest.raises(ValueError, match='no image of test has a class: label some of them'):
+        Data((x, rows), None, (x, 0*rows), CLASSES, bs=20, device='cpu')
     z = torch.randn(40, 4)
     kept = [0, 1, 3]
     assert mean_average_precision(z, few) == pytest.approx(mean_average_precision(z[:, kept], few[:, kept]))

@@ -227,9 +227,10 @@ def _check_multi_labels(labels: dict[str, Tensor], classes: list[str]) -> None:
         raise WrongValue('each image has exactly one class: give its number as the label (y.argmax(1))')
     for split, y in labels.items():
         absent = [name for name, n in zip(classes, count_images(y).tolist()) if not n]
+        if len(absent) == len(classes): raise WrongValue(f'no image of {split} has a class: label some of them')
         if absent:
-            warn_user(f"{split} has no image with {', '.join(absent[:5])}{', ...' if absent[5:] else ''}: of "
-                      f"{len(classes)} classes {len(absent)} are left out of its mAP")
+            warn_user(f"{split} has no image with {', '.join(absent[:5])}{', ...' if absent[5:] else ''}: its mAP is the "
+                      f"mean over {len(classes) - len(absent)} of {len(classes)} classes")
 
 # %% ../../nbs/03_data/07_loading.ipynb #digest-splits
 def _digest_splits(sources: list[Any], splits: list[Any]) -> dict[str, str | None]:
