@@ -38,6 +38,7 @@ from kdnb.show.places import (
     PlaceNames,
     Showable,
     bare_student,
+    check_one_class,
     device_of,
     find_cast,
     model_of,
@@ -112,6 +113,7 @@ class _Study:
 # %% ../../nbs/11_show/05_comparison.ipynb #study-all
 def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     "Ask every model about every test image, and read the places of those that have some."
+    check_one_class(data.test.y)
     logits, y, unscored = _answers(cast.nets, data)
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
