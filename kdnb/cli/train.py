@@ -179,15 +179,17 @@ def _teacher_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Schem
     teacher = create_model(a.teacher, data.num_classes) if learns else _asked_teacher(a, data)
     return make(student, teacher, **options, size=data.size)
 
-def _online_scheme(a: argparse.Namespace, data: Data, options: dict) -> Online:
+def _online_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Scheme], options: dict) -> Scheme:
     "Students of one name that teach each other, from 'online(students=4)'."
     if a.init or a.shrink:
         raise WrongValue(
             'students that teach each other must begin with different weights: leave --init and --shrink out')
     count = count_students(options.pop('students'))
-    if a.teacher or a.weights:
-        raise WrongValue(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
-    return Online([create_model(a.student, data.num_classes) for _ in count], size=data.size, **options)
+    return make([create_model(a.student, data.num_classes) for _ in count], size=data.size, **options)
+
+def _branched_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Scheme], options: dict) -> Scheme:
+    "One student that makes its teacher, such as ONE."
+    return make(_asked_student(a, data), size=data.size, **options)
 
 # %% ../../nbs/15_cli/01_train.ipynb #taught-scheme
 def _taught_scheme(a: argparse.Namespace, data: Data) -> Scheme:
@@ -210,8 +212,11 @@ def _asked_scheme(a: argparse.Namespace, data: Data) -> Scheme:
                          'leave it out')
     if a.remember is not None and a.remember < 1:
         raise WrongValue(f'--remember is a number of views from 1 up, not {a.remember}')
-    if make is Online: return _online_scheme(a, data, options)
-    return _teacher_scheme(a, data, make, options) if make else _taught_scheme(a, data)
+    if not make: return _taught_scheme(a, data)
+    if make.taught: return _teacher_scheme(a, data, make, options)
+    if a.teacher or a.weights:
+        raise WrongValue(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
+    return (_online_scheme if make.counts else _branched_scheme)(a, data, make, options)
 
 # %% ../../nbs/15_cli/01_train.ipynb #build
 def _describe_teaching(a: argparse.Namespace, scheme: Scheme) -> str:

@@ -86,7 +86,8 @@ def _online_in_words(config: _RunConfig) -> str:
     return _exact_fractions(f"online(students={len(students)}, {settings}, teacher={config['teacher']!r})")
 
 _scheme_in_words: dict[str, Callable[[_RunConfig], str]] = dict(
-    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words)
+    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words,
+    ONE=_terms_in_words)
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #method
 def _check_readable(method: str) -> None:
