@@ -34,7 +34,8 @@ def one_sentence(e: BaseException) -> str:
     if no_memory: return _memory_sentence(text)
     if isinstance(e, OSError) and e.filename and e.strerror:
         return f'{e.filename}: {e.strerror}: check the path, its permissions, and the space on the disk'
-    return text or type(e).__name__
+    if isinstance(e, MISTAKES) and text: return text
+    return f'{type(e).__name__}: {text}'.removesuffix(': ')
 
 # %% ../nbs/00_basics/00_errors.ipynb #your-line
 def _is_installed(filename: str) -> bool:
