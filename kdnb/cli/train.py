@@ -29,7 +29,7 @@ from kdnb.cli.options import (
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, name_method, repeat_options
-from ..files import run_name, run_path
+from ..files import parse_config, run_name, run_path
 from ..methods import CE, parse_method
 from ..models import create_model, load_model, names_code, num_params, own_images, shrink
 from ..parallel import first_rank_0
@@ -92,7 +92,7 @@ def _take_config(a: argparse.Namespace) -> None:
 def _check_repeat(a: argparse.Namespace, learn: Learner, epochs: int) -> None:
     "Refuse a repetition that would be another run."
     if not a.config or a.given - _same_run - {'--data'}: return
-    was = json.loads(Path(a.config).read_text(encoding='utf-8'))
+    was = parse_config(Path(a.config).read_bytes(), a.config)
     now = json.loads(json.dumps(run_config(learn) | dict(epochs=epochs)))
     if '--data' in a.given and was['data']['name'] != now['data']['name']: return  # other data, not another place
     other = differences(was, now)
