@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
-from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from ..errors import WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
 from .sweeps import name_method
 from ..files import Lock, run_name, run_path
@@ -154,7 +154,10 @@ class _Book:
             bad = job.needs & {*self.failed}
             if bad:
                 self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
-        return [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        ready = [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        for job in [] if ready else [*self.todo.values()]:
+            self.close(job.run, f"it needs {', '.join(job.needs)}, and these wait for each other")
+        return ready
 
     def time_left(self) -> str:
         "The time that the rest will take, in words; '' if it is not known."
@@ -177,6 +180,8 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make
 def _why_failed(e: BaseException) -> str:
+    "An error as a sentence; its traceback is for those that set the logger to DEBUG."
+    logger.debug('a run failed', exc_info=e)
     return one_sentence(e).replace(
         'Choose another run=, or start over with fresh=True',
         'Remove that folder, or make these runs in another place ($KDNB_RUNS)')
@@ -186,8 +191,11 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
     made = {}
     for job in jobs:
         try:
-            made[job] = job.make()
-        except MISTAKES as e:
+            learn = job.make()
+            if not isinstance(learn, Learner):
+                raise WrongType(f'what makes this run returned a {type(learn).__name__} and no learner: return one')
+            made[job] = learn
+        except Exception as e:                             # of a model, of data, of a method: whatever it is
             book.close(job.run, _why_failed(e))
     return made
 
@@ -201,7 +209,7 @@ def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
             for job, learn in made.items():
                 learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
-    except MISTAKES as e: return dict.fromkeys(made.values(), e)
+    except Exception as e: return dict.fromkeys(made.values(), e)
     return {}
 
 def _fit_jobs(book: _Book, made: dict[Job, Learner]) -> None:
