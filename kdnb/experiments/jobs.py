@@ -36,9 +36,18 @@ from kdnb.schemes import (
     needs_classes,
     parse_scheme,
 )
-from ..seeds import seeded
+from ..seeds import seed_from, seeded
+from ..systems import Recipe
 from ..text import format_time, plain_number
-from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
+from kdnb.train import (
+    Learner,
+    SomeFailed,
+    fit_together,
+    name_recipe,
+    optimiser_config,
+    pick_amp,
+    pick_recipe,
+)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -357,7 +366,7 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
 class _SweepPlan:
     "What `sweep` was asked for, and its jobs."
     data: Data
-    recipe: str
+    recipe: str | Recipe
     epochs: int
     name: str
     teacher: Any
@@ -409,14 +418,25 @@ class _SweepPlan:
         return Job(run, self.epochs, make, needs, group, self.cost(student, None if alone else self.teacher))
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make-plan
-def _sweep_name(data: Data, recipe: str, epochs: int, learner: dict[str, Any]) -> str:
+def _recipe_word(recipe: str | Recipe) -> str:
+    "The name of a recipe; of your own, 'own' with a few digits of what it says."
+    name = name_recipe(recipe)
+    if name != 'own' or isinstance(recipe, str): return name
+    return f"own-{seed_from(repr(optimiser_config(recipe))):016x}"[:10]
+
+def _loading_word(recipe: str | Recipe) -> str | None:
+    "The name of the recipe that data are loaded for."
+    name = name_recipe(recipe)
+    return None if name == 'own' else name
+
+def _sweep_name(data: Data, recipe: str | Recipe, epochs: int, learner: dict[str, Any]) -> str:
     "Data, recipe, epochs and what was changed."
     fewer = [data.reduced.split()[0]] if 'training images' in data.reduced else []
     changed = [f'{k}{v}' for k, v in learner.items() if v not in (None, 'auto')]
-    return run_name(data.name, *fewer, recipe, epochs, *changed)
+    return run_name(data.name, *fewer, _recipe_word(recipe), epochs, *changed)
 
-def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, teacher: Any, weights: str | None,
-               **learner: Any) -> _SweepPlan:
+def _make_plan(data: Data, recipe: str | Recipe, epochs: int | None, name: str | None, teacher: Any,
+               weights: str | None, **learner: Any) -> _SweepPlan:
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
@@ -493,7 +513,7 @@ def _describe_jobs(jobs: Sequence[Job]) -> str:
 # %% ../../nbs/13_experiments/07_jobs.ipynb #sweep
 def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None, method: Any = 'kd',
           seeds: int | Sequence[int] = 3, epochs: int | None = None, data: Data | str | Path = 'cifar100',
-          recipe: str = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
+          recipe: str | Recipe = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
           lr: float | None = None, wd: float | None = None, amp: str = 'auto') -> Results:
     """
     Make all runs of a table: students times methods times seeds, and the students alone.
@@ -516,8 +536,8 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         Of each run. None: the recipe's.
     data : Data, str or Path
         From `load_data`, or a name for it.
-    recipe : str
-        As of `Learner`.
+    recipe : str or Recipe
+        As of `Learner`. Data given by name are loaded as for 'crd', if the recipe is your own.
     weights : str, optional
         The system whose weights a method's name means, as of `Distill`.
     name : str, optional
@@ -553,7 +573,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     """
     if not isinstance(data, (Data, str, Path)):
         raise WrongType(f'data is what load_data gives, or a name for it, not {data!r}')
-    loaded = data if isinstance(data, Data) else load_data(data, recipe=recipe)
+    loaded = data if isinstance(data, Data) else load_data(data, recipe=_loading_word(recipe))
     seeds = _list_seeds(seeds)
     plan = _make_plan(loaded, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp)
     jobs = _plan_jobs(plan, _as_list(student), _as_list(method), seeds)
