@@ -1,4 +1,4 @@
-"""What runs on disk say of a method, and what others published of it: the numbers of README and of the methods' pages."""
+"""What runs on disk say of a method, and what others published of it: numbers of README and of the methods' pages."""
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple

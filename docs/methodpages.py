@@ -25,7 +25,8 @@ def _ours(card: dict) -> str:
     found = evidence_of(card['method'])
     if not found: return 'No run of this method comes with kdnb yet.'
     rows = [f'| {e.setting} | `{e.means}` | {e.last} | {e.minus_alone} | {e.n} | {e.kept} |' for e in found]
-    heads = '| setting | method in full | test %, last epoch | minus alone | seeds | runs |\n|---|---|---:|---:|---:|---|'
+    heads = ('| setting | method in full | test %, last epoch | minus alone | seeds | runs |\n'
+             '|---|---|---:|---:|---:|---|')
     note = ("These are reduced runs, far shorter than the 240 epochs of the protocol. `zoo`: the runs come with kdnb "
             "(`load_results('zoo:*')`); `results.json`: their results do, in "
             "[nbs/results.json](../nbs/results.json). The interval is of 95 % over seeds; one seed has none.")
@@ -81,7 +82,8 @@ data = load_data('cifar100')
 taught = Learner(Distill(create_model('resnet20', 100), 'teacher', {word!r}), data, run='taught').fit(60)
 ```
 
-`'teacher'` is the run of a teacher that you trained before. Tutorial: [{card['tutorial'].rpartition('/')[2]}](../{card['tutorial']}).
+`'teacher'` is the run of a teacher that you trained before. Tutorial:
+[{card['tutorial'].rpartition('/')[2]}](../{card['tutorial']}).
 """
 
 def method_index(cards: Cards) -> str:
@@ -89,7 +91,9 @@ def method_index(cards: Cards) -> str:
     rows = [f"| [{c['name']}]({page_name(c)}.md) | `{c['method']}` | {c['by']} | {c['reads']} | {c['forgives']} |"
             for c in cards]
     heads = '| method | type | by | reads | free to the student |\n|---|---|---|---|---|'
-    tree = '\n'.join(['```{toctree}', ':hidden:', '', *(f'/methods/{page_name(c)}' for c in cards), '```'])
+    names = ['/methods/table', *(f'/methods/{page_name(c)}' for c in cards)]
+    tree = '\n'.join(['```{toctree}', ':hidden:', '', *names, '```'])
     return '\n\n'.join([
-        '# Methods', 'Each page says what a method computes, what it reads, what it costs, and what came out.',
+        '# Methods', 'Each page says what a method computes, what it reads, what it costs, and what came out; '
+        '[one table](table.md) holds all of them.',
         '\n'.join([heads, *rows]), cards.note(), tree]) + '\n'

@@ -3,6 +3,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import kdnb.all
 
@@ -25,7 +26,8 @@ def notebook_of(thing: object) -> str | None:
     """The notebook that an object is exported from."""
     unwrapped = inspect.unwrap(thing) if callable(thing) else thing
     file = getattr(inspect.getmodule(unwrapped), '__file__', None)
-    found = re.search(r'File to edit: (?:\.\./)+(nbs/\S+?)\.ipynb', open(file, encoding='utf-8').read()) if file else None
+    text = Path(file).read_text(encoding='utf-8') if file else ''
+    found = re.search(r'File to edit: (?:\.\./)+(nbs/\S+?)\.ipynb', text)
     return found[1] if found else None
 
 def _first_line(thing: object) -> str:

@@ -76,16 +76,17 @@ def _hidden(cell: dict) -> bool:
     return bool(re.match(r'\s*#\|\s*(hide\b|default_exp)', ''.join(cell['source'])))
 
 def _alt_text(source: str) -> str:
-    """Say of a figure which line made it."""
+    """Say of a figure what `#| fig-alt:` says, or else which line made it."""
+    told = re.search(r'^#\| fig-alt: (.+)', source, re.M)
     lines = source.strip().splitlines() or ['']
-    return f'Figure made by: {lines[-1]}'
+    return told[1] if told else f'Figure made by: {lines[-1]}'
 
 def _code_cell(cell: dict) -> dict:
     """A code cell without directives; its figures are told in words."""
     source = ''.join(cell['source'])
     shown = '\n'.join(line for line in source.splitlines() if not line.startswith('#|'))
     tags = ['remove-input'] if '#| echo: false' in source else []
-    metadata = dict(tags=tags, mystnb=dict(image=dict(alt=_alt_text(shown))))
+    metadata = dict(tags=tags, mystnb=dict(image=dict(alt=_alt_text(source))))
     return cell | dict(source=shown, metadata=metadata)
 
 def _linked_cells() -> set[tuple[str, str]]:
@@ -124,8 +125,9 @@ def folder_page(folder: str) -> str:
 # --- the whole
 
 SECTIONS = {
-    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'coming', 'five', 'protocol'],
-    'Look it up': ['reference/index', 'glossary', 'format', 'scope', 'peers', 'speed', 'CHANGELOG', 'CONTRIBUTING'],
+    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
+    'Look it up': ['reference/index', 'glossary', 'format', 'results', 'speed', 'peers', 'scope', 'CHANGELOG',
+                   'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
@@ -145,6 +147,7 @@ def write_methods(pages: Pages) -> None:
     cards = method_cards(ROOT/'nbs/bench.json')
     for card in cards: pages.add(f'methods/{page_name(card)}.md', site_text(method_page(card, cards), 'methods/x.md'))
     pages.add('methods/index.md', method_index(cards))
+    pages.add('methods/table.md', site_text(f"# All methods in one table\n\n{cards.markdown('../')}\n", 'methods/x.md'))
     for name, picture in write_figures().items(): pages.add(name, picture)
     pages.add('gallery.md', gallery_page(cards))
 
