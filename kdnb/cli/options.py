@@ -50,6 +50,7 @@ def _switch(help: str) -> dict[str, Any]:
 DATA_OPTIONS: Options = {
     '--data': _word(
         'NAME', f"{', '.join(known_sources)}, a folder of class folders, or an .npz; default cifar100", 'cifar100'),
+    '--labels': _word('FILE', 'a CSV with the labels of a folder of images: columns file, and label or labels'),
     '--root': _word('PATH', 'folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
     '--size': _number("side of an image in pixels; default the data set's own, 224 for imagenet"),
     '--valid': _number(

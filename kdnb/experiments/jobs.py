@@ -30,7 +30,6 @@ from kdnb.schemes import (
     Alone,
     Distill,
     Frozen,
-    Online,
     ask_model,
     check_teacher_data,
     given_teacher,
@@ -336,11 +335,11 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
     "A student alone, or with its teacher."
     found: tuple[Any, dict] = parse_scheme(method) or (None, {})
     make, options = found
-    if make is Online:
+    if make and make.counts:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
-        return Online(students, size=data.size, **options)
+        return make(students, size=data.size, **options)
     student = build(data.num_classes)
-    if make: return make(student, teacher, size=data.size, **options)
+    if make: return make(student, *([teacher] if make.taught else []), size=data.size, **options)
     if method == 'alone': return Alone(student)
     if teacher is None: return Alone(student, method)
     return Distill(student, teacher, method, weights, size=data.size)
@@ -428,7 +427,7 @@ def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
-    taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
+    taught = make.taught if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
         raise WrongValue(f'{name_method(method)} needs a teacher: say teacher=, a run, a learner or a model')
 

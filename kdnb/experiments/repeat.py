@@ -86,7 +86,8 @@ def _online_in_words(config: _RunConfig) -> str:
     return _exact_fractions(f"online(students={len(students)}, {settings}, teacher={config['teacher']!r})")
 
 _scheme_in_words: dict[str, Callable[[_RunConfig], str]] = dict(
-    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words)
+    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words,
+    ONE=_terms_in_words)
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #method
 def _check_readable(method: str) -> None:
@@ -209,8 +210,10 @@ def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
         raise WrongValue(f'its data {name!r} are tensors or a Dataset of a notebook: repeat it there, or save an .npz')
     if data.get('order') == 'own':
         raise WrongValue('its classes are in an order that a notebook asked for (classes=): repeat it there')
-    place = {} if '--data' in given else {'--data': _data_place(data['name'], config['about'])}
+    about = config['about']
+    place = {} if '--data' in given else {'--data': _data_place(data['name'], about)}
     return place | {
+        '--labels': about.get('options', {}).get('--labels', about.get('table')),
         '--size': data['size'], '--bs': data['bs'], '--n-train': data['n_train'],
         '--valid': None if data.get('valid') == 'own' else data['n_valid'], '--augment': data['augment'] or 'none',
         '--split-seed': data['split_seed'], '--stream': data.get('stream', False)}
@@ -284,10 +287,11 @@ def _loading_of(known: Mapping, run: object) -> dict[str, Any]:
     return asked | dict(valid=valid, stream=known.get('stream', resized))
 
 def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path | None = None,
-                  root: str | Path | None = None, device: str | None = None, workers: int | None = None) -> Data:
-    "Load the data of a run again, from its configuration; `data`: where they are, if it was a folder or an .npz."
+                  root: str | Path | None = None, device: str | None = None, workers: int | None = None,
+                  labels: str | Path | None = None) -> Data:
+    "Load the data of a run again, from its configuration; `data`, `labels`: where a folder, an .npz, a table are."
     known, about = config['data'], config.get('about') or {}
-    asked, name = _loading_of(known, run), known['name']
+    asked, name = _loading_of(known, run) | dict(labels=labels or about.get('table')), known['name']
     if known.get('order') == 'own':
         asked['classes'] = about.get('classes')
     try:

@@ -98,7 +98,8 @@ class NST(Term):
 def check_maps(who: str, s: Tensor, t: Tensor) -> None:
     "Refuse features that are not maps."
     if s.ndim == t.ndim == 4: return
-    raise WrongValue(f'{who} needs maps (B, C, H, W); {tell_shapes(s, t)}: tap a convolutional stage of both')
+    remedy = "tap a convolutional stage of both, or name tokens with their size, such as 'blocks.1:7x7'"
+    raise WrongValue(f'{who} needs maps (B, C, H, W); {tell_shapes(s, t)}: {remedy}')
 
 def head_of(model: nn.Module, who: str, method: str) -> nn.Linear:
     "Return the classifier of a model; the error names the method that needs it."

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import WrongValue, unknown_name
-from .schedules import after, fall, rise, until
+from .schedules import after, fall, ramp, rise, until
 
 # %% ../../nbs/08_methods/01_parse.ipynb #literal
-_schedules = dict(rise=rise, until=until, after=after, fall=fall)
+_schedules = dict(rise=rise, until=until, after=after, fall=fall, ramp=ramp)
 
 def _literal(node: ast.expr) -> Any:
     "Return the value of an option."

@@ -134,8 +134,9 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     "A row of the group's own history, after an epoch of some of its learners."
     last = {learn: learn.history[-1] if learn.history else {} for learn in learners}
     first = last[went[0]]
-    acc = 'valid_acc' if 'valid_acc' in first else 'test_acc'
-    scores = {f'{name}_acc': last[learn].get(acc, float('nan')) for learn, name in learners.items()}
+    data = went[0].data
+    column = f"{'valid' if data.valid else 'test'}_{data.score}"
+    scores = {f'{name}_{data.score}': last[learn].get(column, float('nan')) for learn, name in learners.items()}
     mean = sum(last[learn]['loss'] for learn in went) / len(went)
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
 
