@@ -1,6 +1,7 @@
 """Every relative link of notebooks, README and pages leads to a file and a place in it; others have a sound form."""
 import json
 import re
+import shlex
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -8,6 +9,9 @@ import pytest
 from house import CFG, NOTEBOOKS, ROOT
 
 from docs.links import change_links, find_links, is_relative, move_links, target_of, texts_of
+from kdnb.cli.train import train_parser
+from kdnb.methods import parse_method
+from kdnb.systems import recipes
 
 MARKDOWN = sorted(p for d in ('.', 'docs', '.github', '.github/ISSUE_TEMPLATE') for p in (ROOT/d).glob('*.md'))
 PAGES = ['llms.txt', *(p.relative_to(ROOT).as_posix() for p in MARKDOWN), *NOTEBOOKS]
@@ -72,3 +76,27 @@ def test_links_move_with_their_text():
     text = '[a](tutorials/x.ipynb#y) [b](../docs/z.md) [c](https://d.org) [e](#f)'
     assert move_links(text, 'nbs/i.ipynb', 'README.md') == (
         '[a](nbs/tutorials/x.ipynb#y) [b](docs/z.md) [c](https://d.org) [e](#f)')
+
+# --- what pages tell you to type
+
+def typed(page: str) -> list[str]:
+    """The commands and calls that a page shows in its code."""
+    text = (ROOT/page).read_text(encoding='utf-8')
+    return re.findall(r'`([^`\n]+)`|^(kdnb_\w+.*)$', text, re.M)
+
+def commands(page: str) -> list[str]:
+    lines = [''.join(found).partition('  #')[0] for found in typed(page)]
+    return [line for line in lines if re.match(r'kdnb_(train|distill) ', line)]
+
+@pytest.mark.parametrize('page', ['docs/coming.md', 'docs/works.md'])
+def test_a_command_on_a_page_has_options_that_there_are(page):
+    wrong = []
+    for command in commands(page):
+        args, unknown = train_parser().parse_known_args(shlex.split(command)[1:])
+        if unknown or (args.method and not parse_method(args.method)): wrong.append(command)
+    assert wrong == [] and len(commands(page)) >= 3
+
+def test_a_method_on_a_page_can_be_read():
+    words = re.findall(r"`'([a-z][^`']*\(.*?|[a-z]+)'`", (ROOT/'docs/coming.md').read_text(encoding='utf-8'))
+    methods = [word for word in words if word not in recipes]
+    assert len(methods) >= 5 and all(parse_method(method) for method in methods)
