@@ -31,6 +31,7 @@ html_theme = 'furo'
 html_title = f'kdnb {version}'
 html_static_path = ['static']
 html_css_files = ['site.css']
+html_favicon = 'static/icon.svg'
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = dict(source_repository=_cfg['git_url'], footer_icons=[])

@@ -46,9 +46,11 @@ def site_link(link: str, page: str) -> str:
     if cell: return f'#{Path(path).stem}-{cell}'
     return relpath(there, dirname(here) or '.') + fragment
 
+BADGE = re.compile(r'\[!\[Open In Colab\]\([^)]*\)\]')
+
 def site_text(text: str, page: str) -> str:
-    """Point the links of a text to the site."""
-    return change_links(text, lambda link: site_link(link, page))
+    """Point the links of a text to the site; a badge becomes a word, as its picture would come from elsewhere."""
+    return change_links(BADGE.sub('[Open in Colab]', text), lambda link: site_link(link, page))
 
 # --- writing
 
@@ -119,7 +121,7 @@ def _toctree(names: Iterable[str], *options: str) -> str:
 def folder_page(folder: str) -> str:
     """The page of a folder of notebooks."""
     names = [Path(p).stem for p in NOTEBOOKS if p.startswith(f'nbs/{folder}/')]
-    title = 'Tutorials' if folder == 'tutorials' else folder[3:].capitalize()
+    title = 'Tutorials' if folder == 'tutorials' else f'{folder[:2]} {folder[3:].capitalize()}'
     return f"# {title}\n\n{_toctree(names, ':maxdepth: 1')}\n"
 
 # --- the whole
@@ -167,10 +169,13 @@ def write_pages() -> int:
     return len([p for p in pages.written if p.suffix in ('.md', '.rst', '.ipynb')])
 
 def build() -> int:
-    """Write the pages and let Sphinx build the site: a warning is an error. Returns the exit code."""
+    """Write the pages and let Sphinx build the site: a warning is an error. Returns the exit code.
+
+    All pages are written (`-a`), as each has the side bar; what has not changed is not read again.
+    """
     start = time.monotonic()
     count = write_pages()
-    options = ['-b', 'html', '-c', ROOT/'docs', '-d', SITE/'doctrees', '-W', '--keep-going', '-q']
+    options = ['-b', 'html', '-c', ROOT/'docs', '-d', SITE/'doctrees', '-a', '-W', '--keep-going', '-q']
     code = subprocess.run([sys.executable, '-m', 'sphinx', *options, SOURCE, SITE/'html'], cwd=ROOT).returncode
     if code == 0: print(f'{count} pages in {time.monotonic() - start:.0f} s: _docs/html/index.html')
     return code

@@ -1,5 +1,6 @@
 """The pages of the site: a page for each method and each name of kdnb.all, figures, links that stay inside."""
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,10 @@ def test_home_lists_the_sections():
     relative = [link for link in find_links(home) if is_relative(link) and not link.startswith('README_files')]
     pages = [link for link in relative if not site_path(link.removesuffix('/index.md'))]
     assert [link for link in pages if not (ROOT/'docs'/link).exists()] == []
+
+def test_no_picture_comes_from_elsewhere():
+    shown = [notebook_page(path, set()) for path in NOTEBOOKS if path != 'nbs/index.ipynb']
+    assert not any(re.search(r'!\[[^]]*\]\(http|<img[^>]+src=\W*http', page) for page in shown)
 
 def test_code_on_a_page_is_left_alone():
     assert site_text('`[a](../x.md)`', 'docs/a.md') == '`[a](../x.md)`'
