@@ -390,6 +390,10 @@ _typed = (
         'control: a teacher no better than the student',
         'kd-loss', '11_modern', 'test_self_needs_a_twin'))
 
+def typed_card(method: str) -> Typed:
+    "What is typed of a method."
+    return next(typed for typed in _typed if typed.method == method)
+
 def find_cell(cell: str) -> str:
     "'nbs/07_losses/01_logit.ipynb#kd-loss', of a cell's id."
     for path in sorted(ROOT.glob('nbs/07_losses/*.ipynb')):

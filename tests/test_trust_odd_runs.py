@@ -111,6 +111,7 @@ def test_a_saved_table_that_is_odd(made, tmp_path):
     load_results(str(made / 't*')).save(tmp_path / 'r.json')
     saved = json.loads((tmp_path / 'r.json').read_text())
     row = saved['rows'][0]
-    for odd in [], {}, '[' * 10**5, dict(saved, rows=3), dict(saved, rows=[{}]), dict(saved, rows=[row | dict(seed=[])]):
+    rows = 3, [{}], [row | dict(seed=[])]
+    for odd in [], {}, '[' * 10**5, *(dict(saved, rows=r) for r in rows):
         (tmp_path / 'r.json').write_text(odd if isinstance(odd, str) else json.dumps(odd))
         with pytest.raises(ValueError, match='damaged'): load_results(tmp_path / 'r.json')

@@ -191,7 +191,7 @@ def load_results(runs: Any = '*') -> Results:
     Parameters
     ----------
     runs : str, Path, Learner or list
-        A name, a pattern such as 'few-*' (a word means a folder below `$KDNB_RUNS` or runs/, a slash makes it a path),
+        A name, a pattern such as ``few-*`` (a word means a folder below `$KDNB_RUNS` or runs/, a slash makes a path),
         a learner, a list of these, or a .json that `Results.save` wrote.
 
     Returns
