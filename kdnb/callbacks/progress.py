@@ -12,13 +12,15 @@ from typing import Any
 
 from .registry import callback
 from ..errors import say
+from ..measure import score_ends
 from ..train import Callback, Learner
 
 # %% ../../nbs/12_callbacks/01_progress.ipynb #line
 _not_in_the_line = 'epoch', 'lr', 'loss', 'seconds', 'images_per_second'
 
 def _line_part(name: str, value: float) -> str:
-    return f"{name.removesuffix('_acc')} {value:.1f} %" if name.endswith('_acc') else f'{name} {value:.3f}'
+    if not name.endswith(score_ends): return f'{name} {value:.3f}'
+    return f"{name.removesuffix('_acc').replace('_mAP', ' mAP')} {value:.1f} %"
 
 def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     "An epoch, a row of `learn.history`, as one line; `epochs`: how many the run has."
@@ -32,8 +34,9 @@ def live_curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[list[f
     "{name: [epochs, percent]}, from the rows of `learn.history`."
     epochs = [row['epoch'] for row in history]
     first = max(history[0]['loss'], 1e-12)
-    names = [name for name in history[0] if name.endswith('_acc')]
-    curves = {f"{n.removesuffix('_acc')} accuracy, %": [epochs, [row[n] for row in history]] for n in names}
+    names = [name for name in history[0] if name.endswith(score_ends)]
+    words = [f"{n.replace('_acc', ' accuracy').replace('_mAP', ' mAP')}, %" for n in names]
+    curves = {shown: [epochs, [row[n] for row in history]] for n, shown in zip(names, words, strict=True)}
     curves['loss, % of epoch 1'] = [epochs, [100*row['loss']/first for row in history]]
     return curves
 

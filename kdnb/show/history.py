@@ -11,6 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import WrongValue
+from ..measure import score_ends
 from .canvas import as_written, colour_of, new_figure
 
 if TYPE_CHECKING:
@@ -44,17 +45,18 @@ def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str
 
 # %% ../../nbs/11_show/04_history.ipynb #curves
 _no_losses = {'epoch', 'lr', 'loss', 'seconds', 'images_per_second'}
-_accuracy_lines = {'train_acc': '--', 'valid_acc': '-', 'test_acc': '-'}
+_score_lines = {f'{split}{end}': '--' if split == 'train' else '-' for split in ('train', 'valid', 'test')
+                for end in score_ends}
 
 def _draw_history(left: 'Axes', right: 'Axes', name: str, rows: History, colour: str) -> None:
-    "Losses at the left, accuracies at the right."
+    "Losses at the left, scores at the right."
     epochs = range(1, len(rows) + 1)
-    losses = [k for k in rows[0] if k not in _no_losses and not k.endswith('_acc')]
+    losses = [k for k in rows[0] if k not in _no_losses and not k.endswith(score_ends)]
     for k, line in zip(losses, cycle(['-', ':', '--', '-.'])):
         left.plot(epochs, [r[k] for r in rows], line, color=colour, label=f'{name} {k}'.strip())
-    for k in [k for k in _accuracy_lines if k in rows[0]]:
-        label = f"{name} {k.removesuffix('_acc')}".strip()
-        right.plot(epochs, [r[k] for r in rows], _accuracy_lines[k], color=colour, label=label)
+    for k in [k for k in _score_lines if k in rows[0]]:
+        label = f"{name} {k.rpartition('_')[0]}".strip()
+        right.plot(epochs, [r[k] for r in rows], _score_lines[k], color=colour, label=label)
 
 # %% ../../nbs/11_show/04_history.ipynb #label-curves
 def _label_curves(ax: 'Axes', title: str) -> None:
@@ -70,7 +72,7 @@ def _label_curves(ax: 'Axes', title: str) -> None:
 # %% ../../nbs/11_show/04_history.ipynb #show-history
 def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     """
-    Show losses and accuracies epoch by epoch.
+    Show losses and scores epoch by epoch.
 
     Parameters
     ----------
@@ -82,7 +84,7 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     Returns
     -------
     Figure
-        Closed. Left: the losses; right: accuracy in percent on train (dashed), valid or test.
+        Closed. Left: the losses; right: accuracy or mAP in percent on train (dashed), valid or test.
 
     Raises
     ------
@@ -104,7 +106,8 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     for i, (name, rows) in enumerate(histories.items()):
         _draw_history(left, right, name, rows, colour_of(name, i))
     _label_curves(left, 'loss')
-    _label_curves(right, 'accuracy, %')
+    multi_label = any(k.endswith('_mAP') for rows in histories.values() for k in rows[0])
+    _label_curves(right, 'mAP, %' if multi_label else 'accuracy, %')
     left.set_ylim(bottom=0)
     most = max(len(ax.lines) for ax in (left, right))
     fig.set_figheight(max(2.7, .8 + .075*most))         # room for the legend

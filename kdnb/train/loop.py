@@ -68,7 +68,7 @@ from kdnb.train.recipe import (
     pick_recipe,
 )
 from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
-from .scoring import Tally, accuracy_of_all, score_columns, score_models, student_name
+from .scoring import Tally, score_columns, score_models, score_of_all, student_name
 from .state import copy_weights, load_state, plain_rows, save_state, set_weights
 from .words import progress_words, scheme_words
 
@@ -143,17 +143,17 @@ def take_steps(learn: 'Learner') -> None:
 
 # %% ../../nbs/10_train/06_loop.ipynb #score-split
 def _own_part(data: Data, split: str):
-    "The images of a split that this process scores."
-    return getattr(data, split).of_part(rank(), world_size())
+    "The images of a split that this process scores: mAP ranks all of them."
+    return getattr(data, split) if data.multi_label else getattr(data, split).of_part(rank(), world_size())
 
 def score_split(learn: 'Learner', split: str) -> dict[str, float]:
     "What `validate` says, taken by all processes together."
     if world_size() == 1: return learn.validate(split)
-    return score_models(learn.scheme, _own_part(learn.data, split), accuracy_of_all)
+    return score_models(learn.scheme, _own_part(learn.data, split), score_of_all)
 
 def score_average(average: Average, data: Data, split: str) -> float:
-    "Accuracy in percent of the averaged student."
-    return round(accuracy_of_all(*predict(average.ready(), _own_part(data, split))), 3)
+    "The score in percent of the averaged student."
+    return round(score_of_all(*predict(average.ready(), _own_part(data, split))), 3)
 
 # %% ../../nbs/10_train/06_loop.ipynb #columns
 def _tell_callbacks(learn: 'Learner') -> None:
@@ -174,12 +174,13 @@ def _training_columns(learn: 'Learner') -> dict[str, float]:
         warn_of_heavy(table[0], tally.names, tally.start.item())
     check_finite(table, tally.names, learn.scheme, row)
     means = dict(zip(tally.names, table.mean(0).tolist(), strict=True))
-    return row | dict(loss=table.sum(1).mean().item(), **means, train_acc=tally.train_acc())
+    return row | dict(loss=table.sum(1).mean().item(), **means, **tally.train_score())
 
 def _score_epoch(learn: 'Learner', split: str) -> dict[str, float]:
     "The scores of an epoch, the average's too."
-    own = {'ema_acc': score_average(learn.average, learn.data, split)} if learn.average else {}
-    return score_columns(learn.scheme, split, score_split(learn, split), choose=split == 'valid') | own
+    end = learn.data.score
+    own = {f'ema_{end}': score_average(learn.average, learn.data, split)} if learn.average else {}
+    return score_columns(learn.scheme, f'{split}_{end}', score_split(learn, split), choose=split == 'valid') | own
 
 def close_epoch(learn: 'Learner', trained: float) -> None:
     "Check, score and save an epoch whose steps took so many seconds."
@@ -195,7 +196,7 @@ def close_epoch(learn: 'Learner', trained: float) -> None:
     row['seconds'] = round(trained + time.perf_counter() - start, 3)
     row['images_per_second'] = round((len(learn.data.train) - learn.train.left_out) / trained, 1)
     learn.history.append(row | learn.logged)
-    save_progress(learn, row, f'{split}_acc')
+    save_progress(learn, row, f'{split}_{learn.data.score}')
     _tell_callbacks(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #one-epoch
@@ -347,20 +348,21 @@ def _score_best(learn: 'Learner') -> dict:
     last = copy_weights(learn.scheme)
     model = learn.scheme.models_to_score()[learn.best.get('student', learn.scheme.choose())]
     model.load_state_dict(load_state(learn.run, 'best.pt')['state'])
-    score = round(accuracy_of_all(*predict(model, _own_part(learn.data, 'test'))), 3)
+    score = round(score_of_all(*predict(model, _own_part(learn.data, 'test'))), 3)
     set_weights(learn.scheme, last)
-    return dict(learn.best, test_acc=score)
+    return learn.best | {f'test_{learn.data.score}': score}
 
 def _find_result(learn: 'Learner') -> dict[str, dict]:
     "The scores on test of the last epoch, of the best one, and of the average, which is written."
-    last = score_columns(learn.scheme, 'test', score_split(learn, 'test'))
+    column = f'test_{learn.data.score}'
+    last = score_columns(learn.scheme, column, score_split(learn, 'test'))
     result: dict[str, dict] = dict(last=dict(epoch=learn.epoch, **last, **student_name(learn.scheme)))
     if learn.data.valid is None:
         result['best_on_test'] = learn.best
     else:
         result['best'] = _score_best(learn)
     if learn.average:
-        result['ema'] = dict(epoch=learn.epoch, test_acc=score_average(learn.average, learn.data, 'test'))
+        result['ema'] = {'epoch': learn.epoch, column: score_average(learn.average, learn.data, 'test')}
         save_state(learn.run, 'ema.pt', model_record(learn.average.model))
     return result
 
@@ -464,7 +466,8 @@ class Learner:
     Attributes
     ----------
     history : list of dict
-        A row for each epoch: epoch, lr, each weighted loss and their sum, accuracies in percent, seconds.
+        A row for each epoch: epoch, lr, each weighted loss and their sum, accuracies (mAP where an image may have
+        several classes) in percent, seconds.
     result : dict or None
         Scores on test of the last epoch and of the one that was best on valid; None before the end.
     epoch : int
@@ -645,7 +648,8 @@ class Learner:
         Returns
         -------
         dict of str to float
-            Accuracy in percent by name: 'student', and further models where the scheme has several.
+            Accuracy in percent by name: 'student', and further models where the scheme has several. The mean average
+            precision where an image may have several classes.
 
         Raises
         ------

@@ -134,8 +134,9 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     "A row of the group's own history, after an epoch of some of its learners."
     last = {learn: learn.history[-1] if learn.history else {} for learn in learners}
     first = last[went[0]]
-    acc = 'valid_acc' if 'valid_acc' in first else 'test_acc'
-    scores = {f'{name}_acc': last[learn].get(acc, float('nan')) for learn, name in learners.items()}
+    data = went[0].data
+    column = f"{'valid' if data.valid else 'test'}_{data.score}"
+    scores = {f'{name}_{data.score}': last[learn].get(column, float('nan')) for learn, name in learners.items()}
     mean = sum(last[learn]['loss'] for learn in went) / len(went)
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
 
@@ -210,8 +211,11 @@ class LearnerGroup:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
         start = time.perf_counter()
         for learn in now:
-            learn.scheme.begin_epoch(learn.epoch, learn.epochs)
-            open_epoch(learn)
+            with self.excuse(learn):
+                learn.scheme.begin_epoch(learn.epoch, learn.epochs)
+                open_epoch(learn)
+        now = [learn for learn in now if learn not in self.failed]
+        if not now: return
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
         shared = shared_teachers(now)
         for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
@@ -235,10 +239,10 @@ class LearnerGroup:
     def run(self) -> None:
         "Train epoch by epoch, the learners that are behind first."
         try:
-            for watched in (self, *self.live()):
-                call_back(watched, 'before_fit')
+            call_back(self, 'before_fit')
             for learn in self.live():
                 with self.excuse(learn):
+                    call_back(learn, 'before_fit')
                     _finish_one(learn)
             for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
                 while self.behind() <= epoch:
