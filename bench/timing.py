@@ -132,5 +132,5 @@ def bytes_of(modules: Iterable[nn.Module], opt: torch.optim.Optimizer) -> int:
 
 def resident_bytes(learn: Learner) -> int:
     "Bytes of a learner's weights, buffers and momentum, with those of its teacher."
-    teacher = getattr(learn.scheme, 'teacher', None)
-    return bytes_of([learn.scheme, *([teacher.model] if teacher else [])], learn.opt)
+    teacher = getattr(getattr(learn.scheme, 'teacher', None), 'model', None)        # of peers it is a word
+    return bytes_of([learn.scheme, *([] if teacher is None else [teacher])], learn.opt)

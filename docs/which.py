@@ -120,15 +120,15 @@ def which_page() -> str:
         f"and *memory*: of a step, by those of KD; {about.get('teacher')} to {about.get('student')}, batch "
         f"{about.get('bs')}, {about.get('dtype')}, {about.get('device')}, {about.get('date')}"
         f"{about.get('busy', '')}; – where it was not measured.",
-        _needs_table(cards).markdown(),
+        _needs_table(cards).markdown(raw=True),
         '## Without a teacher trained before, and what goes with any method', 'The whole of what is trained counts: '
-        'extra parameters are all beside the one student that is kept.', _others_table(bench).markdown(),
+        'extra parameters are all beside the one student that is kept.', _others_table(bench).markdown(raw=True),
         '## What our runs say', 'Points on test of a resnet8 on 500 drawn images (`load_data(\'shapes\')`), last '
         'epoch, each seed beside the student alone of the same seed. A small data set and one pair: it says '
         'that a teacher helps and that its softness alone does not. Shorter runs of more '
         'methods on CIFAR-100, REDUCED, are in [results](results.md).',
-        _own_table().markdown(),
+        _own_table().markdown(raw=True),
         '## What others published', '**Published, not ours**: mean gain in points over the student alone on CIFAR-100, '
         'over the seven pairs of nets alike and the six unlike of the preset `crd`. The student alone is '
         'RepDistiller\'s everywhere. Sources differ in recipe and in which epoch they report, so two sources are not a '
-        'comparison; `kdnb_sweep crd` makes one.', _published_table().markdown()]) + '\n'
+        'comparison; `kdnb_sweep crd` makes one.', _published_table().markdown(raw=True)]) + '\n'
