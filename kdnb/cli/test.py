@@ -16,7 +16,7 @@ from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_comma
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
-from ..measure import accuracy, precision_of_classes, calibration_error, predict, score
+from ..measure import accuracy, calibration_error, precision_of_classes, predict, score
 from ..models import create_model, load_model
 from ..train import Run, move_module, read_config, score_on_test
 

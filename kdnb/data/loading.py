@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from .classes import digest_labels, reorder_source
 from .folders import read_folder, read_npz
-from .tables import read_table
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
     DatasetItems,
@@ -36,6 +35,7 @@ from kdnb.data.reading import (
 )
 from .sources import ChannelStats, Source, SplitLike, as_mask, draw_stratified, known_sources
 from .stream import StreamSplit, StreamTrainSplit
+from .tables import read_table
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
