@@ -233,6 +233,11 @@ _typed = (
         'the weight varies with the pair',
         'wttm-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
     Typed(
+        'bkd', 'BKD', 'Yang et al. 2023', '2308.06453',
+        r'$T^2 \sum \mathrm{KL}(\varsigma(t/T) \Vert \varsigma(s/T))$; $\varsigma$: sigmoid, yes or no of each class',
+        'classes that are rare: a teacher that says no to all of them is nearly right',
+        'bkd-loss', '93_your_data', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
         'nkd', 'NKD', 'Yang et al. 2023', '2303.13005',
         r'$-\sigma(t)(y) \ln \sigma(s)(y) - \gamma T^2 \sum q(t) \ln q(s)$; $q$: which other',
         'a teacher that is wrong of an image leaves its label out',
