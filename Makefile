@@ -7,7 +7,7 @@ QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))
 SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \) -exec cksum {} + | sort -k 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench lab check test lint types sync quick notebooks slow fix export readme clean
+.PHONY: help setup run bench lab check test lint types sync quick notebooks slow fix export readme docs clean
 
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,8 +28,8 @@ run: setup ## The demonstration: teacher, student alone, student taught on digit
 bench: setup ## kdnb beside the plain way: speed, levers, students together, memory, start, profile, each method; under 20 minutes; ARGS='--help' tells the options.
 	$(BIN)/python -m bench $(ARGS)
 
-lab: setup ## JupyterLab, opened on the tutorials.
-	$(BIN)/jupyter lab nbs/tutorials
+lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb.
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb
 
 check test quick notebooks slow: export KDNB_RUNS = $(CURDIR)/.runs-of-tests
 check: lint types sync quick ## What to try before each commit: ruff, pyright, notebooks and code agree, the quick tests; under 3 minutes on 2 cores.
@@ -72,6 +72,9 @@ readme: setup ## Write README.md from nbs/index.ipynb: its tables are made anew,
 	$(BIN)/python -m docs.pages
 	rm -rf README_files
 	$(BIN)/jupyter nbconvert --config docs/readme.py --output-dir . nbs/index.ipynb
+
+docs: setup ## The site under _docs/html, from notebooks, docstrings and docs/*.md; nothing is executed or fetched; a warning is an error.
+	MPLBACKEND=Agg $(BIN)/python -m docs.website
 
 clean:    ## Remove what tests and builds leave; .venv and runs/ stay.
 	rm -rf build dist _proc _docs .pytest_cache .ruff_cache .runs-of-tests .times.json

@@ -395,6 +395,10 @@ _typed = (
         'control: a teacher no better than the student',
         'kd-loss', '11_modern', 'test_self_needs_a_twin'))
 
+def typed_card(method: str) -> Typed:
+    "What is typed of a method."
+    return next(typed for typed in _typed if typed.method == method)
+
 def find_cell(cell: str) -> str:
     "'nbs/07_losses/01_logit.ipynb#kd-loss', of a cell's id."
     for path in sorted(ROOT.glob('nbs/07_losses/*.ipynb')):
@@ -450,7 +454,7 @@ class Cards(list):
 
     def markdown(self, base: str = '') -> str:
         "A Markdown table, and where its numbers are from; `base`: the way from where it is shown to the repository."
-        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown()}\n\n{self.note()}'
+        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown(raw=True)}\n\n{self.note()}'
 
     def note(self) -> str:
         "Where the numbers are from."

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
-from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from ..errors import WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
 from .sweeps import name_method
 from ..files import Lock, run_name, run_path
@@ -30,7 +30,6 @@ from kdnb.schemes import (
     Alone,
     Distill,
     Frozen,
-    Online,
     ask_model,
     check_teacher_data,
     given_teacher,
@@ -164,7 +163,10 @@ class _Book:
             bad = job.needs & {*self.failed}
             if bad:
                 self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
-        return [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        ready = [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        for job in [] if ready else [*self.todo.values()]:
+            self.close(job.run, f"it needs {', '.join(job.needs)}, and these wait for each other")
+        return ready
 
     def time_left(self) -> str:
         "The time that the rest will take, in words; '' if it is not known."
@@ -187,6 +189,8 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make
 def _why_failed(e: BaseException) -> str:
+    "An error as a sentence; its traceback is for those that set the logger to DEBUG."
+    logger.debug('a run failed', exc_info=e)
     return one_sentence(e).replace(
         'Choose another run=, or start over with fresh=True',
         'Remove that folder, or make these runs in another place ($KDNB_RUNS)')
@@ -196,8 +200,11 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
     made = {}
     for job in jobs:
         try:
-            made[job] = job.make()
-        except MISTAKES as e:
+            learn = job.make()
+            if not isinstance(learn, Learner):
+                raise WrongType(f'what makes this run returned a {type(learn).__name__} and no learner: return one')
+            made[job] = learn
+        except Exception as e:                             # of a model, of data, of a method: whatever it is
             book.close(job.run, _why_failed(e))
     return made
 
@@ -211,7 +218,7 @@ def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
             for job, learn in made.items():
                 learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
-    except MISTAKES as e: return dict.fromkeys(made.values(), e)
+    except Exception as e: return dict.fromkeys(made.values(), e)
     return {}
 
 def _fit_jobs(book: _Book, made: dict[Job, Learner]) -> None:
@@ -345,11 +352,11 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
     "A student alone, or with its teacher."
     found: tuple[Any, dict] = parse_scheme(method) or (None, {})
     make, options = found
-    if make is Online:
+    if make and make.counts:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
-        return Online(students, size=data.size, **options)
+        return make(students, size=data.size, **options)
     student = build(data.num_classes)
-    if make: return make(student, teacher, size=data.size, **options)
+    if make: return make(student, *([teacher] if make.taught else []), size=data.size, **options)
     if method == 'alone': return Alone(student)
     if teacher is None: return Alone(student, method)
     return Distill(student, teacher, method, weights, size=data.size)
@@ -448,7 +455,7 @@ def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
-    taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
+    taught = make.taught if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
         raise WrongValue(f'{name_method(method)} needs a teacher: say teacher=, a run, a learner or a model')
 

@@ -9,3 +9,4 @@ from .contrast import *
 from .targets import *
 from .transfer import *
 from .channels import *
+from .across import *

@@ -35,7 +35,8 @@ def check_pair_of_maps(s: Tensor, t: Tensor) -> None:
     "Refuse what is no pair of maps of the same images."
     check_tensors(s, t)
     if s.ndim != 4 or t.ndim != 4:
-        raise WrongValue(f'{tell_shapes(s, t)}: this loss needs maps (B, C, H, W), tap a convolutional stage of both')
+        remedy = "tap a convolutional stage of both, or name tokens with their size, such as 'blocks.1:7x7'"
+        raise WrongValue(f'{tell_shapes(s, t)}: this loss needs maps (B, C, H, W), {remedy}')
     if len(s) != len(t): raise WrongValue(f'{tell_shapes(s, t)}: give both models the same images')
 
 def check_channels(who: str, s: Tensor, t: Tensor) -> None:

@@ -14,6 +14,7 @@ from .targets import *
 from .transfer import *
 from .channels import *
 from .reuse import *
+from .across import *
 
 # one more notebook in nbs/08_methods is one more module here: it registers its methods, and its names are handed on
 for _found in _iter_modules(__path__):

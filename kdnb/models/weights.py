@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..data import find_run_path
 from ..errors import FileTrouble, Mistake, WrongValue, say, unknown_name
+from ..files import zoo_root
 from .checks import check_module
 
 # %% ../../nbs/04_models/09_weights.ipynb #num-params
@@ -98,6 +99,8 @@ def _checkpoint_of(run: Path, which: str) -> Path:
     if which in found: return run / f'{which}.pt'
     if not found and not (run / 'config.json').is_file():
         raise FileTrouble(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')
+    if run.parent == zoo_root():
+        raise FileTrouble(f"the weights of 'zoo:{run.name}' are not kept: list_zoo() tells whose are")
     remedy = "train one with cbs=[EMA()], or a recipe's ema=" if which == 'ema' else 'train it on'
     instead = f', or ask for which={found[0]!r}' if found else ''
     raise FileTrouble(f'the run {run} has no {which}.pt yet: {remedy}{instead}')

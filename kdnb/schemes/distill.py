@@ -85,15 +85,26 @@ class _Side:
 # %% ../../nbs/09_schemes/02_distill.ipynb #shared-stages
 def _pixels(tap) -> str: return 'x'.join(map(str, tap.size))
 
-def _shared_stages(student: _Side, teacher: _Side) -> list[int]:
-    "The last n stages of both, n the smaller count, as [-n, ..., -1]; says which if the counts differ."
-    s, t = ([r for r in side.taps if r.stage] for side in (student, teacher))
-    n = min(len(s), len(t))
-    if len(s) != len(t):
+def _last_stages(side: _Side, n: int) -> list[int]:
+    "The last n stages; of blocks, which are all of one size, n at even distances."
+    stages = [r.stage for r in side.taps if r.stage]
+    if len({r.size for r in side.taps if r.stage}) > 1: return list(range(-n, 0))
+    return [stages[len(stages)*(k + 1)//n - 1] for k in range(n)]
+
+def _count_stages(side: _Side) -> int: return sum(r.stage > 0 for r in side.taps)
+
+def _shared_stages(student: _Side, teacher: _Side) -> list[tuple[int, int]]:
+    "The pairs of n stages of both, n the smaller count, up to the last; says which if the counts differ."
+    n_ours, n_theirs = _count_stages(student), _count_stages(teacher)
+    n = min(n_ours, n_theirs)
+    pairs = list(zip(_last_stages(student, n), _last_stages(teacher, n)))
+    if n_ours != n_theirs:
         last = f'{n} are' if n > 1 else 'ones are'
-        pairs = ', '.join(f'{_pixels(a)} ~ {_pixels(b)}' for a, b in zip(s[-n:], t[-n:]))
-        say(f"the student has {count_of(len(s), 'stage')} and the teacher {len(t)}: the last {last} paired, {pairs}")
-    return list(range(-n, 0))
+        which = 'last' if all(tap < 0 for pair in pairs for tap in pair) or n == 1 else 'evenly spread'
+        sizes = ', '.join(f'{_pixels(student.taps[a])} ~ {_pixels(teacher.taps[b])}' for a, b in pairs)
+        both = f"the student has {count_of(n_ours, 'stage')} and the teacher {n_theirs}"
+        say(f'{both}: the {which} {last} paired, {sizes}')
+    return pairs
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #stages-in-words
 def _stages_in_words(side: _Side) -> str:
@@ -108,10 +119,16 @@ def _stages_in_words(side: _Side) -> str:
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #named-pairs
 def _asked_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple]:
-    "The taps of a term, (student's, teacher's); 'stages' stands for the last stages of both, alone or in a list."
-    pairs = tap_pairs(term.taps)
-    asked = [tap_pairs(_shared_stages(student, teacher)) if 'stages' in pair else [pair] for pair in pairs]
-    return [pair for pairs in asked for pair in pairs]
+    "The taps of a term, (student's, teacher's); 'stages' stands for the stages of both, {'stages': place} for ours."
+    asked: list[tuple] = []
+    for ours, theirs in tap_pairs(term.taps):
+        if ours == 'stages' and isinstance(theirs, str) and theirs != 'stages':
+            n = _count_stages(student)
+            blocks = len({r.size for r in student.taps if r.stage}) == 1
+            asked += [(stage, theirs) for stage in _last_stages(student, min(n, 4) if blocks else n)]
+        else:
+            asked += _shared_stages(student, teacher) if 'stages' in (ours, theirs) else [(ours, theirs)]
+    return asked
 
 def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, str]]:
     "The places that a term compares, by name; or an error that shows the stages of both models."
@@ -157,7 +174,8 @@ def needs_classes(method: str | Term | Iterable[Term], weights: str | None = Non
     (True, False)
     """
     if parse_scheme(method): return True
-    return any(term.taps is None and not isinstance(term, CE) for term in parse_method(method, weights))
+    terms = [term for term in parse_method(method, weights) if not isinstance(term, CE)]
+    return any(term.taps is None or any('logits' in pair for pair in tap_pairs(term.taps)) for term in terms)
 
 def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list[_Pairs]) -> Tapped:
     "Tap both models at these places, and let each term read its margins; returns the tapped student."
@@ -213,9 +231,10 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
     adapters = nn.ModuleDict()
     if not any(map(_makes_adapters, scheme.method)): return adapters
     scheme.teacher.to(images.device)
+    shades = torch.linspace(-1, 1, images.numel()).view_as(images).to(images)   # of black ones all features may be 0
     with evaluating(scheme.net):
-        _, fs = ask_model('the student', scheme.net, images)
-        _, ft = ask_model('the teacher', scheme.teacher, images)
+        _, fs = ask_model('the student', scheme.net, shades)
+        _, ft = ask_model('the teacher', scheme.teacher, shades)
     for name, term, pairs in scheme.each_term():
         made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
         if made:
@@ -397,6 +416,11 @@ class Distill(Scheme):
             (name, term, pairs of places).
         """
         return zip(self.names, self.method, self.pairs)
+
+    @property
+    def task(self) -> list[str]:
+        """Return the names of the losses that come from the labels alone."""
+        return [name for name, term in zip(self.names, self.method) if isinstance(term, CE)]
 
     def adapters_of(self, name: str) -> nn.Module | None:
         """

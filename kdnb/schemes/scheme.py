@@ -207,6 +207,8 @@ class Scheme(nn.Module):
     """
     student: nn.Module
     counts: ClassVar[Mapping[str, int]] = {}        # {what is counted in words: how many if no number is given}
+    taught: ClassVar[bool] = True                   # whether a teacher is given beside the student
+    task: Sequence[str] = ()                        # the losses that come from the labels alone
     stream: str | None = None                       # the name of batches that are not the ordinary ones
     epoch: int = 0
     epochs: int = 1

@@ -14,7 +14,7 @@ from torch.fx.proxy import TraceError
 
 from ..errors import WrongType, WrongValue
 from ..models import check_module
-from .find import find_cuts, find_taps, main_path
+from .find import find_cuts, find_taps, main_path, split_grid
 from .graph import ModelTrace, find_node, generate_reader, newest_nodes, node_order, output_node
 from .tapped import expect_logits
 
@@ -143,6 +143,9 @@ def tail(model: nn.Module, name: str | None, taps: Iterable[str] = ()) -> Tail:
     >>> tail(resnet(8), 'stages.1')(torch.randn(2, 32, 16, 16)).shape
     torch.Size([2, 10])
     """
+    if isinstance(name, str) and split_grid(name)[1]:
+        raise WrongValue(f'{name!r} is a map made of tokens, and {type(model).__name__} goes on from all its tokens: '
+                         f'cut at {split_grid(name)[0]!r}, or take a convolutional net')
     if isinstance(name, str): return Tail(check_module(model), name, taps)
     example = find_taps(model)[-1].post
     raise WrongType(f'a place is a name, such as {example!r} (find_taps shows them), not {name!r}')

@@ -54,6 +54,7 @@ from kdnb.train.checks import (
     ready_scheme,
     warn_of_heavy,
 )
+from .dot import check_apart, take_teachers
 from .hooks import Callback, call_back, check_callbacks, step_hooks, wrap_with
 from .keeping import load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
@@ -102,7 +103,9 @@ def train_step(learn: 'Learner', *batch) -> None:
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
-    learn.scaler.scale(terms.sum() if parts == 1 else terms.sum()/parts).backward()
+    left = take_teachers(learn.opt, learn.scheme, losses, parts)
+    total = terms.sum() if len(left) == len(losses) else torch.stack([*left.values()]).sum()
+    learn.scaler.scale(total if parts == 1 else total/parts).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
     if len(learn.tally.steps) % parts == 0:
         take_gradient_step(learn)
@@ -305,6 +308,7 @@ def _join_ranks(learn: 'Learner') -> None:
 # %% ../../nbs/10_train/06_loop.ipynb #begin-fit
 def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> tuple[str, bool]:
     "Open the run of a learner, which keeps its number of epochs if that is refused; and whether it becomes longer."
+    check_apart(learn, epochs)
     before = learn.epochs
     learn._epochs, learn.stopping = epochs, False
     try:
