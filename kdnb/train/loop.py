@@ -178,9 +178,8 @@ def _training_columns(learn: 'Learner') -> dict[str, float]:
 
 def _score_epoch(learn: 'Learner', split: str) -> dict[str, float]:
     "The scores of an epoch, the average's too."
-    end = learn.data.score
-    own = {f'ema_{end}': score_average(learn.average, learn.data, split)} if learn.average else {}
-    return score_columns(learn.scheme, f'{split}_{end}', score_split(learn, split), choose=split == 'valid') | own
+    own = {f'ema_{learn.data.score}': score_average(learn.average, learn.data, split)} if learn.average else {}
+    return score_columns(learn.scheme, f'{split}_{learn.data.score}', score_split(learn, split), split == 'valid') | own
 
 def close_epoch(learn: 'Learner', trained: float) -> None:
     "Check, score and save an epoch whose steps took so many seconds."
