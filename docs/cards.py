@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bench.methods import BESIDE
 from kdnb.methods import CE, Term, parse_method, tap_pairs
 from kdnb.models import create_model, num_params
 from kdnb.schemes import Distill
@@ -500,18 +501,23 @@ class Cards(list):
 
 # --- all cards
 
-def read_prices(bench: str | Path | None) -> tuple[dict[str, dict], dict | None]:
-    "({method in full: row}, about) of a file of `make bench`."
-    if bench is None: return {}, None
+def read_rows(bench: str | Path) -> tuple[list[dict], dict]:
+    "(rows, about) of the methods in a file of `make bench`."
     try:
         found = json.loads(Path(bench).read_text(encoding='utf-8'))
         found = found.get('methods', found)
-        rows, about = found['rows'], found['about']
+        return found['rows'], found['about']
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f'{bench} is not what `make bench` writes: make it again') from None
     except OSError as e:
         raise OSError(f'{bench} cannot be read ({e.strerror}): write it with make bench, or give bench=None') from None
-    return {repr(parse_method(row['method'])): row for row in rows if row['method'] != 'alone'}, about
+
+def read_prices(bench: str | Path | None) -> tuple[dict[str, dict], dict | None]:
+    "({method in full: row}, about) of a file of `make bench`."
+    if bench is None: return {}, None
+    rows, about = read_rows(bench)
+    own = [row for row in rows if row['method'] not in ('alone', *BESIDE)]
+    return {repr(parse_method(row['method'])): row for row in own}, about
 
 @cache
 def _computed_entries() -> dict[str, dict]:
