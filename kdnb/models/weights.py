@@ -112,7 +112,7 @@ def _is_counter(key: str, v: object) -> bool:
 
 def _is_state(s: object) -> bool:
     if not isinstance(s, dict): return False
-    weights = [v for k, v in s.items() if not _is_counter(str(k), v)]
+    weights = [v for k, v in s.items() if not (_is_counter(str(k), v) or str(k).endswith('_extra_state'))]
     return bool(weights) and all(isinstance(k, str) for k in s) and all(isinstance(v, Tensor) for v in weights)
 
 def _find_states(saved: object, place: str = '') -> dict[str, dict]:
@@ -133,7 +133,7 @@ def _state_in(saved: object) -> tuple[dict[str, Tensor], str] | None:
     found = _find_states(saved)
     if not found: return None
     place, state = next(iter(found.items()))
-    state = {k: v for k, v in state.items() if not _is_counter(k, v)}
+    state = {k: v for k, v in state.items() if k.endswith('_extra_state') or not _is_counter(k, v)}
     prefix = _shared_prefix(state)
     words = [f'under {place}'] if place else []
     words += [f"before each key '{prefix}'"] if prefix else []
