@@ -115,4 +115,4 @@ def check_progress(learn: Any) -> None:
     if learn.run.path:
         parts = [learn.scheme.state_dict(), learn.average.model.state_dict() if learn.average else {}]
         kept = sum(v.nbytes for part in parts for v in part.values() if isinstance(v, torch.Tensor))
-        check_disk_room(learn.run.path, 5*kept + 2**18, str(learn.run))      # two checkpoints, with momentum, each twice
+        check_disk_room(learn.run.path, 5*kept + 2**18, str(learn.run))     # two checkpoints and momentum, each twice

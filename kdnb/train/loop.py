@@ -54,7 +54,7 @@ from kdnb.train.checks import (
     ready_scheme,
     warn_of_heavy,
 )
-from .hooks import Callback, call_back, check_callbacks, step_hooks, wrap_with
+from .hooks import Callback, call_back, check_callbacks, random_kept, step_hooks, wrap_with
 from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
 from kdnb.train.recipe import (
@@ -86,7 +86,8 @@ def take_gradient_step(learn: 'Learner') -> None:
     if learn.on_step:
         learn.scaler.unscale_(learn.opt)
     for cb in learn.on_step:
-        cb.before_step(learn)
+        with random_kept(learn.data.device):
+            cb.before_step(learn)
     learn.scaler.step(learn.opt)
     learn.scaler.update()
     learn.opt.zero_grad()
