@@ -70,6 +70,7 @@ def _load_optimiser(learn: Any, train: dict, longer: bool) -> None:
     if longer: return resume_longer(learn.opt, learn.sched, train['opt'], moves)
     for name in ('opt', 'sched', 'scaler'):
         getattr(learn, name).load_state_dict(train[name])
+    if not all(isinstance(kept, dict) for kept in learn.opt.state.values()): raise TypeError('its optimiser')
 
 def _rows_in(train: dict) -> list[dict]:
     "The history that last.pt holds, as text; runs before format 1 have a list."

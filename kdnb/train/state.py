@@ -10,13 +10,13 @@ __all__ = ['save_state', 'load_state', 'history_lines', 'write_last_line', 'mend
 import copy
 import io
 import json
-import zipfile
 from contextlib import suppress
 
 import torch
 
 from ..errors import FileTrouble, WrongType
 from ..files import parse_json
+from ..models import check_archive
 from ..parallel import rank
 from ..schemes import Scheme
 from ..text import plain_number
@@ -73,12 +73,9 @@ def load_state(run: Run, name: str) -> dict:
     content = run.read(name)
     if content is None and run.read_only:
         raise FileTrouble(f'{run} is kept without weights: load_results() has its scores, read_history() its epochs')
-    data = io.BytesIO(content or b'')
     try:
-        bad = zipfile.ZipFile(data).testzip()                       # torch itself does not compare the checksums
-        if bad: raise zipfile.BadZipFile(bad)
-        data.seek(0)
-        return torch.load(data, map_location='cpu', weights_only=True)
+        check_archive(content or b'', name)                         # torch itself does not compare the checksums
+        return torch.load(io.BytesIO(content or b''), map_location='cpu', weights_only=True)
     except Exception:
         raise FileTrouble(f'{name} of {run} is damaged or cut short: restore it, or take fresh=True') from None
 
