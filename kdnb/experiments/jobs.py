@@ -182,7 +182,11 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
     for job in book.ready():
         first = next(iter(taken), job)
         if taken and (job.group is None or job.group != first.group or len(taken) == _largest_group): continue
-        lock = lock_run(job.run)
+        try:
+            lock = lock_run(job.run)
+        except OSError as e:                               # no lock file can be made there
+            book.close(job.run, _why_failed(e))
+            continue
         if lock:
             taken[job] = lock
     return taken

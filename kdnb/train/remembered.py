@@ -263,6 +263,8 @@ class Remembered:
         ValueError
             If the logits were taken from something else; the message tells what differs.
         """
+        for view in range(self.views):
+            self.open(view)
         differ = '; '.join(differences(self.asked, _what_is_asked(self.teacher, data, self.dtype)))
         if differ: raise WrongValue(f'what was remembered does not fit: {differ}. Call remember with these')
 
