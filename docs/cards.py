@@ -449,7 +449,7 @@ class Cards(list):
 
     def markdown(self, base: str = '') -> str:
         "A Markdown table, and where its numbers are from; `base`: the way from where it is shown to the repository."
-        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown()}\n\n{self.note()}'
+        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown(raw=True)}\n\n{self.note()}'
 
     def note(self) -> str:
         "Where the numbers are from."

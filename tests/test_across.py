@@ -21,7 +21,7 @@ from kdnb.taps import Tapped, find_taps, tail
 HERE = Path(__file__).resolve().parent/'reference'
 sys.path.insert(0, str(HERE))
 from across import CASES, GAMMAS, T, free, inputs  # noqa: E402 - found by the line above
-from fixed import fill  # noqa: E402 - found by the line above
+from fixed import fill, settle  # noqa: E402 - found by the line above
 from transfer import figure  # noqa: E402 - found by the line above
 
 FIGURES = json.loads((HERE/'across.json').read_text())
@@ -55,7 +55,7 @@ def test_value_and_gradient_across_kinds_are_those_of_the_authors_code(name):
     value = abs(mine['value'] - theirs['value'])/abs(theirs['value'])
     parts = [abs(a - b)/their[0] for my, their in zip(mine['gradient'], theirs['gradient'], strict=True)
              for a, b in zip(my, their, strict=True)]
-    assert value < 1e-5 and max(parts) < 5e-5, (value, max(parts))     # of 784 patches in float32
+    assert value < 1e-5 and max(parts) < 2e-5, (value, max(parts))
 
 
 @pytest.mark.parametrize('name', CASES)
@@ -126,6 +126,13 @@ def test_the_patches_are_where_they_are_in_the_image():
         assert torch.equal(a[place][0, :, 1, 3], a[raw][0, a[raw].shape[1] - 16 + 7])
 
 
+def test_a_transformer_of_timm_that_was_built_for_small_images_gets_small_images():
+    teacher = timm('vit_tiny_patch16_224', **SMALL)                 # its pretrained_cfg says 224
+    assert find_taps(teacher).size == 32
+    losses, _ = Distill(resnet(8), teacher, 'at')(torch.randn(2, 3, 32, 32), torch.arange(2))
+    assert losses['at'] > 0 and teacher.own_images.size == 32
+
+
 def test_swin_is_read_as_its_channels_last_features_are():
     model = swin().eval()
     place = find_taps(model, 64)[1].post
@@ -181,6 +188,13 @@ def test_a_model_that_pools_its_tokens_is_told_how_to_name_them():
 
 
 @pytest.mark.parametrize('method', ['cat', 'sdd'])
+def test_class_maps_are_refused_where_a_norm_follows_the_mean_even_if_all_biases_are_zero(method):
+    convnext = TOKENS['convnext'][0]()
+    with pytest.raises(ValueError, match=f"{method} needs .* the teacher's reads something else"):
+        Distill(resnet(8), convnext, method, size=32)
+
+
+@pytest.mark.parametrize('method', ['cat', 'sdd'])
 def test_class_maps_are_refused_on_a_transformer_and_taught_by_a_swin(method):
     with pytest.raises(ValueError, match=f'{method} needs a linear classifier on the mean of the last stage, and the '
                                          "teacher's reads something else"):
@@ -201,7 +215,7 @@ def test_blocks_are_paired_at_even_distances(capsys):
 def some(size=32):
     g = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (24, 3, size, size), dtype=torch.uint8, generator=g)
-    return Data((x, torch.arange(24) % 10), None, (x[:8], torch.arange(8)), [str(i) for i in range(10)], bs=8)
+    return Data((x, torch.arange(24) % 10), None, (x[:8], torch.arange(8)), [str(i) for i in range(10)], bs=4)
 
 
 @pytest.mark.parametrize('method', ['ofa(gamma=1.5)', 'vkd'])
@@ -237,10 +251,11 @@ EVERY = [k for k in {make: name for name, make in reversed(known_methods.items()
 KINDS = {                                           # teacher and student, and which methods are refused
     'resnet18-mobilenet_v2': (lambda: tvm.resnet18(num_classes=10), lambda: tvm.mobilenet_v2(
         num_classes=10, width_mult=.25, dropout=0.), ['cat', 'sdd']),           # their last maps are of one pixel
-    'vit_tiny-resnet20': (lambda: timm('vit_tiny_patch16_224', img_size=32, patch_size=8, depth=6),
+    'vit_tiny-resnet20': (lambda: timm('vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=48, depth=6),
                           lambda: resnet(20), ['cat', 'sdd']),                  # reads the class token
     'resnet56-vit': (lambda: resnet(56), lambda: vit(3), ['cat', 'sdd']),
-    'convnext-shufflenet': (lambda: timm('convnext_atto', depths=(1, 1, 1, 1), dims=(16, 32, 48, 64), patch_size=2),
+    'convnext-shufflenet': (lambda: tvm.ConvNeXt(
+        [tvm.convnext.CNBlockConfig(a, b, 1) for a, b in ((16, 32), (32, 48), (48, None))], num_classes=10),
                             lambda: create_model('shufflenetv2_0.5', 10), ['cat', 'sdd'])}   # a norm behind the mean
 
 
@@ -252,7 +267,8 @@ def pairs():
     def make(pair):
         if pair not in made:
             with seeded(0):
-                made[pair] = [build() for build in KINDS[pair][:2]]
+                teacher, student = (build() for build in KINDS[pair][:2])
+                made[pair] = settle(teacher, torch.randn(16, 3, 32, 32)), student   # else resnet56 grows to 1e5
         return made[pair][0], copy.deepcopy(made[pair][1])
 
     return make
@@ -261,14 +277,17 @@ def pairs():
 def ten_steps(scheme: Distill, data: Data) -> list[float]:
     "A method's own loss on one batch, before and after ten steps along its gradient; too long ones are halved."
     scheme.check(data)
-    x, y, beside = trial_batch(scheme.train(), data, 6)
+    x, y, beside = trial_batch(scheme.train(), data, 4)
     beside['taught'] = scheme.teacher(x)
     if 'view' in beside:
         beside['taught_view'] = beside['taught']
     reversed_too = scheme.names[-1] == 'ctkd'       # its temperature goes up the gradient
     trained = [p for p in (scheme.student if reversed_too else scheme).parameters() if p.requires_grad]
     losses, length, before, grads = [], .02, [p.detach().clone() for p in trained], []
+    buffers = [b.clone() for b in scheme.buffers()]         # CRD's bank moves with each call
     for _ in range(40):
+        for b, was in zip(scheme.buffers(), buffers, strict=True):
+            b.copy_(was)
         with seeded(0):
             loss = scheme(x, y, **beside)[0][scheme.names[-1]]
         if not losses or loss.item() < losses[-1]:

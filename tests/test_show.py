@@ -103,10 +103,17 @@ def test_footnote_says_reduced_and_which_kind_is_missing():
 # --- models without stages
 
 
-def vit():
-    return torchvision.models.VisionTransformer(
-        image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=12
-    ).eval()
+class Pooling(torchvision.models.VisionTransformer):
+    "It ends in the means of four tokens each, and no cut tells where these are."
+
+    def __init__(self):
+        super().__init__(
+            image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=12)
+        self.eval()
+
+    def forward(self, x):
+        tokens = self.encoder(torch.cat([self.class_token.expand(len(x), -1, -1), self._process_input(x)], 1))
+        return self.heads(tokens[:, 1:].unflatten(1, (-1, 4)).mean(2).amax(1))
 
 
 class Odd(nn.Module):
@@ -137,7 +144,7 @@ def cells(found, heading):
 def remedy(found): return ast.literal_eval(re.search(r'taps=(\{.*?\})', found.note)[1])
 
 
-@pytest.mark.parametrize('make', [vit, Odd])
+@pytest.mark.parametrize('make', [Pooling, Odd])
 def test_without_stages_the_numbers_are_there_and_the_pictures_say_why_not(make, tmp_path):
     data, other = noise(16), make()
     found = compare(data, teacher=resnet(8, 12), alone=resnet(8, 12), other=other)
@@ -154,7 +161,7 @@ def test_without_stages_the_numbers_are_there_and_the_pictures_say_why_not(make,
 
 
 @pytest.mark.filterwarnings('ignore:Odd cannot be traced')
-@pytest.mark.parametrize('make, attention', [(vit, False), (Odd, True)])
+@pytest.mark.parametrize('make, attention', [(Pooling, False), (Odd, True)])
 def test_the_remedy_that_the_note_names_works(make, attention):
     data, nets = noise(16), dict(teacher=resnet(8, 12), other=make())
     taps = remedy(compare(data, **nets))
@@ -172,8 +179,16 @@ def test_the_remedy_that_the_note_names_works(make, attention):
     assert [ax.get_title() for ax in show_similarity(nets, x, y, taps=taps).axes][:2] == ['teacher', 'other']
 
 
+def test_a_vision_transformer_shows_its_attention():
+    vit = torchvision.models.VisionTransformer(
+        image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=12).eval()
+    found = compare(noise(16), teacher=resnet(8, 12), vit=vit)
+    assert 'Without pictures' not in found.note and 'tokens' not in found.note and 'stage 3 of 3' in found.note
+    assert cells(found, 'att. 3')[1] != '–' and cells(found, 'CKA')[1] != '–'
+
+
 def test_the_teacher_has_no_stages():
-    found = compare(noise(16), teacher=vit(), alone=resnet(8, 12), another=resnet(8, 12), taught=resnet(8, 12))
+    found = compare(noise(16), teacher=Pooling(), alone=resnet(8, 12), another=resnet(8, 12), taught=resnet(8, 12))
     assert cells(found, 'CKA')[:4] == ['–'] * 4 and cells(found, 'CKA')[4] != '–'  # the seed noise needs no teacher
     assert (
         cells(found, 'blocks')[0] == '–'
@@ -182,7 +197,7 @@ def test_the_teacher_has_no_stages():
 
 
 def test_no_model_has_stages(tmp_path):
-    found = compare(noise(16), teacher=vit(), odd=Odd())
+    found = compare(noise(16), teacher=Pooling(), odd=Odd())
     assert table_of(found)[0] == ['', 'parameters', 'test %', 'agrees %', 'ECE'] and 'Maps' not in found.note
     assert len(
         found.fig.axes
@@ -211,7 +226,7 @@ def test_several_places_are_paired_from_the_last():
 
 
 def test_places_that_cannot_be_read_are_refused():
-    data, nets = noise(16), dict(teacher=resnet(8, 12), other=vit())
+    data, nets = noise(16), dict(teacher=resnet(8, 12), other=Pooling())
     for taps, said in [
         ({'othre': 'conv_proj'}, 'did you mean other'),
         ({'other': 'no.such'}, 'unknown tap'),

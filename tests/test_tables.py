@@ -130,7 +130,8 @@ def test_commands_train_and_score_with_a_table_and_the_average(photos, tmp_path,
     answers = predict('teacher', photos/path_of(7), which='ema').records()
     z = predict(load_model('teacher', 'ema'), load(photos, valid=0).test)[0]
     assert len(answers) == 1 and z.shape[1] == 3
-    with pytest.raises(ValueError, match="unknown checkpoint 'first'"): predict('teacher', photos/path_of(7), which='first')
+    with pytest.raises(ValueError, match="unknown checkpoint 'first'"):
+        predict('teacher', photos/path_of(7), which='first')
 
 
 def test_a_run_is_told_what_it_learnt_from(photos, tmp_path):

@@ -116,6 +116,9 @@ KEEP_OPTIONS: Options = {
     '--config': _word(
         'FILE', "repeat a run: give the config.json of its folder; options that you type win; default name of the new "
         "run: the old name and 'again'"),
+    '--allow-code': _word(
+        'NAME', 'with --config: import this package.module:function, which the files of the run name; without it no '
+        'code that a file names is run; may be repeated') | dict(action='append'),
     '--callback': _word('NAME', f"a callback beside the progress bar: {', '.join(known_callbacks)}; may be repeated")
         | dict(action='append'),
     '--tensorboard': _switch(

@@ -29,10 +29,10 @@ from kdnb.cli.options import (
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, name_method, repeat_options
-from ..files import run_name, run_path
+from ..files import parse_config, run_name, run_path
 from ..measure import score_ends
 from ..methods import CE, parse_method
-from ..models import create_model, load_model, num_params, own_images, shrink
+from ..models import create_model, load_model, names_code, num_params, own_images, shrink
 from ..parallel import first_rank_0
 from kdnb.schemes import (
     Alone,
@@ -73,16 +73,28 @@ def _name_run(a: argparse.Namespace) -> str:
     return run_name(*words, a.seed)
 
 # %% ../../nbs/15_cli/01_train.ipynb #repeat
+def _refuse_code(a: argparse.Namespace, found: dict) -> None:
+    "Refuse code that the files of a run name, unless that very name was typed."
+    typed = {*(a.allow_code or ()), a.student, a.teacher, a.teacher_model}
+    for option in ('--student', '--teacher', '--teacher-model'):
+        name = str(found.get(option, ''))
+        if not names_code(name) or name in typed: continue
+        raise WrongValue(f'{a.config} asks to import and call {name!r} as {option}, and a file must not run code: look '
+                         f'at that code, then add --allow-code {name}')
+
 def _take_config(a: argparse.Namespace) -> None:
     "Set the options that --config gives and that were not typed."
+    if a.allow_code and not a.config: raise WrongValue('--allow-code goes with --config: what you type is allowed')
     if not a.config: return
-    for option, value in repeat_options(a.config, a.given).items():
+    found = repeat_options(a.config, a.given)
+    _refuse_code(a, found)
+    for option, value in found.items():
         setattr(a, keyword_name(option), value)
 
 def _check_repeat(a: argparse.Namespace, learn: Learner, epochs: int) -> None:
     "Refuse a repetition that would be another run."
     if not a.config or a.given - _same_run - {'--data'}: return
-    was = json.loads(Path(a.config).read_text(encoding='utf-8'))
+    was = parse_config(Path(a.config).read_bytes(), a.config)
     now = json.loads(json.dumps(run_config(learn) | dict(epochs=epochs)))
     if '--data' in a.given and was['data']['name'] != now['data']['name']: return  # other data, not another place
     other = differences(was, now)

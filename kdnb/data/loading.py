@@ -229,8 +229,8 @@ def _check_multi_labels(labels: dict[str, Tensor], classes: list[str]) -> None:
         absent = [name for name, n in zip(classes, count_images(y).tolist()) if not n]
         if len(absent) == len(classes): raise WrongValue(f'no image of {split} has a class: label some of them')
         if absent:
-            warn_user(f"{split} has no image with {', '.join(absent[:5])}{', ...' if absent[5:] else ''}: its mAP is the "
-                      f"mean over {len(classes) - len(absent)} of {len(classes)} classes")
+            names, rest = ', '.join(absent[:5]) + (', ...' if absent[5:] else ''), len(classes) - len(absent)
+            warn_user(f'{split} has no image with {names}: its mAP is the mean over {rest} of {len(classes)} classes')
 
 # %% ../../nbs/03_data/07_loading.ipynb #digest-splits
 def _digest_splits(sources: list[Any], splits: list[Any]) -> dict[str, str | None]:

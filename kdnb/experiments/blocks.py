@@ -72,7 +72,7 @@ def _reads_as(text: str, method: str) -> bool:
     "Whether `parse_method` reads a text as this method; False for a term of the user's own."
     try:
         return repr(parse_method(text)) == method
-    except (ValueError, TypeError): return False
+    except Exception: return False                         # the text of a file may be anything
 
 def typed_method(row: Row) -> str:
     "The shortest text that `parse_method` reads as the method of a row."

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..data import Data, load_data
-from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from ..errors import WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
 from .sweeps import name_method
 from ..files import Lock, run_name, run_path
@@ -36,9 +36,18 @@ from kdnb.schemes import (
     needs_classes,
     parse_scheme,
 )
-from ..seeds import seeded
+from ..seeds import seed_from, seeded
+from ..systems import Recipe
 from ..text import format_time, plain_number
-from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
+from kdnb.train import (
+    Learner,
+    SomeFailed,
+    fit_together,
+    name_recipe,
+    optimiser_config,
+    pick_amp,
+    pick_recipe,
+)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -154,7 +163,10 @@ class _Book:
             bad = job.needs & {*self.failed}
             if bad:
                 self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
-        return [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        ready = [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        for job in [] if ready else [*self.todo.values()]:
+            self.close(job.run, f"it needs {', '.join(job.needs)}, and these wait for each other")
+        return ready
 
     def time_left(self) -> str:
         "The time that the rest will take, in words; '' if it is not known."
@@ -177,6 +189,8 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make
 def _why_failed(e: BaseException) -> str:
+    "An error as a sentence; its traceback is for those that set the logger to DEBUG."
+    logger.debug('a run failed', exc_info=e)
     return one_sentence(e).replace(
         'Choose another run=, or start over with fresh=True',
         'Remove that folder, or make these runs in another place ($KDNB_RUNS)')
@@ -186,8 +200,11 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
     made = {}
     for job in jobs:
         try:
-            made[job] = job.make()
-        except MISTAKES as e:
+            learn = job.make()
+            if not isinstance(learn, Learner):
+                raise WrongType(f'what makes this run returned a {type(learn).__name__} and no learner: return one')
+            made[job] = learn
+        except Exception as e:                             # of a model, of data, of a method: whatever it is
             book.close(job.run, _why_failed(e))
     return made
 
@@ -201,7 +218,7 @@ def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
             for job, learn in made.items():
                 learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
-    except MISTAKES as e: return dict.fromkeys(made.values(), e)
+    except Exception as e: return dict.fromkeys(made.values(), e)
     return {}
 
 def _fit_jobs(book: _Book, made: dict[Job, Learner]) -> None:
@@ -349,7 +366,7 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
 class _SweepPlan:
     "What `sweep` was asked for, and its jobs."
     data: Data
-    recipe: str
+    recipe: str | Recipe
     epochs: int
     name: str
     teacher: Any
@@ -401,14 +418,25 @@ class _SweepPlan:
         return Job(run, self.epochs, make, needs, group, self.cost(student, None if alone else self.teacher))
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make-plan
-def _sweep_name(data: Data, recipe: str, epochs: int, learner: dict[str, Any]) -> str:
+def _recipe_word(recipe: str | Recipe) -> str:
+    "The name of a recipe; of your own, 'own' with a few digits of what it says."
+    name = name_recipe(recipe)
+    if name != 'own' or isinstance(recipe, str): return name
+    return f"own-{seed_from(repr(optimiser_config(recipe))):016x}"[:10]
+
+def _loading_word(recipe: str | Recipe) -> str | None:
+    "The name of the recipe that data are loaded for."
+    name = name_recipe(recipe)
+    return None if name == 'own' else name
+
+def _sweep_name(data: Data, recipe: str | Recipe, epochs: int, learner: dict[str, Any]) -> str:
     "Data, recipe, epochs and what was changed."
     fewer = [data.reduced.split()[0]] if 'training images' in data.reduced else []
     changed = [f'{k}{v}' for k, v in learner.items() if v not in (None, 'auto')]
-    return run_name(data.name, *fewer, recipe, epochs, *changed)
+    return run_name(data.name, *fewer, _recipe_word(recipe), epochs, *changed)
 
-def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, teacher: Any, weights: str | None,
-               **learner: Any) -> _SweepPlan:
+def _make_plan(data: Data, recipe: str | Recipe, epochs: int | None, name: str | None, teacher: Any,
+               weights: str | None, **learner: Any) -> _SweepPlan:
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
@@ -485,7 +513,7 @@ def _describe_jobs(jobs: Sequence[Job]) -> str:
 # %% ../../nbs/13_experiments/07_jobs.ipynb #sweep
 def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None, method: Any = 'kd',
           seeds: int | Sequence[int] = 3, epochs: int | None = None, data: Data | str | Path = 'cifar100',
-          recipe: str = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
+          recipe: str | Recipe = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
           lr: float | None = None, wd: float | None = None, amp: str = 'auto') -> Results:
     """
     Make all runs of a table: students times methods times seeds, and the students alone.
@@ -508,8 +536,8 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         Of each run. None: the recipe's.
     data : Data, str or Path
         From `load_data`, or a name for it.
-    recipe : str
-        As of `Learner`.
+    recipe : str or Recipe
+        As of `Learner`. Data given by name are loaded as for 'crd', if the recipe is your own.
     weights : str, optional
         The system whose weights a method's name means, as of `Distill`.
     name : str, optional
@@ -545,7 +573,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     """
     if not isinstance(data, (Data, str, Path)):
         raise WrongType(f'data is what load_data gives, or a name for it, not {data!r}')
-    loaded = data if isinstance(data, Data) else load_data(data, recipe=recipe)
+    loaded = data if isinstance(data, Data) else load_data(data, recipe=_loading_word(recipe))
     seeds = _list_seeds(seeds)
     plan = _make_plan(loaded, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp)
     jobs = _plan_jobs(plan, _as_list(student), _as_list(method), seeds)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import pick_device
-from ..errors import FileTrouble, WrongValue
+from ..errors import FileTrouble, WrongValue, logger, one_sentence
 from .blocks import Block, Line
 from .grid import spread_labels
 from .repeat import load_run_data, option_words, repeat_options
@@ -325,6 +325,14 @@ def _section_makers(page: _Gathered, pictures: int) -> dict[str, Callable[[], st
         'Pictures of the best student': lambda: _make_pictures(page, pictures),
         'How to repeat each row': lambda: _make_again(page)}
 
+def _make_section(make: Callable[[], str]) -> str:
+    "A section, or why it could not be made: one odd run takes no other section away."
+    try:
+        return make()
+    except Exception as e:
+        logger.debug('a section of the report failed', exc_info=e)
+        return _element('p', f'This section could not be made: {one_sentence(e)}.')
+
 # %% ../../nbs/13_experiments/11_report.ipynb #report-page
 def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = None, root: str | Path | None = None,
                 device: str | None = None, say: Callable[[str], object] | None = None) -> str:
@@ -374,5 +382,5 @@ def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = No
     for name, make in _section_makers(page, pictures).items():
         if say:
             say(f'{title}: {name}')
-        sections[name] = make()
+        sections[name] = _make_section(make)
     return _whole_page(title, _page_marks(page.results), sections)

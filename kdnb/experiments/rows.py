@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..errors import WrongValue, unknown_name
 from ..files import run_path, runs_root
 from ..models import model_name, weights_hash
 from ..seeds import seed_from
-from ..train import Run, held_out, load_state, read_history, score_on_test
+from ..train import Run, check_config, held_out, load_state, read_history, score_on_test
+
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #student-name
 Row = dict[str, Any]                                       # a finished run; plain values, as JSON has them
@@ -83,7 +85,7 @@ def _images_seen(config: Mapping, epochs: int) -> int:
 # %% ../../nbs/13_experiments/01_rows.ipynb #row
 def _about_of(about: Mapping) -> Row:
     "What a row has of the machine."
-    versions = {k: about[k] for k in ('kdnb', 'torch', 'torchvision', 'python') if k in about}
+    versions = {k: str(about[k]) for k in ('kdnb', 'torch', 'torchvision', 'python') if k in about}
     row = dict(device=about['device'], dtype=about.get('dtype'), date=about.get('date'), versions=versions,
                reduced=about.get('reduced', ''), init=about.get('init'))
     memory = about.get('memory')
@@ -97,9 +99,22 @@ def _scores_of(result: Mapping) -> Row:
     best = 'best' if 'best' in result else 'best_on_test'
     return {'last': _percent_of(result, 'last'), best: _percent_of(result, best)}
 
+_may_lack = 'teacher', 'dtype', 'date', 'init'
+
+def _check_row(row: Row, history: list[dict]) -> None:
+    "Refuse what no table can show."
+    texts = 'label', 'method', 'student', 'teacher', 'held_out', 'device', 'dtype', 'date', 'reduced', 'init'
+    odd = [k for k in texts if not isinstance(row[k], str) and not (k in _may_lack and row[k] is None)]
+    of = row.get('memory', {}).get('of', '')
+    odd += [] if isinstance(of, str) else ['memory']
+    odd += [] if isfinite(row['seconds']) else ['seconds']
+    odd += [k for line in history for k, v in line.items() if k.endswith('_acc') and isinstance(v, str)]
+    if odd: raise WrongValue(f'{odd[0]} in its files is {row.get(odd[0])!r:.40}')
+
 def read_row(run: Run) -> Row:
     "Read a finished run."
-    config, result, history = run.json('config.json') or {}, run.json('result.json') or {}, read_history(run)
+    config, history = check_config(run.json('config.json') or {}, run), read_history(run)
+    result = run.json('result.json') or {}
     data, epochs = config['data'], config['epochs']
     trained = config['about'].get('stopped', epochs)
     if len(history) != trained: raise WrongValue(f'its history has {len(history)} rows and not {trained}')
@@ -109,7 +124,9 @@ def read_row(run: Run) -> Row:
         data=data['name'], n_train=data['n_train'], held_out=held_out(config), recipe=config['recipe'], epochs=epochs)
     row |= _scores_of(result) | (dict(stopped=trained) if trained < epochs else {})
     row |= dict(images=_images_seen(config, trained), seconds=round(sum(r['seconds'] for r in history), 1))
-    return row | _about_of(config['about']) | dict(config={k: v for k, v in config.items() if k != 'about'})
+    row |= _about_of(config['about'])
+    _check_row(row, history)
+    return row | dict(config={k: v for k, v in config.items() if k != 'about'})
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #find
 def find_runs(runs: object) -> list[Run]:
@@ -146,13 +163,14 @@ def read_teacher(folder: Path, changed: int) -> tuple[str | None, Row]:
     "Hash the last weights of a run, and describe it as a teacher; `changed`: when last.pt was written."
     run = Run(folder)
     try:
-        state, config = load_state(run, 'last.pt')['state'], run.json('config.json') or {}
+        config = check_config(run.json('config.json') or {}, run)
+        state, about = load_state(run, 'last.pt')['state'], config['about']
         kind = json.dumps({k: v for k, v in config.items() if k not in ('seed', 'about')}, sort_keys=True)
         whole = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}  # as a model holds them
         return weights_hash(whole), dict(
             taught_by=folder.name, teacher_model=student_name(config['student']), teacher_seed=config['seed'],
-            teacher_kind=f'{seed_from(kind):016x}')
-    except (OSError, KeyError, TypeError, AttributeError): return None, {}
+            teacher_kind=f'{seed_from(kind):016x}') if about else {}
+    except Exception: return None, {}                      # odd contents may raise anything
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #name-teachers
 def name_teachers(rows: Iterable[Row], found: Iterable[Run]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data import Data
-from ..errors import WrongType, WrongValue, unknown_name
+from ..errors import WrongType, WrongValue, one_sentence, unknown_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
@@ -68,8 +68,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
     for runs in _rows_by_method(results):
         try:
             points.append(_point_of_runs(runs, bs))
-        except (ValueError, TypeError, OSError) as e:
-            missing[runs[0]['student']] = str(e).partition(': ')[0]
+        except Exception as e:                             # the call of a file may ask for anything
+            missing[runs[0]['student']] = one_sentence(e).partition(': ')[0]
     return points, missing
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models

@@ -115,8 +115,9 @@ def _fitting_conv(c_in: int, c_out: int, n: int, m: int) -> nn.Module:
     if n == 2*m: return nn.Conv2d(c_in, c_out, 3, 2, 1)
     if 2*n == m: return nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)
     if n >= m: return nn.Conv2d(c_in, c_out, 1 + n - m)
-    sizes = f'{n} x {n} to {m} x {m} pixels'
-    raise WrongValue(f'no regressor from {sizes}: tap a stage of the student that is as large, or half as large')
+    if m % n == 0: return nn.ConvTranspose2d(c_in, c_out, m//n, m//n)
+    remedy = 'tap a stage of the student that is as large, or a whole number of times smaller'
+    raise WrongValue(f'no regressor from {n} x {n} to {m} x {m} pixels: {remedy}')
 
 def regressor(s: Tensor, t: Tensor) -> nn.Module:
     """

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ChannelValues', 'OwnImages', 'own_images', 'set_own_images', 'describe_own_images', 'read_own_images',
-           'published_images', 'use_own_images']
+           'published_images', 'built_size', 'use_own_images']
 
 # %% ../../nbs/04_models/09b_pretrained.ipynb #imports
 import functools
@@ -145,6 +145,11 @@ def published_images(cfg: Mapping[str, Any] | None) -> OwnImages | None:
     channels, height, width = cfg['input_size']
     return OwnImages(cfg['mean'], cfg['std'], height) if channels == 3 and height == width else None
 
+def built_size(model: nn.Module) -> int | None:
+    "Return the side of the images that a vision transformer of timm was built for; None if it does not say."
+    height, width = getattr(getattr(model, 'patch_embed', None), 'img_size', None) or (0, None)
+    return height if height == width else None
+
 def _has_learnt(model: nn.Module) -> bool:
     "Tell whether the normalisation layers of a net are no longer as they began."
     norms = [m for m in model.modules() if 'norm' in type(m).__name__.lower()]
@@ -154,7 +159,10 @@ def _has_learnt(model: nn.Module) -> bool:
 def use_own_images(model: nn.Module, trained: bool = False) -> nn.Module:
     "Let a pretrained net that takes part in a training convert its images; `trained`: it is a teacher."
     if own_images(model) is None and 'call' not in vars(model) and (trained or _has_learnt(model)):
-        set_own_images(model, published_images(getattr(model, 'pretrained_cfg', None)))
+        published = published_images(getattr(model, 'pretrained_cfg', None))
+        if published:
+            published.size = built_size(model) or published.size
+        set_own_images(model, published)
     own = own_images(model)
     if own:
         own.active = True

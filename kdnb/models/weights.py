@@ -99,7 +99,7 @@ def _checkpoint_of(run: Path, which: str) -> Path:
     if which in found: return run / f'{which}.pt'
     if not found and not (run / 'config.json').is_file():
         raise FileTrouble(f'{run} is not a run folder: neither config.json nor {which}.pt is in it')
-    if run.parent == zoo_root(): 
+    if run.parent == zoo_root():
         raise FileTrouble(f"the weights of 'zoo:{run.name}' are not kept: list_zoo() tells whose are")
     remedy = "train one with cbs=[EMA()], or a recipe's ema=" if which == 'ema' else 'train it on'
     instead = f', or ask for which={found[0]!r}' if found else ''

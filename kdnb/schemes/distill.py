@@ -231,9 +231,10 @@ def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
     adapters = nn.ModuleDict()
     if not any(map(_makes_adapters, scheme.method)): return adapters
     scheme.teacher.to(images.device)
+    shades = torch.linspace(-1, 1, images.numel()).view_as(images).to(images)   # of black ones all features may be 0
     with evaluating(scheme.net):
-        _, fs = ask_model('the student', scheme.net, images)
-        _, ft = ask_model('the teacher', scheme.teacher, images)
+        _, fs = ask_model('the student', scheme.net, shades)
+        _, ft = ask_model('the teacher', scheme.teacher, shades)
     for name, term, pairs in scheme.each_term():
         made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
         if made:

@@ -207,8 +207,8 @@ def _note_places(study: _Study) -> list[str]:
     classes = dict.fromkeys(study.data.classes[c] for c in study.block)
     without = [f'No attention of {" and ".join(flat)}: tokens or channels-last features are no maps (B, C, H, W).']
     return [
-        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage) and CKA: 1 is {cast.reference} itself, '
-        '0 what any two images or nets share by chance.',
+        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage) and CKA: '
+        f'1 is {cast.reference} itself, 0 what any two images or nets share by chance.',
         f'Maps, matrices, CKA, blocks: {first}{"".join(elsewhere)}.',
         *(without if flat else []),
         f'Matrices: {len(study.block)} images of classes {", ".join(classes)}; blocks: within minus between classes.']

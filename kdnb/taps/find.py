@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
 from ..errors import WrongValue, unknown_name
-from ..models import check_module, eval_mode
+from ..models import built_size, check_module, eval_mode
 from .graph import ModelTrace, find_node, first_line, node_order
 from ..text import AsTable, Table
 
@@ -380,7 +380,7 @@ class Prepared(nn.Module):
 def model_size(model: nn.Module) -> int:
     "Return the image size that a model says it is for, else 32."
     cfg = getattr(model, 'pretrained_cfg', None) or {}
-    return getattr(model, 'image_size', None) or (cfg.get('input_size') or [32])[-1]
+    return getattr(model, 'image_size', None) or built_size(model) or (cfg.get('input_size') or [32])[-1]
 
 def _check_size(model: nn.Module, size: Pixels | None) -> Pixels:
     if size is None: return model_size(check_module(model))

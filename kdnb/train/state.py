@@ -15,6 +15,7 @@ import zipfile
 import torch
 
 from ..errors import FileTrouble, WrongType
+from ..files import parse_json
 from ..schemes import Scheme
 from ..text import plain_number
 from .runs import Run
@@ -111,7 +112,10 @@ def read_history(run: Run) -> list[dict]:
     [1, 2]
     """
     try:
-        return [json.loads(line) for line in (run.read('history.jsonl') or b'').splitlines()]
+        rows = [parse_json(line) for line in (run.read('history.jsonl') or b'').splitlines()]
+        if all(isinstance(row, dict) and all(isinstance(v, (int, float, str)) for v in row.values()) for row in rows):
+            return rows
+        raise ValueError
     except ValueError:
         raise FileTrouble(f'history.jsonl of {run} is damaged: mend it, or start over with fresh=True') from None
 

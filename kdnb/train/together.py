@@ -211,8 +211,11 @@ class LearnerGroup:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
         start = time.perf_counter()
         for learn in now:
-            learn.scheme.begin_epoch(learn.epoch, learn.epochs)
-            open_epoch(learn)
+            with self.excuse(learn):
+                learn.scheme.begin_epoch(learn.epoch, learn.epochs)
+                open_epoch(learn)
+        now = [learn for learn in now if learn not in self.failed]
+        if not now: return
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
         shared = shared_teachers(now)
         for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
@@ -236,10 +239,10 @@ class LearnerGroup:
     def run(self) -> None:
         "Train epoch by epoch, the learners that are behind first."
         try:
-            for watched in (self, *self.live()):
-                call_back(watched, 'before_fit')
+            call_back(self, 'before_fit')
             for learn in self.live():
                 with self.excuse(learn):
+                    call_back(learn, 'before_fit')
                     _finish_one(learn)
             for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
                 while self.behind() <= epoch:

@@ -7,6 +7,7 @@ loop that compute the loss. All is in double precision. `tests/test_across.py` c
 import ast
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,14 +70,14 @@ def by_ofa(folder: str, name: str, fs: list[Tensor], z: Tensor, t: Tensor, y: Te
     "The loss of their distiller without that of the labels."
     from timm.layers import trunc_normal_
     from timm.models.vision_transformer import Block
-    path = f'{folder}/OFAKD/distillers'
+    path, block = f'{folder}/OFAKD/distillers', partial(Block, norm_layer=nn.LayerNorm)     # as in their timm, 0.6.5
     names = ['GAP1d', 'get_module_dict', 'init_weights', 'is_cnn_model', 'PatchMerging', 'SepConv', 'set_module_dict',
              'TokenFilter', 'TokenFnContext']
 
     def _assert(condition, message): assert condition, message
 
     parts = dict(zip(names, part_of(f'{path}/utils.py', *names, _assert=_assert, trunc_normal_=trunc_normal_)))
-    _, ofa = part_of(f'{path}/ofa.py', 'ofa_loss', 'OFA', np=np, Block=Block, BaseDistiller=Base, **parts)
+    _, ofa = part_of(f'{path}/ofa.py', 'ofa_loss', 'OFA', np=np, Block=block, BaseDistiller=Base, **parts)
     args = SimpleNamespace(ofa_eps=list(GAMMAS), ofa_stage=[2, 3, 4], ofa_temperature=T, ofa_loss_weight=1.,
                            kd_loss_weight=1., gt_loss_weight=1., num_classes=CLASSES)
     own = fs if name == 'ofa' else [f.flatten(2).transpose(1, 2) for f in fs]
