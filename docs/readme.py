@@ -9,7 +9,7 @@ from pathlib import Path
 from nbconvert.preprocessors import Preprocessor
 
 sys.path.insert(0, str(Path.cwd()))             # the repository's root, where `make readme` stands
-from docs.links import move_links  # noqa: E402
+from docs.links import move_links  # noqa: E402 - nbconvert runs this file without the repository on its path
 
 FIG_ALT = re.compile(r'^#\| fig-alt: (.+)', re.M)
 
