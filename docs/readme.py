@@ -36,7 +36,8 @@ class Readable(Preprocessor):
 
     def move_links(self, cell) -> None:
         "Point the links of text, and of tables that a cell shows, from README."
-        if cell.cell_type == 'markdown': cell.source = move_links(cell.source, 'nbs/index.ipynb', 'README.md')
+        if cell.cell_type == 'markdown':
+            cell.source = move_links(cell.source, 'nbs/index.ipynb', 'README.md')
         for data in (o.get('data', {}) for o in cell.get('outputs', [])):
             if 'text/markdown' in data:
                 data['text/markdown'] = move_links(data['text/markdown'], 'nbs/index.ipynb', 'README.md')
