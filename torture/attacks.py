@@ -175,8 +175,10 @@ def damaged_file(rng: random.Random, root: Path) -> None:
     results = load_results([whole, folder])
     assert whole.name in {row['run'] for row in results}
     results.table().text(), results.table().csv()
-    for call in (lambda: repeat_options(folder/'config.json'), lambda: load_model(folder),
-                 lambda: Run(folder).json('config.json'), lambda: create_model('resnet8', 10, weights=folder/'last.pt')):
+    for call in (
+            lambda: repeat_options(folder/'config.json'), lambda: load_model(folder),
+            lambda: Run(folder).json('config.json'),
+            lambda: create_model('resnet8', 10, weights=folder/'last.pt')):
         _one_sentence(call)
 
 
