@@ -174,7 +174,8 @@ class LearnerGroup:
         going = [learn for learn in self.learners if learn not in self.failed]
         return [learn for learn in going if learn.epoch < self.epochs and not learn.result]
 
-    def behind(self) -> int:
+    @property
+    def epoch(self) -> int:
         "Whole epochs of the learner that has the fewest."
         return min((learn.epoch for learn in self.live()), default=self.epochs)
 
@@ -236,9 +237,9 @@ class LearnerGroup:
                 with self.excuse(learn):
                     call_back(learn, 'before_fit')
                     _finish_one(learn)
-            for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
-                while self.behind() <= epoch:
-                    self.one_epoch([learn for learn in self.live() if learn.epoch == self.behind()])
+            for epoch in wrap_with(self, 'epochs', range(self.epoch, self.epochs)):
+                while self.epoch <= epoch:
+                    self.one_epoch([learn for learn in self.live() if learn.epoch == self.epoch])
             call_back(self, 'after_fit')
         except KeyboardInterrupt:
             where = {self.names[learn]: roll_back(learn) for learn in self.live()}
