@@ -50,7 +50,8 @@ class Speed(dict):
         "A table of the levers: how fast it is with or without one, and what it gives."
         rows = [[r['name'], spread_words(r['ratio']), spread_words(r['gives']) if r.get('gives') else '']
                 for r in self.rows('levers')]
-        return Table(['resnet56 → resnet20, batch 64', 'by the plain way', 'what the lever gives'], rows).markdown(raw=True)
+        columns = ['resnet56 → resnet20, batch 64', 'by the plain way', 'what the lever gives']
+        return Table(columns, rows).markdown(raw=True)
 
     def profile(self) -> str:
         "Three small tables: parts of a step, kinds of work, and the bound."
@@ -94,7 +95,8 @@ def by_nets(speed: Speed, section: str, head: str, cell: Callable[[dict], str]) 
     found = {(r['name'], tuple(r['nets'])): cell(r['ratio']) for r in rows}
     names = [*dict.fromkeys(r['name'] for r in rows)]
     columns = [head, *map(' → '.join, nets)]
-    return Table(columns, [[name, *(found.get((name, pair), '–') for pair in nets)] for name in names]).markdown(raw=True)
+    cells = [[name, *(found.get((name, pair), '–') for pair in nets)] for name in names]
+    return Table(columns, cells).markdown(raw=True)
 
 # --- goals
 

@@ -76,6 +76,8 @@ BEHIND: dict[str, Callable] = {
     'ft': lambda s, t: ([(s, t, 0.)], [t]),
     'srd': lambda s, t: ([torch.stack([s.flatten(1), t.flatten(1)], 1)], [t]),
     **dict.fromkeys(['cat', 'sdd'], lambda s, t: ([(s, t)], [t])),
+    'ofa': lambda s, t: ([s.mean((2, 3))], [t.mean((2, 3))]),       # what an exit says of six classes
+    'vkd': lambda s, t: ([s.mean((2, 3))], [t]),
     'fsp': lambda s, t: ([s, s], [t, t]),
     'kdsvd': lambda s, t: ([s, s], [t, t])}
 
@@ -205,7 +207,7 @@ _typed = (
         r'$T^2 \mathrm{KL}(\sigma(t/T) \Vert \sigma(s/T))$',
         'a teacher of other classes; a better teacher may teach no better '
         '([resnet20](https://arxiv.org/abs/1910.10699): 70.66 from resnet56, 70.67 from resnet110)',
-        'kd-loss', '01_kd', 'test_a_transformer_without_a_graph_teaches_by_what_its_classifier_reads'),
+        'kd-loss', '01_kd', 'test_a_net_without_stages_teaches_by_what_it_says_and_errors_say_so'),
     Typed(
         'kd(9, T=2, standardize=True)', 'standardised KD', 'Sun et al. 2024', '2403.01427',
         r'KD of $z(s), z(t)$ with $z(x) = (x - \mathrm{mean}\ x) / \mathrm{std}\ x$',
@@ -233,6 +235,11 @@ _typed = (
         r'$\mathrm{KL}(\sigma(t/T) \Vert \sigma(s))$',
         'the weight varies with the pair',
         'wttm-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
+        'bkd', 'BKD', 'Yang et al. 2023', '2308.06453',
+        r'$T^2 \sum \mathrm{KL}(\varsigma(t/T) \Vert \varsigma(s/T))$; $\varsigma$: sigmoid, yes or no of each class',
+        'classes that are rare: a teacher that says no to all of them is nearly right',
+        'bkd-loss', '93_your_data', 'test_a_loss_on_logits_is_its_authors'),
     Typed(
         'nkd', 'NKD', 'Yang et al. 2023', '2303.13005',
         r'$-\sigma(t)(y) \ln \sigma(s)(y) - \gamma T^2 \sum q(t) \ln q(s)$; $q$: which other',
@@ -339,6 +346,16 @@ _typed = (
         r'DKD of the logits of 1, 4 and 16 regions; a region that contradicts the whole image counts twice',
         'heads that are no linear layer on the mean of the last stage',
         'sdd-loss', '11_modern', 'test_ten_steps_fall'),
+    Typed(
+        'ofa', 'OFA', 'Hao et al. 2023', '2310.19444',
+        r'$-((1 + p(y))^\gamma - 1) \ln q(y) - \sum p(c)^\gamma \ln q(c)$ of each stage, by exits, and of the student',
+        r'many parameters beside the student; the best $\gamma$ varies with the pair (1 to 1.5 in its commands)',
+        'ofa-loss', '11_modern', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
+    Typed(
+        'vkd', 'VkD', 'Miles et al. 2024', '2403.06213',
+        r'$\mathrm{smooth}\ L1(P s, n(t))$; $P$: orthonormal, $n$: normalised, each image by itself',
+        'a teacher that is narrower: what does not fit is lost; its code for transformers has a second head with KD',
+        'vkd-loss', '11_modern', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
     # how it relates images
     Typed(
         'cc', 'CC', 'Peng et al. 2019', '1904.01802',

@@ -53,7 +53,8 @@ def write_block(self, node) -> None:
 def open_one_branch(app, pagename, templatename, context, doctree) -> None:
     """Let the side bar show the branch of its page only: with all 200 pages in it, half of the build is side bars."""
     whole = context['toctree']
-    context['toctree'] = lambda **options: whole(**options | dict(collapse=True))
+    def one_branch(**options) -> str: return whole(**options | dict(collapse=True))
+    context['toctree'] = one_branch
 
 def setup(app) -> None:
     """Draw formulas without a script from elsewhere, and keep side bars short."""

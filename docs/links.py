@@ -53,6 +53,7 @@ def texts_of(path: Path) -> Iterator[str]:
         yield text
         return
     for cell in json.loads(text)['cells']:
-        if cell['cell_type'] == 'markdown': yield ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown':
+            yield ''.join(cell['source'])
         shown = [o.get('data', {}).get('text/markdown') for o in cell.get('outputs', [])]
         yield from (''.join(data) for data in shown if data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from nbconvert.preprocessors import Preprocessor
 
 sys.path.insert(0, str(Path.cwd()))             # the repository's root, where `make readme` stands
-from docs.links import move_links  # noqa: E402
+from docs.links import move_links  # noqa: E402 - nbconvert runs this file without the repository on its path
 
 FIG_ALT = re.compile(r'^#\| fig-alt: (.+)', re.M)
 
@@ -36,7 +36,8 @@ class Readable(Preprocessor):
 
     def move_links(self, cell) -> None:
         "Point the links of text, and of tables that a cell shows, from README."
-        if cell.cell_type == 'markdown': cell.source = move_links(cell.source, 'nbs/index.ipynb', 'README.md')
+        if cell.cell_type == 'markdown':
+            cell.source = move_links(cell.source, 'nbs/index.ipynb', 'README.md')
         for data in (o.get('data', {}) for o in cell.get('outputs', [])):
             if 'text/markdown' in data:
                 data['text/markdown'] = move_links(data['text/markdown'], 'nbs/index.ipynb', 'README.md')

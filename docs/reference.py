@@ -20,7 +20,8 @@ def _public(package: str) -> Iterable[str]:
     module = __import__(package, fromlist=['x'])
     for name, thing in vars(module).items():
         ours = (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__.startswith(package)
-        if ours and name[0] != '_' and name not in kdnb.all.__all__: yield name
+        if ours and name[0] != '_' and name not in kdnb.all.__all__:
+            yield name
 
 def notebook_of(thing: object) -> str | None:
     """The notebook that an object is exported from."""

@@ -70,7 +70,8 @@ class Pages:
     def remove_others(self) -> None:
         """Remove the pages of earlier builds."""
         for path in SOURCE.rglob('*'):
-            if path.is_file() and path not in self.written: path.unlink()
+            if path.is_file() and path not in self.written:
+                path.unlink()
 
 # --- notebooks
 
@@ -106,7 +107,8 @@ def notebook_page(path: str, linked: set[tuple[str, str]]) -> str:
             cells.append(dict(cell_type='markdown', id=f"at-{cell['id']}", metadata={}, source=target))
         if cell['cell_type'] == 'markdown':
             cells.append(cell | dict(source=site_text(''.join(cell['source']), path), metadata={}))
-        elif not _hidden(cell): cells.append(_code_cell(cell))
+        elif not _hidden(cell):
+            cells.append(_code_cell(cell))
     return json.dumps(nb | dict(cells=cells), ensure_ascii=False, indent=1)
 
 def title_of(path: str) -> str:
@@ -147,21 +149,27 @@ def home_page() -> str:
 def write_methods(pages: Pages) -> None:
     """Write a page for each method, their index, and the gallery."""
     cards = method_cards(ROOT/'nbs/bench.json')
-    for card in cards: pages.add(f'methods/{page_name(card)}.md', site_text(method_page(card, cards), 'methods/x.md'))
+    for card in cards:
+        pages.add(f'methods/{page_name(card)}.md', site_text(method_page(card, cards), 'methods/x.md'))
     pages.add('methods/index.md', method_index(cards))
     pages.add('methods/table.md', site_text(f"# All methods in one table\n\n{cards.markdown('../')}\n", 'methods/x.md'))
-    for name, picture in write_figures().items(): pages.add(name, picture)
+    for name, picture in write_figures().items():
+        pages.add(name, picture)
     pages.add('gallery.md', gallery_page(cards))
 
 def write_pages() -> int:
     """Write all pages; returns how many there are."""
     pages, linked = Pages(), _linked_cells()
-    for path in NOTEBOOKS: pages.add(path, notebook_page(path, linked))
-    for folder in FOLDERS: pages.add(f'nbs/{folder}/index.md', folder_page(folder))
+    for path in NOTEBOOKS:
+        pages.add(path, notebook_page(path, linked))
+    for folder in FOLDERS:
+        pages.add(f'nbs/{folder}/index.md', folder_page(folder))
     for path in [*WRITTEN, *BESIDE]:
         pages.add(site_path(path), site_text((ROOT/path).read_text(encoding='utf-8'), path))
-    for path in (ROOT/'README_files').iterdir(): pages.add(f'README_files/{path.name}', path.read_bytes())
-    for name, text in reference_pages().items(): pages.add(f'reference/{name}.rst', text)
+    for path in (ROOT/'README_files').iterdir():
+        pages.add(f'README_files/{path.name}', path.read_bytes())
+    for name, text in reference_pages().items():
+        pages.add(f'reference/{name}.rst', text)
     pages.add('reference/index.md', reference_index())
     write_methods(pages)
     pages.add('index.md', home_page())
@@ -177,7 +185,8 @@ def build() -> int:
     count = write_pages()
     options = ['-b', 'html', '-c', ROOT/'docs', '-d', SITE/'doctrees', '-a', '-W', '--keep-going', '-q']
     code = subprocess.run([sys.executable, '-m', 'sphinx', *options, SOURCE, SITE/'html'], cwd=ROOT).returncode
-    if code == 0: print(f'{count} pages in {time.monotonic() - start:.0f} s: _docs/html/index.html')
+    if code == 0:
+        print(f'{count} pages in {time.monotonic() - start:.0f} s: _docs/html/index.html')
     return code
 
 if __name__ == '__main__':

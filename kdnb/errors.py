@@ -39,7 +39,7 @@ def one_sentence(e: BaseException) -> str:
     if no_memory: return _memory_sentence(text)
     if isinstance(e, OSError) and e.filename and e.strerror:
         return f'{printable(str(e.filename))}: {e.strerror}: check the path, its permissions, and the space on the disk'
-    if isinstance(e, MISTAKES) and text: return text
+    if isinstance(e, (*MISTAKES, KeyboardInterrupt)) and text: return text
     return f'{type(e).__name__}: {text}'.removesuffix(': ')
 
 # %% ../nbs/00_basics/00_errors.ipynb #your-line

@@ -69,7 +69,10 @@ def test_across_kinds_a_loss_is_computed_in_float32_whatever_the_autocast(name):
 # --- tokens as maps
 
 
-def vit(depth=3): return tvm.VisionTransformer(32, 8, depth, 4, 64, 128, num_classes=10)
+def vit(depth=3):
+    model = tvm.VisionTransformer(32, 8, depth, 4, 64, 128, num_classes=10)
+    nn.init.normal_(model.heads.head.weight, std=.02)   # torchvision begins with logits of 0, which DIST cannot turn
+    return model
 
 
 def swin(): return tvm.SwinTransformer([4, 4], 24, [1, 1, 1], [1, 2, 2], [2, 2], num_classes=10)
@@ -256,7 +259,8 @@ KINDS = {                                           # teacher and student, and w
     'resnet56-vit': (lambda: resnet(56), lambda: vit(3), ['cat', 'sdd']),
     'convnext-shufflenet': (lambda: tvm.ConvNeXt(
         [tvm.convnext.CNBlockConfig(a, b, 1) for a, b in ((16, 32), (32, 48), (48, None))], num_classes=10),
-                            lambda: create_model('shufflenetv2_0.5', 10), ['cat', 'sdd'])}   # a norm behind the mean
+                            lambda: tvm.ShuffleNetV2([2, 2, 2], [8, 16, 24, 32, 64], 10),
+                            ['cat', 'sdd'])}                                    # a norm behind the mean
 
 
 @pytest.fixture(scope='module')

@@ -112,7 +112,7 @@ class Pooling(torchvision.models.VisionTransformer):
         self.eval()
 
     def forward(self, x):
-        tokens = self.encoder(torch.cat([self.class_token.expand(len(x), -1, -1), self._process_input(x)], 1))
+        tokens = self.encoder(torch.cat([self.class_token.expand(x.shape[0], -1, -1), self._process_input(x)], 1))
         return self.heads(tokens[:, 1:].unflatten(1, (-1, 4)).mean(2).amax(1))
 
 

@@ -16,7 +16,7 @@ from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_comma
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
-from ..measure import accuracy, precision_of_classes, calibration_error, predict, score
+from ..measure import accuracy, calibration_error, precision_of_classes, predict, score
 from ..models import create_model, load_model
 from ..train import Run, move_module, read_config, score_on_test
 
@@ -47,7 +47,7 @@ def _read_run(name: str) -> tuple[Run, dict, list[str]]:
 
 _score_words = {'accuracy': '', 'mAP': 'mAP ', 'calibration_error': 'calibration error '}
 
-def _scores_of(z: Tensor, y: Tensor) -> dict[str, float]:
+def _percentages(z: Tensor, y: Tensor) -> dict[str, float]:
     "The scores in percent, by name."
     if y.ndim == 2: return dict(mAP=score(z, y))
     return dict(accuracy=score(z, y), calibration_error=calibration_error(z, y))
@@ -58,7 +58,7 @@ def _score_weights(run: Run, which: str, data: Data, split: str, student: str | 
     model = move_module(load_model(run.path or '', which, model), data.device)
     z, y = predict(model, getattr(data, split))
     result = (run.json('result.json') or {}).get(which) if split == 'test' else None
-    return _scores_of(z, y) | dict(images=len(y), recorded=result and score_on_test(result),
+    return _percentages(z, y) | dict(images=len(y), recorded=result and score_on_test(result),
                                    by_class=_score_classes(z, y, data.classes))
 
 # %% ../../nbs/15_cli/02_test.ipynb #test-body

@@ -19,7 +19,6 @@ from torch.utils.data import Dataset
 
 from .classes import digest_labels, reorder_source
 from .folders import read_folder, read_npz
-from .tables import read_table
 from .images import Split, TrainSplit, as_images, as_labels, channel_stats, parse_augment
 from kdnb.data.reading import (
     DatasetItems,
@@ -36,6 +35,7 @@ from kdnb.data.reading import (
 )
 from .sources import ChannelStats, Source, SplitLike, as_mask, draw_stratified, known_sources
 from .stream import StreamSplit, StreamTrainSplit
+from .tables import read_table
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
@@ -221,6 +221,7 @@ def _read_examples(split: Split, n: int, per_class: int | None) -> tuple[Tensor,
 # %% ../../nbs/03_data/07_loading.ipynb #check-multi-hot
 def _check_multi_labels(labels: dict[str, Tensor], classes: list[str]) -> None:
     "Refuse labels (N, C) that name one class an image, or beside class numbers; tell classes without images."
+    if all(y.ndim == 1 for y in labels.values()): return
     if len({y.ndim for y in labels.values()}) > 1:
         raise WrongValue('some splits have class numbers and some rows of 0 and 1: label all of them alike')
     if all((y.sum(1) == 1).all() for y in labels.values()):
@@ -340,10 +341,9 @@ class Data:
         self.streams, self._why = _is_streamed(stream, sources, self.size, how)
         (self.mean, self.std), self.measured = stats or _measure_stats(sources[0], self.size, how), stats is None
         self._fill(sources, how, strict, workers)
+        _check_multi_labels(self._held_labels(), self.classes)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
-        if self.multi_label:
-            _check_multi_labels(self._held_labels(), self.classes)
         self.labels = _digest_splits(sources, [self.train, self.valid, self.test])
 
     @property

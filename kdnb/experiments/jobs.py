@@ -7,6 +7,7 @@ __all__ = ['Job', 'training_cost', 'lock_run', 'is_finished', 'run_jobs', 'count
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #imports
 import functools
+import html
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..board import Board, html_bar, in_notebook
 from ..data import Data, load_data
 from ..errors import WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
@@ -38,7 +40,7 @@ from kdnb.schemes import (
 )
 from ..seeds import seed_from, seeded
 from ..systems import Recipe
-from ..text import format_time, plain_number
+from ..text import count_of, format_time, plain_number
 from kdnb.train import (
     Learner,
     SomeFailed,
@@ -48,6 +50,7 @@ from kdnb.train import (
     pick_amp,
     pick_recipe,
 )
+
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -146,6 +149,7 @@ class _Book:
         self.failed: dict[str, str] = {}
         self.told, self.waited = 0, False                  # failures told, and whether the wait was
         self.cost, self.seconds = 0., 0.                   # of what was trained here
+        self.now: list[str] = []                           # runs that are being made here
 
     def __len__(self) -> int: return len(self.todo) + len(self.done) + len(self.failed)
 
@@ -173,6 +177,15 @@ class _Book:
         rest = sum(job.cost for job in self.todo.values())
         return f', about {format_time(self.seconds * rest / self.cost)} left' if self.cost and rest else ''
 
+    def draw(self) -> tuple[str, str]:
+        "How far it is, as HTML and as text: runs that are done, being made, left, failed, and the time."
+        rest = len(self.todo) - len(self.now)
+        counts = f'{len(self.done)} of {count_of(len(self), "run")} done, {len(self.now)} running, {rest} left'
+        lines = [f'{counts}{self.time_left()}', *([f"running: {', '.join(self.now)}"] if self.now else []),
+                 *(f'failed: {run}: {why}' for run, why in self.failed.items())]
+        share = 1 - len(self.todo)/max(len(self), 1)
+        return html_bar(share) + ''.join(f'<div>{html.escape(line)}</div>' for line in lines), '\n'.join(lines)
+
 # %% ../../nbs/13_experiments/07_jobs.ipynb #take
 _largest_group = 8                                         # students that learn together
 
@@ -182,7 +195,11 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
     for job in book.ready():
         first = next(iter(taken), job)
         if taken and (job.group is None or job.group != first.group or len(taken) == _largest_group): continue
-        lock = lock_run(job.run)
+        try:
+            lock = lock_run(job.run)
+        except OSError as e:                               # no lock file can be made there
+            book.close(job.run, _why_failed(e))
+            continue
         if lock:
             taken[job] = lock
     return taken
@@ -260,9 +277,11 @@ def _tell_failed(book: _Book, say: _SayLine) -> None:
 def _train_taken(book: _Book, taken: Sequence[Job], say: _SayLine) -> None:
     "Train the jobs of a group."
     begin, start = len(book.done) + len(book.failed) + 1, time.perf_counter()
+    book.now = [job.run for job in taken]
     numbers = f'{begin} to {begin + len(taken) - 1}' if len(taken) > 1 else f'{begin}'
-    say(f"[{numbers} of {len(book)}{book.time_left()}] {', '.join(job.run for job in taken)}")
+    say(f"[{numbers} of {len(book)}{book.time_left()}] {', '.join(book.now)}")
     _fit_jobs(book, _make_learners(book, taken))
+    book.now = []
     book.cost += sum(job.cost for job in taken if job.run in book.done)
     book.seconds += time.perf_counter() - start
 
@@ -272,6 +291,31 @@ def _wait_for_others(book: _Book, seconds: float, say: _SayLine) -> None:
         say(f'{len(book.todo)} left are being made by other processes, or wait for those: {names}')
     book.waited = True
     time.sleep(seconds)
+
+# %% ../../nbs/13_experiments/07_jobs.ipynb #make-runs
+def _make_runs(book: _Book, tell: _SayLine, wait: float) -> None:
+    "Make all runs of a book."
+    if world_size() > 1:
+        raise WrongValue('the processes of a sweep share its runs: start it once for each GPU, without torchrun')
+    while book.todo:
+        _load_finished(book, tell)
+        taken = _take_group(book)
+        try:
+            if taken:
+                _train_taken(book, [*taken], tell)
+            elif book.todo:
+                _wait_for_others(book, wait, tell)
+        finally:
+            for lock in taken.values():
+                lock.release()
+        _tell_failed(book, tell)
+
+def _make_on_board(jobs: Iterable[Job]) -> dict[str, str]:
+    "Make runs, told on a board, in a notebook."
+    book = _Book(jobs)
+    with Board(book.draw) as board:
+        _make_runs(book, lambda line: board.show(now=True), 5.)
+    return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #run-jobs
 def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) -> dict[str, str]:
@@ -297,21 +341,8 @@ def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) 
     ValueError
         If the process is one of torchrun's.
     """
-    if world_size() > 1:
-        raise WrongValue('the processes of a sweep share its runs: start it once for each GPU, without torchrun')
-    book, tell = _Book(jobs), say or logger.debug
-    while book.todo:
-        _load_finished(book, tell)
-        taken = _take_group(book)
-        try:
-            if taken:
-                _train_taken(book, [*taken], tell)
-            elif book.todo:
-                _wait_for_others(book, wait, tell)
-        finally:
-            for lock in taken.values():
-                lock.release()
-        _tell_failed(book, tell)
+    book = _Book(jobs)
+    _make_runs(book, say or logger.debug, wait)
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names
@@ -580,7 +611,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     if dry_run:
         say(_describe_jobs(jobs))
         return Results()
-    failed = run_jobs(jobs)
+    failed = _make_on_board(jobs) if in_notebook() else run_jobs(jobs)
     done = [job.run for job in jobs if job.run not in failed]
     results = load_results(done) if done else Results()
     results.left_out += [dict(run=run, why='failed', detail=why) for run, why in failed.items()]

@@ -166,7 +166,8 @@ def read_teacher(folder: Path, changed: int) -> tuple[str | None, Row]:
         config = check_config(run.json('config.json') or {}, run)
         state, about = load_state(run, 'last.pt')['state'], config['about']
         kind = json.dumps({k: v for k, v in config.items() if k not in ('seed', 'about')}, sort_keys=True)
-        whole = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}  # as a model holds them
+        half = [k for k, v in state.items() if getattr(v, 'dtype', None) == torch.float16]
+        whole = state | {k: state[k].float() for k in half}             # as a model holds them
         return weights_hash(whole), dict(
             taught_by=folder.name, teacher_model=student_name(config['student']), teacher_seed=config['seed'],
             teacher_kind=f'{seed_from(kind):016x}') if about else {}

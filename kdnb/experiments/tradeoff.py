@@ -232,9 +232,14 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
         why = [f'{name} is left out: {reason}' for name, reason in missing.items()]
         raise WrongValue('; '.join(['there is nothing to show', *why]))
     where = 'test' if isinstance(who, dict) else who[0]['data']
-    scores = score_word(who[0]) if not isinstance(who, dict) else 'mAP' if data and data.multi_label else 'accuracy'
-    labels = axes[against], f'{scores} on {where} (last), %'
+    labels = axes[against], f'{_score_of_points(who, data)} on {where} (last), %'
     return _draw_tradeoff(points, against, labels, _tradeoff_note(who, points, missing, against))
+
+def _score_of_points(who: Any, data: Data | None) -> str:
+    "What the scores are: 'accuracy' or 'mAP'."
+    if not isinstance(who, dict): return score_word(who[0])
+    known = {getattr(model, 'data', data) for model in who.values()} - {None}
+    return 'mAP' if any(own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
     names = list(dict.fromkeys(row['data'] for row in results))

@@ -55,8 +55,8 @@ from kdnb.train.checks import (
     warn_of_heavy,
 )
 from .dot import check_apart, take_teachers
-from .hooks import Callback, call_back, check_callbacks, step_hooks, wrap_with
-from .keeping import load_progress, save_progress, start_over, steps_an_epoch, write_progress
+from .hooks import Callback, call_back, check_callbacks, random_kept, step_hooks, wrap_with
+from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
 from kdnb.train.recipe import (
     make_optimiser,
@@ -69,7 +69,7 @@ from kdnb.train.recipe import (
 )
 from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
 from .scoring import Tally, score_columns, score_models, score_of_all, student_name
-from .state import copy_weights, load_state, plain_rows, save_state, set_weights
+from .state import copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
 from .words import progress_words, scheme_words
 
 # %% ../../nbs/10_train/06_loop.ipynb #starting-callbacks
@@ -87,7 +87,8 @@ def take_gradient_step(learn: 'Learner') -> None:
     if learn.on_step:
         learn.scaler.unscale_(learn.opt)
     for cb in learn.on_step:
-        cb.before_step(learn)
+        with random_kept(learn.data.device):
+            cb.before_step(learn)
     learn.scaler.step(learn.opt)
     learn.scaler.update()
     learn.opt.zero_grad()
@@ -158,11 +159,10 @@ def score_average(average: Average, data: Data, split: str) -> float:
 # %% ../../nbs/10_train/06_loop.ipynb #columns
 def _tell_callbacks(learn: 'Learner') -> None:
     "Let callbacks look at the epoch that is saved; write what they add to the history."
-    saved = plain_rows(learn.history)
     call_back(learn, 'after_epoch')
     learn.history[-1].update(learn.logged)
-    learn.history = plain_rows(learn.history)
-    if learn.history != saved:
+    learn.history[-1:] = plain_rows(learn.history[-1:])
+    if history_lines(learn.history[-1:]) != learn.lines[-1:]:
         write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -178,9 +178,8 @@ def _training_columns(learn: 'Learner') -> dict[str, float]:
 
 def _score_epoch(learn: 'Learner', split: str) -> dict[str, float]:
     "The scores of an epoch, the average's too."
-    end = learn.data.score
-    own = {f'ema_{end}': score_average(learn.average, learn.data, split)} if learn.average else {}
-    return score_columns(learn.scheme, f'{split}_{end}', score_split(learn, split), choose=split == 'valid') | own
+    own = {f'ema_{learn.data.score}': score_average(learn.average, learn.data, split)} if learn.average else {}
+    return score_columns(learn.scheme, f'{split}_{learn.data.score}', score_split(learn, split), split == 'valid') | own
 
 def close_epoch(learn: 'Learner', trained: float) -> None:
     "Check, score and save an epoch whose steps took so many seconds."
@@ -195,7 +194,7 @@ def close_epoch(learn: 'Learner', trained: float) -> None:
     row |= _score_epoch(learn, split)
     row['seconds'] = round(trained + time.perf_counter() - start, 3)
     row['images_per_second'] = round((len(learn.data.train) - learn.train.left_out) / trained, 1)
-    learn.history.append(row | learn.logged)
+    learn.history += plain_rows([row | learn.logged])
     save_progress(learn, row, f'{split}_{learn.data.score}')
     _tell_callbacks(learn)
 
@@ -331,6 +330,7 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     learn.result = _read_result(learn.run)
     _tell_state(learn, state)
     if state == 'finished': return state
+    on_rank_0(lambda: check_progress(learn))
     _prepare_device(learn)
     if world_size() > 1:
         _join_ranks(learn)
@@ -500,6 +500,7 @@ class Learner:
     logged: dict[str, float]
     epoch: int
     history: list[dict[str, float]]
+    lines: list[str]                            # the history, as it is in the files
     best: dict
     result: dict[str, dict[str, float]] | None
     recipe: Recipe

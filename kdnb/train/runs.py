@@ -20,7 +20,7 @@ import torchvision
 
 from ..data import find_run_path, tell_class_names, tell_labels
 from ..errors import CannotRun, FileTrouble, WrongValue, warn_user
-from ..files import RUN_FORMAT, Lock, parse_config, write_atomic, zoo_root
+from ..files import RUN_FORMAT, Lock, parse_config, write_atomic, write_end, zoo_root
 from ..parallel import on_rank_0, rank, world_size
 from ..text import count_of
 
@@ -214,6 +214,30 @@ class Run:
         elif rank() == 0:
             write_atomic(self.path/name, data)
 
+    def write_at(self, name: str, data: bytes, at: int) -> bool:
+        """
+        Write the end of a file, from a byte on, and wait until the disk has it.
+
+        Parameters
+        ----------
+        name : str
+            Its name in the folder.
+        data : bytes
+            What stands there and is the last.
+        at : int
+            The byte.
+
+        Returns
+        -------
+        bool
+            Whether it was done; False if the file is shorter.
+        """
+        _refuse_zoo(self)
+        if self.path is None or at == 0:
+            self.write(name, self.memory.get(name, b'')[:at] + data)
+            return True
+        return rank() > 0 or write_end(self.path/name, data, at)
+
     def remove(self, name: str) -> None:
         """
         Remove a file if it is there, with what a killed process left of it.
@@ -349,11 +373,17 @@ def _start_anew(run: Run, config: dict) -> str:
     run.save_json('config.json', config)
     return 'new'
 
+def _remove_left(run: Run) -> None:
+    "Remove what killed processes left; the lock is held, so none of them is alive."
+    for file in run.path.glob('*.[0-9]*.tmp') if run.path else ():
+        file.unlink(missing_ok=True)
+
 def _open_here(run: Run, config: dict, fresh: bool) -> str:
     "Open a run in this process."
     _refuse_foreign(run)
     if fresh or 'result.json' not in run:
         run.hold(wait=world_size() == 1)
+        _remove_left(run)
     if fresh: return _start_anew(run, config)
     old = run.json('config.json')
     if old is None:

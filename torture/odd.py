@@ -1,4 +1,4 @@
-"""What a stranger, a bug or a bad disk may leave in a run folder; for the tests of trust and for `make torture`."""
+"""What a stranger, a bug or a bad disk may leave in a run folder; for `make torture` and the tests of trust."""
 
 import copy
 import json
