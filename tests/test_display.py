@@ -6,6 +6,7 @@ from itertools import combinations
 
 import IPython.display
 import pytest
+from matplotlib.text import Text
 
 from kdnb import board
 from kdnb.callbacks import Progress, live_curves, progress

@@ -280,7 +280,7 @@ def _draw_maps(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[Compari
         y = 1.07 + r*(at.side + .05)
         label = f'label: {study.data.classes[study.y[i]]}'
         write_text(fig, .1, y, kind, weight='bold')
-        write_text(fig, .1, y + (.28 if kind else 0), textwrap.fill(label, 12, max_lines=2), color='.35')
+        write_text(fig, .1, y + (.33 if kind else 0), textwrap.fill(label, 12, max_lines=2), color='.35')
 
 def _draw_sims(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[ComparisonRow]) -> None:
     "Matrices."
