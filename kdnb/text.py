@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['count_of', 'short_label', 'format_number', 'format_bytes', 'format_time', 'align_lines', 'Column', 'Marked',
-           'AsTable', 'Table', 'Tables', 'has_address', 'plain_number']
+           'HtmlTable', 'AsTable', 'Table', 'facts_table', 'Tables', 'has_address', 'plain_number']
 
 # %% ../nbs/00_basics/03_text.ipynb #imports
 import csv
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -116,13 +116,16 @@ def _known(cell: object) -> bool: return (v := _value(cell)) is not None and v =
 def _raised(n: int) -> str: return str(n).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))
 
 # %% ../nbs/00_basics/03_text.ipynb #as-table-class
-class AsTable:
-    "Mixin: an object that shows as the table which its method `as_table` returns."
+class HtmlTable:
+    "Mixin: an object that Jupyter shows as the table which its method `as_table` returns; its `repr` is its own."
     def as_table(self) -> 'Table | Tables':
         "The table to show."
         raise NotImplementedError
-    def __repr__(self) -> str: return self.as_table().text()
     def _repr_html_(self) -> str: return self.as_table().html()
+
+class AsTable(HtmlTable):
+    "Mixin: an object that shows as its table everywhere."
+    def __repr__(self) -> str: return self.as_table().text()
 
 # %% ../nbs/00_basics/03_text.ipynb #one-line
 def _one_line(text: str) -> str:
@@ -258,9 +261,9 @@ class Table(AsTable):
         above = '<br>'.join(filter(None, (self.caption and f'<b>{write(self.caption)}</b>', write(self.reduced))))
         return ''.join([
             f'<p style="text-align: left">{above}</p>' if above else '',
-            '<table style="font-variant-numeric: tabular-nums">',
+            '<div style="overflow-x: auto"><table style="font-variant-numeric: tabular-nums">',
             f'<thead>{_html_row(head, "th", sides)}</thead><tbody>', *(_html_row(row, 'td', sides) for row in rows),
-            '</tbody></table>', _html_notes(self._below(write, mark))])
+            '</tbody></table></div>', _html_notes(self._below(write, mark))])
     def markdown(self, raw: bool = False) -> str:
         "The table for a README; `raw`: its texts are Markdown already."
         def line(cells): return '| ' + ' | '.join(cells) + ' |'
@@ -290,6 +293,12 @@ class Table(AsTable):
     def csv(self) -> str:
         "The values as CSV, numbers in full; what is not known is empty."
         return _csv_text(self.records())
+
+# %% ../nbs/00_basics/03_text.ipynb #facts
+def facts_table(caption: str, facts: Mapping[str, object]) -> Table:
+    "What is known of one thing, a line each; None and '' are left out."
+    rows = [[name, str(value)] for name, value in facts.items() if value is not None and value != '']
+    return Table(['', Column('', align='left')], rows, caption)
 
 # %% ../nbs/00_basics/03_text.ipynb #tables-class
 class Tables(AsTable):

@@ -1,16 +1,24 @@
 """What a notebook shows: one output for a training, for a group and for a sweep; tables and figures in a cell."""
 import re
 import time
+import warnings
+from itertools import combinations
 
 import IPython.display
 import pytest
+from matplotlib.text import Text
 
 from kdnb import board
 from kdnb.callbacks import Progress, live_curves, progress
+from kdnb.data import load_data
 from kdnb.experiments import jobs, sweep
+from kdnb.methods import CE, KD
 from kdnb.models import resnet
+from kdnb.schemes import Alone
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Learner, fit_together
+from kdnb.show import compare
+from kdnb.systems import find_preset, recipes
+from kdnb.train import Callback, Learner, Run, fit_together
 
 @pytest.fixture
 def outputs(monkeypatch):
@@ -101,3 +109,31 @@ def test_a_sweep_is_one_output(data, outputs, quiet, monkeypatch, capsys):
     assert any('0 of 3 runs done, 3 running, 0 left\nrunning: ' in text and 'best' in text for text in seen)
     assert seen[-1] == '3 of 3 runs done, 0 running, 0 left'
     assert '<img' not in page(outputs)
+
+def test_what_a_person_meets_is_a_table_in_a_cell(data, quiet):
+    run = Run()
+    run.save_json('config.json', {'student': 'resnet8', 'epochs': 3, 'about': {}})
+    met = {'train': data, 'resnet8': learner(data), 'parameters': Alone(resnet(8)), 'ce': CE(.5) + KD(.5),
+           'KD(0.5, T=4)': KD(.5), 'epochs': run, 'nesterov': recipes['crd'], 'cifar100': find_preset('crd')}
+    for word, thing in met.items():
+        page = thing._repr_html_()
+        assert word in page and page.count('<table') == page.count('overflow-x: auto') == 1, thing
+    assert repr(data.test) == 'Split: 719 images of 8 x 8 pixels, batches of 256'
+    assert repr(data.train).startswith('TrainSplit: 100 images')
+
+def test_six_nets_are_compared_without_two_captions_on_each_other(quiet):
+    data = load_data('digits', size=16, n_train=60, bs=20, device='cpu')
+    names = ['teacher', 'alone', 'another', 'taught', 'review_and_attention', 'without_shortcuts']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = compare(data, n=20, **{name: resnet(8) for name in names})
+    found.fig.draw_without_rendering()
+    texts = [t for t in found.fig.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    texts = [t for t in texts if t.axes is None or t.axes.axison]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+    assert [(a, b) for (a, x), (b, y) in combinations(boxes, 2) if x.overlaps(y)] == []
+    assert min(t.get_fontsize() for t in texts)*found.fig.dpi/96 >= 8
+    assert 'agrees' not in ' '.join(t.get_text() for t in texts)         # the table is apart
+    page = found._repr_html_()
+    assert page.count('<table') == page.count('<img') == 1 and 'alt="teacher, alone' in page
+    assert page.count('<br>') == 0                                      # one footnote

@@ -113,6 +113,8 @@ class Split:
         self.mean, self.std = (torch.tensor(m, device=device).mul(255).view(1, 3, 1, 1) for m in (mean, std))
 
     def __len__(self) -> int: return len(self.y)
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}: {len(self):,} images of {self.size} x {self.size} pixels, batches of {self.bs}'
 
     @property
     def x(self) -> Tensor:

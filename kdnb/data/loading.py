@@ -39,7 +39,7 @@ from .tables import read_table
 from ..errors import FileTrouble, WrongType, WrongValue, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
-from ..text import plain_number
+from ..text import Column, HtmlTable, Table, plain_number
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-valid
 def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -247,7 +247,7 @@ def _order_of(name: str | Path, found: list[str], classes: list[str]) -> str:
     return 'numeric' if numeric and found != sorted(found) else ''
 
 # %% ../../nbs/03_data/07_loading.ipynb #data-class
-class Data:
+class Data(HtmlTable):
     """Hold train, valid and test images on one device, or stream them to it.
 
     `load_data` makes it from a name or a path. Call it for images of yours: nothing needs to be registered.
@@ -483,6 +483,21 @@ class Data:
         several = ' (an image may have several)' if self.multi_label else ''
         head = f'{self.name}: {self.size} x {self.size} pixels, {self.num_classes} classes{several}, {counts}'
         return f"{head}; batches of {self.bs}, augment {self.augment}; {where}{why}"
+
+    def as_table(self) -> Table:
+        """
+        Return the splits as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            A row a split.
+        """
+        splits = {name: getattr(self, name) for name in ('train', 'valid', 'test')}
+        rows = [[name, len(split), split.num_batches] for name, split in splits.items() if split is not None]
+        columns = ['split', Column('images', ','), Column(f'batches of {self.bs}', ',')]
+        note = f'{self.size} x {self.size} pixels, {self.num_classes} classes, augment {self.augment}, on {self.device}'
+        return Table(columns, rows, self.name, [note, *filter(None, [self._why])])
 
 # %% ../../nbs/03_data/07_loading.ipynb #find-source
 def _find_table(labels: str | Path, folder: Path) -> Path:

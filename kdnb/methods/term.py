@@ -27,7 +27,7 @@ from ..models import weights_hash
 from ..seeds import seed_from
 from ..systems import find_weights
 from ..taps import Reading, reading_pair
-from ..text import has_address
+from ..text import Column, HtmlTable, Table, has_address
 
 # %% ../../nbs/08_methods/02_term.ipynb #tap-pairs
 _TapName = int | str
@@ -240,7 +240,7 @@ def _is_batchwise(name: str, loss: Any, said: bool | None) -> bool:
                      'batchwise=False if each image counts by itself')
 
 # %% ../../nbs/08_methods/02_term.ipynb #term-class
-class Term:
+class Term(HtmlTable):
     """
     One summand of a method: a loss, its weight, the taps it reads, and the adapter between them.
 
@@ -316,6 +316,9 @@ class Term:
         return add_up(losses)
 
     def __repr__(self) -> str: return _term_text(self)
+    def as_table(self) -> Table:
+        "Return the term as a table, for Jupyter."
+        return Method([self]).as_table()
 
     def __add__(self, other: 'str | Term | Iterable[Term]') -> 'Method': return Method([self]) + other
 
@@ -514,7 +517,7 @@ class CE(Term):
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor: return self.loss(s, y)
 
 # %% ../../nbs/08_methods/02_term.ipynb #method
-class Method(list[Term]):
+class Method(HtmlTable, list[Term]):
     """
     A sum of terms; it shows every weight.
 
@@ -531,6 +534,10 @@ class Method(list[Term]):
     """
 
     def __repr__(self) -> str: return ' + '.join(map(repr, self))
+    def as_table(self) -> Table:
+        "Return a row a term, for Jupyter."
+        rows = [[t.name, str(t.weight), 'logits' if t.taps is None else f'taps {t.taps}', repr(t)] for t in self]
+        return Table(['term', 'weight', Column('reads', align='left'), Column('in words', align='left')], rows)
 
     def __add__(self, other: 'str | Term | Iterable[Term]') -> 'Method': return Method([*self, *as_terms(other)])
 

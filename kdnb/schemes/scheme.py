@@ -36,7 +36,7 @@ from kdnb.taps import (
     logits_part,
     pixels_of,
 )
-from ..text import count_of
+from ..text import HtmlTable, Table, count_of, facts_table
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #groups
 def _decay_groups(model: nn.Module, wd: float) -> list[dict]:
@@ -184,7 +184,7 @@ def _settle(scheme: 'Scheme', size: Pixels | Tensor) -> None:
         raise WrongValue(f'this {type(scheme).__name__} {both}: build it anew, and leave size= out')
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #scheme
-class Scheme(nn.Module):
+class Scheme(HtmlTable, nn.Module):
     """
     Base class of schemes: what a `Learner` trains.
 
@@ -219,6 +219,19 @@ class Scheme(nn.Module):
     adds: bool = False                              # whether `build` makes parameters
 
     def __init__(self): super().__init__()
+
+    def as_table(self) -> Table:
+        """
+        Return who learns and from what as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            The students and their parameters, and the lines of `extra_repr`.
+        """
+        students = {f'student {i}' if len(self.students) > 1 else 'student': f'{type(s).__name__}, '
+                    f'{sum(p.numel() for p in s.parameters()):,} parameters' for i, s in enumerate(self.students, 1)}
+        return facts_table(type(self).__name__, students | dict(teaching=self.extra_repr().replace('\n', '; ')))
 
     def __getattr__(self, name: str) -> Tensor | nn.Module:
         if name not in type(self).at_size or self.waiting is None: return super().__getattr__(name)

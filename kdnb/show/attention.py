@@ -7,6 +7,7 @@ __all__ = ['map_likeness', 'draw_attention', 'show_attention']
 
 # %% ../../nbs/11_show/02_attention.ipynb #imports
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..data import Data
 from ..errors import WrongValue
 from ..measure import attention_correlation
-from .canvas import as_photos, as_written, check_count, new_figure, shades_of, square_axes, write_text
+from .canvas import as_photos, as_written, check_count, fitting_letters, new_figure, shades_of, square_axes, write_text
 from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number, short_label
 
@@ -38,7 +39,8 @@ def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tens
     shares = {name: e/e.mean((1, 2, 3), keepdim=True).clamp(min=1e-12) for name, e in energy.items()}    # the mean is 1
     axes[0, 0].set_title('image', fontsize=8, pad=4)
     for ax, name in zip(axes[0, 1:], maps):
-        title = f'{name}\n{format_number(".2f", likeness[name])}'
+        short = textwrap.fill(name, fitting_letters(ax), max_lines=2, placeholder='…')
+        title = f'{short}\n{format_number(".2f", likeness[name])}'
         ax.set_title(title, fontsize=8, pad=4, **as_written(title))
     for r, photo in enumerate(photos):
         axes[r, 0].imshow(photo)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'as_photos', 'new_figure', 'square_axes', 'pixel_side', 'fonts_for', 'as_written', 'write_text',
-           'reduced_note', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar', 'check_count', 'name_label',
-           'show_batch']
+           'fitting_letters', 'reduced_note', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar', 'check_count',
+           'name_label', 'show_batch']
 
 # %% ../../nbs/11_show/00_canvas.ipynb #imports
 import functools
@@ -99,10 +99,14 @@ def write_text(fig: 'Figure', x: float, y: float, text: str, **style: Any) -> No
     style = {'va': 'top', 'fontsize': 8} | style
     fig.text(x/w, 1 - y/h, text, style | as_written(text, style.get('family', 'sans-serif')))
 
+def fitting_letters(ax: 'Axes', fontsize: float = 8) -> int:
+    "How many letters fit above or below axes."
+    return max(int(ax.get_position().width*ax.get_figure().get_size_inches()[0]*72/(.6*fontsize)), 4)
+
 def reduced_note(fig: 'Figure', models: Mapping[str, object]) -> None:
     "The last line of a figure: which runs are shorter than their recipe, or saw fewer images."
     reduced = dict.fromkeys(getattr(m, 'reduced', '') for m in models.values())
-    write_text(fig, .1, fig.get_size_inches()[1] - .15, '; '.join(filter(None, reduced)), fontsize=6.5, color='.35')
+    write_text(fig, .1, fig.get_size_inches()[1] - .18, '; '.join(filter(None, reduced)), color='.35')
 
 # %% ../../nbs/11_show/00_canvas.ipynb #colours
 COLOURS = {'teacher': 'black', 'alone': '#E69F00', 'another': '#CC79A7', 'taught': '#0072B2'}
@@ -129,8 +133,8 @@ def draw_colour_bar(fig: 'Figure', box: tuple[float, float, float, float], image
     x, y, dx, dy = box
     cax = fig.add_axes((x/w, 1 - (y + dy)/h, dx/w, dy/h))
     bar = fig.colorbar(image, cax=cax, orientation='horizontal', ticks=ticks, format='%.2g')
-    bar.ax.tick_params(labelsize=6.5, length=2, pad=2)
-    bar.ax.set_title(title, fontsize=7, pad=3)
+    bar.ax.tick_params(labelsize=8, length=2, pad=2)
+    bar.ax.set_title(title, fontsize=8, pad=3)
 
 # %% ../../nbs/11_show/00_canvas.ipynb #check-count
 def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:

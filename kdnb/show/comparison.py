@@ -7,6 +7,7 @@ __all__ = ['ComparisonRow', 'Comparison', 'compare']
 
 # %% ../../nbs/11_show/05_comparison.ipynb #imports
 import base64
+import html
 import io
 import math
 import textwrap
@@ -30,7 +31,7 @@ from kdnb.measure import (
     similarity_matrix,
 )
 from .attention import draw_attention, map_likeness
-from .canvas import as_photos, check_count, new_figure, pixel_side, square_axes, write_text
+from .canvas import as_photos, check_count, new_figure, pixel_side, reduced_note, square_axes, write_text
 from kdnb.show.places import (
     Cast,
     Look,
@@ -174,7 +175,7 @@ def _rows_of(study: _Study, models: NamedModels) -> list[ComparisonRow]:
     return [*rows, _compare_pair(study, 'alone ~ another', 'alone', 'another')] if two_baselines else rows
 
 # %% ../../nbs/11_show/05_comparison.ipynb #table
-def _as_table(rows: Sequence[ComparisonRow]) -> Table:
+def _as_table(rows: Sequence[ComparisonRow], caption: str = '', notes: Sequence[str] = ()) -> Table:
     "The table; a column without any number is not shown."
     stages = list(rows[0]['attention_by_stage'])
     columns = [
@@ -184,7 +185,7 @@ def _as_table(rows: Sequence[ComparisonRow]) -> Table:
     cells = [
         [r['name'], r['parameters'], r['accuracy'], r['agreement'], *(r['attention_by_stage'][s] for s in stages),
          r['cka'], r['contrast'], r['calibration'], r['seconds']] for r in rows]
-    return Table(columns, cells)
+    return Table(columns, cells, caption, notes)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #note-rule
 def _rule_of(picked: Mapping[int, str]) -> str:
@@ -207,8 +208,8 @@ def _note_places(study: _Study) -> list[str]:
     classes = dict.fromkeys(study.data.classes[c] for c in study.block)
     without = [f'No attention of {" and ".join(flat)}: tokens or channels-last features are no maps (B, C, H, W).']
     return [
-        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage) and CKA: '
-        f'1 is {cast.reference} itself, 0 what any two images or nets share by chance.',
+        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage) and CKA: 1 is {cast.reference} '
+        'itself, 0 what any two images or nets share by chance.',
         f'Maps, matrices, CKA, blocks: {first}{"".join(elsewhere)}.',
         *(without if flat else []),
         f'Matrices: {len(study.block)} images of classes {", ".join(classes)}; blocks: within minus between classes.']
@@ -247,58 +248,57 @@ def _note_of(study: _Study, models: NamedModels) -> list[str]:
 class _Layout(NamedTuple):
     "Inches from the upper left corner."
     side: float     # of a map
-    left: float     # where the right half begins
+    left: float     # where the matrices begin
+    top: float      # of their words
     slot: float     # width of a matrix with its gap
     wide: float     # of a matrix
-    under: float    # where the table begins
+    high: float     # of the page
+
+_page = 9.4                                             # inches
 
 def _lay_out(study: _Study) -> _Layout:
-    "Places of the parts."
+    "Places of the parts; the matrices are beside the maps where there is room, else below."
     cols, matrices = 1 + len(study.maps), len(study.sims)
-    side = min(.62, 3.4/cols - .05)
+    side = min(.62, (_page - 1.2)/cols - .05)
+    under = 1.05 + len(study.picked)*(side + .05)
     left = max(1.2 + cols*(side + .05), 3.6 if study.maps else 0)
-    slot = min(1.6, (9.95 - left)/max(matrices, 1))
-    wide = pixel_side(slot - .12, len(study.block), 90)
-    in_pairs = study.cast.reference in study.sims and matrices > 1
-    return _Layout(side, left, slot, wide, .9 + (0 if not matrices else wide*2 + 1 if in_pairs else wide + 1.25))
+    beside = left + 1.2*matrices <= _page
+    left, top = (left, 0.) if beside else (.1, under - .2)
+    slot = min(1.6, (_page - left)/max(matrices, 1))
+    wide = pixel_side(slot - .12, len(study.block), 96)
+    below = top + 1.05 + (wide*2 + 1.1 if study.cast.reference in study.sims and matrices > 1 else wide + 1.1)
+    return _Layout(side, left, top, slot, wide, max(under, below if matrices else 0) + .2)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #draw-halves
 def _draw_maps(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[ComparisonRow]) -> None:
-    "The left half: labels, photographs and maps."
+    "Labels, photographs and maps."
     if study.maps:
-        write_text(fig, .1, .3, f'Where they look, at {study.cast.where}.\nAbove: likeness to {study.cast.reference}, '
-                                'att. in the table.')
-    axes = square_axes(fig, .95, .95, len(study.picked), 1 + len(study.maps), at.side)
+        write_text(fig, .1, .3, f'Where they look, at {study.cast.where}.\nAbove: likeness to {study.cast.reference}')
+    axes = square_axes(fig, .95, 1.05, len(study.picked), 1 + len(study.maps), at.side)
     draw_attention(axes, study.photos, study.maps, {r['name']: r['attention'] for r in rows})
     for r, (i, kind) in enumerate(study.picked.items()):
-        y = .97 + r*(at.side + .05)
+        y = 1.07 + r*(at.side + .05)
         label = f'label: {study.data.classes[study.y[i]]}'
-        write_text(fig, .1, y, kind, fontsize=7, weight='bold')
-        write_text(fig, .1, y + (.26 if kind else 0), textwrap.fill(label, 13, max_lines=2), fontsize=7, color='.35')
+        write_text(fig, .1, y, kind, weight='bold')
+        write_text(fig, .1, y + (.33 if kind else 0), textwrap.fill(label, 12, max_lines=2), color='.35')
 
 def _draw_sims(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[ComparisonRow]) -> None:
-    "The right half: matrices."
+    "Matrices."
     if not study.sims: return
-    write_text(fig, at.left, .3, f'What they find alike, at {study.cast.where}:\nimages sorted by class, the diagonal '
-                                 'left out')
+    write_text(fig, at.left, at.top + .3, f'What they find alike, at {study.cast.where}:\nimages sorted by class, the '
+                                          'diagonal left out')
     captions = {r['name']: similarity_caption(r['cka'], r['contrast']) for r in rows}
-    draw_similarity(fig, at.left, .95, at.wide, at.slot - at.wide, study.sims, captions, study.cast.reference)
+    draw_similarity(fig, at.left, at.top + 1.05, at.wide, at.slot - at.wide, study.sims, captions, study.cast.reference)
 
 # %% ../../nbs/11_show/05_comparison.ipynb #draw-page
-def _draw_page(study: _Study, rows: Sequence[ComparisonRow], note: Sequence[str]) -> 'Figure':
-    "The whole page."
+def _draw_page(study: _Study, rows: Sequence[ComparisonRow], title: str, models: NamedModels) -> 'Figure':
+    "The pictures."
     at = _lay_out(study)
-    table = _as_table(rows).text()
-    text = '\n'.join(textwrap.fill(line, int((9.95 - at.left)*18.5)) for line in note[1:])
-    below = at.under + .16*(len(rows) + 1) + .15
-    high = max(1.05 + len(study.picked)*(at.side + .05), below + .135*(text.count('\n') + 1) + .1)
-    fig = new_figure(10, high, dpi=90)
-    write_text(fig, .1, .08, note[0], fontsize=9, weight='bold')
+    fig = new_figure(_page + .1, at.high, dpi=96)
+    write_text(fig, .1, .08, title, fontsize=9, weight='bold')
     _draw_maps(fig, study, at, rows)
     _draw_sims(fig, study, at, rows)
-    size = min(8, (9.95 - at.left)*72/.605/table.index('\n'))
-    write_text(fig, at.left, at.under, table, family='monospace', fontsize=size, linespacing=1.3)
-    write_text(fig, at.left, below, text, fontsize=7, linespacing=1.25)
+    reduced_note(fig, models)
     return fig
 
 # %% ../../nbs/11_show/05_comparison.ipynb #small-png
@@ -314,7 +314,7 @@ def _small_png(fig: 'Figure') -> bytes:
 # %% ../../nbs/11_show/05_comparison.ipynb #comparison-class
 class Comparison:
     """
-    Hold what `compare` found; in a notebook it shows as a table and a figure.
+    Hold what `compare` found; in a notebook it shows as a table with a footnote, and a figure.
 
     Parameters
     ----------
@@ -357,7 +357,11 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         image = base64.b64encode(_small_png(self.fig)).decode()
-        return f'{self.table().html()}\n<img alt="comparison" src="data:image/png;base64,{image}">'
+        title, *notes = self.note.split('\n')
+        best = ', '.join(f"{r['name']} {r['agreement']:.1f} %" for r in self.rows)
+        alt = html.escape(f'{title}: attention maps of test images and similarity matrices. The same answer: {best}')
+        table = _as_table(self.rows, title, [' '.join(notes)])
+        return f'{table.html()}\n<img alt="{alt}" src="data:image/png;base64,{image}">'
 
 # %% ../../nbs/11_show/05_comparison.ipynb #compare-fn
 def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels) -> Data:
@@ -415,4 +419,4 @@ def compare(data: Data | None = None, *unnamed: object, stage: int | None = None
     study = _study_all(find_cast(models, data.examples(1)[0], stage, taps), data, count)
     rows = _rows_of(study, models)
     note = _note_of(study, models)
-    return Comparison(rows, _draw_page(study, rows, note), '\n'.join(note))
+    return Comparison(rows, _draw_page(study, rows, note[0], models), '\n'.join(note))

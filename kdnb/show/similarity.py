@@ -7,6 +7,7 @@ __all__ = ['feature_likeness', 'class_contrast', 'similarity_caption', 'draw_sim
 
 # %% ../../nbs/11_show/03_similarity.ipynb #imports
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,16 @@ from torch import Tensor
 
 from ..errors import WrongValue
 from ..measure import block_contrast, similarity_matrix
-from .canvas import as_written, draw_colour_bar, draw_matrix, new_figure, pixel_side, square_axes, write_text
+from kdnb.show.canvas import (
+    as_written,
+    draw_colour_bar,
+    draw_matrix,
+    fitting_letters,
+    new_figure,
+    pixel_side,
+    square_axes,
+    write_text,
+)
 from .cka import minibatch_cka
 from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number
@@ -65,8 +75,9 @@ def _draw_differences(axes: np.ndarray, sims: Mapping[str, Tensor], reference: s
             ax.set_axis_off()
             continue
         image = draw_matrix(ax, d, 'RdBu_r', -high, high)
-        text = f'minus {reference}\nmean size {np.abs(_off_diagonal([d])).mean():.3f}'
-        ax.set_xlabel(text, fontsize=7, labelpad=3, **as_written(text))
+        short = textwrap.shorten(f'minus {reference}', fitting_letters(ax), placeholder='…')
+        text = f'{short}\nmean size {np.abs(_off_diagonal([d])).mean():.3f}'
+        ax.set_xlabel(text, fontsize=8, labelpad=3, **as_written(text))
     return image, high
 
 # %% ../../nbs/11_show/03_similarity.ipynb #draw-similarity
@@ -78,8 +89,9 @@ def draw_similarity(fig: 'Figure', left: float, top: float, side: float, gap: fl
     axes = square_axes(fig, left, top, 1 + with_differences, len(sims), side, (gap, .5))
     for ax, (name, m) in zip(axes[0], sims.items()):
         image = draw_matrix(ax, m, 'viridis', low, high)
-        ax.set_title(name, fontsize=8, pad=4, **as_written(name))
-        ax.set_xlabel(captions[name], fontsize=7, labelpad=3)
+        short = textwrap.fill(name, fitting_letters(ax), max_lines=2, placeholder='…')
+        ax.set_title(short, fontsize=8, pad=4, **as_written(short))
+        ax.set_xlabel(captions[name], fontsize=8, labelpad=3)
     draw_colour_bar(fig, (left + .1*side, top + side + .85, .8*side, .09), image, 'similarity', [low, high])
     if not with_differences: return
     image, high = _draw_differences(axes[1], sims, reference)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from ..errors import WrongValue, unknown_name
+from ..text import HtmlTable, Table, facts_table
 
 # %% ../../nbs/01_systems/00_system.ipynb #drop-epochs
 def drop_epochs(drops: tuple[float, ...], epochs: int) -> list[int]:
@@ -63,7 +64,7 @@ def _check_recipe(recipe: 'Recipe') -> None:
 
 # %% ../../nbs/01_systems/00_system.ipynb #recipe-class
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(HtmlTable):
     """Describe how a system trains: the optimiser, its schedule, and what is done to images and labels.
 
     Parameters
@@ -202,6 +203,16 @@ class Recipe:
         given = {name: value for name, value in dict(lr=lr, wd=wd).items() if value is not None}
         return replace(self, **given)
 
+    def as_table(self) -> Table:
+        """Return the recipe as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            A line for each entry of `config`.
+        """
+        return facts_table('Recipe', self.config())
+
 # %% ../../nbs/01_systems/00_system.ipynb #loading-class
 @dataclass(frozen=True)
 class Loading:
@@ -302,7 +313,7 @@ class Published:
 
 # %% ../../nbs/01_systems/00_system.ipynb #preset-class
 @dataclass(frozen=True)
-class Preset:
+class Preset(HtmlTable):
     """Describe a table of runs: pairs x methods on one data set by one recipe.
 
     Parameters
@@ -384,6 +395,20 @@ class Preset:
         """
         at = self.pairs.index(pair)
         return {p.source: {name: row[at] for name, row in p.scores.items()} for p in self.published}
+
+    def as_table(self) -> Table:
+        """Return what is trained, how and on what as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            A line for each.
+        """
+        pairs = ', '.join(f'{teacher} to {student}' if teacher else student for teacher, student in self.pairs)
+        chains = ', '.join(' to '.join(chain) for chain in self.chains)
+        return facts_table(self.name, dict(
+            title=self.title, data=self.data, recipe=self.recipe, weights=self.weights, pairs=pairs, chains=chains,
+            methods=', '.join(self.methods), published=', '.join(p.source for p in self.published)))
 
 # %% ../../nbs/01_systems/00_system.ipynb #system-class
 @dataclass(frozen=True)

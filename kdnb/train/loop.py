@@ -42,7 +42,7 @@ from kdnb.parallel import (
 from ..schemes import Scheme, meet_data, trial_batch
 from ..seeds import seed_from, seeded
 from ..systems import Recipe
-from ..text import count_of, plain_number
+from ..text import HtmlTable, Table, count_of, facts_table, plain_number
 from .average import Average, make_average
 from kdnb.train.checks import (
     Diverged,
@@ -427,7 +427,7 @@ def _take_recipe(learn: 'Learner', recipe: str | Recipe, cbs: Sequence[Callback]
     learn.optimising = optimiser_config(learn.recipe, **learn.own)
 
 # %% ../../nbs/10_train/06_loop.ipynb #learner-class
-class Learner:
+class Learner(HtmlTable):
     """
     Train a model or a scheme on data, in a run.
 
@@ -535,6 +535,19 @@ class Learner:
 
     def __repr__(self) -> str:
         return f'Learner: {scheme_words(self.scheme)} on {self.data.name}, {self.run}, {progress_words(self)}'
+
+    def as_table(self) -> Table:
+        """
+        Return what it trains, on what and how far it is as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            A line for each.
+        """
+        return facts_table('Learner', dict(
+            trains=scheme_words(self.scheme), data=self.data.name, run=self.run, recipe=self.recipe_name,
+            seed=self.seed, state=progress_words(self), reduced=self.reduced))
 
     @property
     def student(self) -> nn.Module:

@@ -22,7 +22,7 @@ from ..data import find_run_path, tell_class_names, tell_labels
 from ..errors import CannotRun, FileTrouble, WrongValue, warn_user
 from ..files import RUN_FORMAT, Lock, parse_config, write_atomic, write_end, zoo_root
 from ..parallel import on_rank_0, rank, world_size
-from ..text import count_of
+from ..text import HtmlTable, Table, count_of, facts_table
 
 # %% ../../nbs/10_train/00_runs.ipynb #close
 def _are_close(key: str, was: object, now: object) -> bool:
@@ -144,7 +144,7 @@ def _refuse_zoo(run: 'Run') -> None:
     if run.path is None or not run.read_only: return
     raise CannotRun(f'{run} comes with kdnb and is only read: give a run of your own, such as run={run.path.name!r}')
 
-class Run:
+class Run(HtmlTable):
     """
     Read and write the files of a run.
 
@@ -170,6 +170,20 @@ class Run:
     def __repr__(self) -> str:
         if self.path is None: return 'a run in memory'
         return f"run {('zoo:' if self.read_only else '') + self.path.name!r}"
+
+    def as_table(self) -> Table:
+        """
+        Return what its files say as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            A line for each entry of config.json that is one value, and for each result.
+        """
+        config, result = self.json('config.json') or {}, self.json('result.json') or {}
+        said = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
+        scores = {k: ', '.join(f'{name} {v}' for name, v in row.items()) for k, row in result.items()}
+        return facts_table(repr(self), said | scores or dict(state='empty'))
 
     @property
     def read_only(self) -> bool:
