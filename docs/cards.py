@@ -204,7 +204,7 @@ _typed = (
         r'$T^2 \mathrm{KL}(\sigma(t/T) \Vert \sigma(s/T))$',
         'a teacher of other classes; a better teacher may teach no better '
         '([resnet20](https://arxiv.org/abs/1910.10699): 70.66 from resnet56, 70.67 from resnet110)',
-        'kd-loss', '01_kd', 'test_a_transformer_teaches_by_what_it_says_and_errors_say_so'),
+        'kd-loss', '01_kd', 'test_a_transformer_without_a_graph_teaches_by_what_its_classifier_reads'),
     Typed(
         'kd(9, T=2, standardize=True)', 'standardised KD', 'Sun et al. 2024', '2403.01427',
         r'KD of $z(s), z(t)$ with $z(x) = (x - \mathrm{mean}\ x) / \mathrm{std}\ x$',
