@@ -560,7 +560,7 @@ def test_a_page_is_one_file_that_fetches_nothing(runs, tmp_path, monkeypatch, ca
 def test_the_same_without_pictures_and_without_anybody_taught(runs):
     folder(runs / 'a', 20.0)
     assert 'No student was taught in these runs.' in report_page() and 'None were asked for.' in report_page(pictures=0)
-    assert 'kept no accuracy of their epochs' in report_page(pictures=0)
+    assert 'kept no score of their epochs' in report_page(pictures=0)
     check(report_page(pictures=0))
 
 

@@ -289,11 +289,12 @@ def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path 
                   labels: str | Path | None = None) -> Data:
     "Load the data of a run again, from its configuration; `data`, `labels`: where a folder, an .npz, a table are."
     known, about = config['data'], config.get('about') or {}
-    asked, name = _loading_of(known, run) | dict(labels=labels or about.get('table')), known['name']
+    asked, name = _loading_of(known, run), known['name']
     if known.get('order') == 'own':
         asked['classes'] = about.get('classes')
     try:
-        loaded = load_data(data or name, root=root, device=device, workers=workers, **asked)
+        table = labels or about.get('table')
+        loaded = load_data(data or name, root=root, device=device, workers=workers, labels=table, **asked)
     except (ValueError, OSError) as e:
         if data or name in known_sources: raise
         hint = 'if that was a folder or an .npz, say where it is with --data'

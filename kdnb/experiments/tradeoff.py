@@ -238,8 +238,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
 def _score_of_points(who: Any, data: Data | None) -> str:
     "What the scores are: 'accuracy' or 'mAP'."
     if not isinstance(who, dict): return score_word(who[0])
-    known = {getattr(model, 'data', data) for model in who.values()} - {None}
-    return 'mAP' if any(own.multi_label for own in known) else 'accuracy'
+    known = [getattr(model, 'data', data) for model in who.values()]
+    return 'mAP' if any(own is not None and own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
     names = list(dict.fromkeys(row['data'] for row in results))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WrongValue
-from .checks import check_labels, check_logits, check_number, is_multi_hot, is_soft
+from .checks import add_up, check_labels, check_logits, check_number, is_multi_hot, is_soft
 from ..measure import check_tensors
 
 # %% ../../nbs/07_losses/01_logit.ipynb #kd-loss
@@ -153,7 +153,7 @@ def bkd_loss(s: Tensor, t: Tensor, T: float = 1.) -> Tensor:
     with torch.autocast(s.device.type, enabled=False):
         s, t = s.float()/T, t.float()/T
         pairs = [(F.logsigmoid(s), F.logsigmoid(t)), (F.logsigmoid(-s), F.logsigmoid(-t))]
-        return T**2*sum(F.kl_div(ps, pt, reduction='batchmean', log_target=True) for ps, pt in pairs)
+        return T**2*add_up([F.kl_div(ps, pt, reduction='batchmean', log_target=True) for ps, pt in pairs])
 
 # %% ../../nbs/07_losses/01_logit.ipynb #shuffle-rest
 def shuffle_rest(t: Tensor, y: Tensor) -> Tensor:
