@@ -7,7 +7,7 @@ QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))
 SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \) -exec cksum {} + | sort -k 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench lab check test lint types sync quick notebooks slow fix export readme clean
+.PHONY: help setup run bench torture lab check test lint types sync quick notebooks slow fix export readme docs clean
 
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,8 +28,11 @@ run: setup ## The demonstration: teacher, student alone, student taught on digit
 bench: setup ## kdnb beside the plain way: speed, levers, students together, memory, start, profile, each method; under 20 minutes; ARGS='--help' tells the options.
 	$(BIN)/python -m bench $(ARGS)
 
-lab: setup ## JupyterLab, opened on the tutorials.
-	$(BIN)/jupyter lab nbs/tutorials
+torture: setup ## Kills, bit flips, damaged files, wrong calls: what was tried and survived goes to torture/table.md; an hour, goes on where it stopped; ARGS='--help'.
+	$(BIN)/python -m torture $(ARGS)
+
+lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb.
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb
 
 check test quick notebooks slow: export KDNB_RUNS = $(CURDIR)/.runs-of-tests
 check: lint types sync quick ## What to try before each commit: ruff, pyright, notebooks and code agree, the quick tests; under 3 minutes on 2 cores.
@@ -37,7 +40,7 @@ check: lint types sync quick ## What to try before each commit: ruff, pyright, n
 test: check notebooks slow ## All checks: `make check`, every notebook, and the tests that start processes; under 20 minutes on 2 cores.
 
 lint: setup ## ruff, see ruff.toml: lines, imports, names, common mistakes.
-	$(BIN)/ruff check $(wildcard kdnb tests bench docs)
+	$(BIN)/ruff check $(wildcard kdnb tests bench docs torture)
 	$(BIN)/ruff check --select I nbs
 
 types: setup ## pyright, see pyrightconfig.json: the package, and what people type (tests/user_script.py).
@@ -72,6 +75,9 @@ readme: setup ## Write README.md from nbs/index.ipynb: its tables are made anew,
 	$(BIN)/python -m docs.pages
 	rm -rf README_files
 	$(BIN)/jupyter nbconvert --config docs/readme.py --output-dir . nbs/index.ipynb
+
+docs: setup ## The site under _docs/html, from notebooks, docstrings and docs/*.md; nothing is executed or fetched; a warning is an error.
+	MPLBACKEND=Agg $(BIN)/python -m docs.website
 
 clean:    ## Remove what tests and builds leave; .venv and runs/ stay.
 	rm -rf build dist _proc _docs .pytest_cache .ruff_cache .runs-of-tests .times.json

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from kdnb.data import Data
-from kdnb.methods import known_methods
+from kdnb.methods import SimKD, known_methods, reuse_classifier
 from kdnb.models import create_model, num_params
-from kdnb.schemes import Distill
+from kdnb.schemes import Distill, parse_scheme
 from kdnb.seeds import seeded
-from kdnb.train import Learner, about_process, take_steps
+from kdnb.train import DOT, Learner, about_process, take_steps
 
 from .timing import peak_memory, resident_bytes, spread_of, time_pairs, waiter_for
 
@@ -36,23 +36,26 @@ def noise_data(bs: int = 64, num_classes: int = 100, size: int = 32, device: str
     y = torch.randint(num_classes, (bs,), generator=g)
     return Data((x, y), None, (x[:1], y[:1]), range(num_classes), bs, 'crop_flip', device, name='noise')
 
-def fit_one_step(model: nn.Module, data: Data) -> Learner:
+def fit_one_step(model: nn.Module, data: Data, opt: Callable | None = None) -> Learner:
     "A learner that has taken its first step."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')             # a term may start high: this is noise
-        return Learner(model, data, lr=0., cbs=None).fit(1)
+        return Learner(model, data, lr=0., opt=opt, cbs=None).fit(1)
 
 def new_net(name: str, data: Data, seed: int = 0) -> nn.Module:
     "A model for these data, the same one for the same seed."
     with seeded(seed):
         return create_model(name, data.num_classes)
 
+# what is no word of a method: a student with its teacher's classifier, KD by another optimiser, and schemes
+BESIDE = 'simkd', 'dot', 'online(2)', 'dml(2)', 'kdcl(2)', 'one'
+
 def method_names() -> list[str]:
-    "'alone' and each method of kdnb by its first name; `ce` is the student alone."
+    "'alone', each method of kdnb by its first name, and what stands beside them; `ce` is the student alone."
     first = {}
     for name, make in known_methods.items():
         first.setdefault(make, name)
-    return ['alone', *(name for name in first.values() if name != 'ce')]
+    return ['alone', *(name for name in first.values() if name != 'ce'), *BESIDE]
 
 def _peak(learn: Learner) -> int:
     learn.tally = None                              # the last epoch's, given up while it is measured, would count
@@ -95,14 +98,25 @@ class Costs(list):
         self.about = about
     def __repr__(self) -> str: return '\n'.join([COST_HEAD, *map(cost_line, self)])
 
+def _own_teacher(make: Callable[..., nn.Module], options: dict, student: str, data: Data) -> nn.Module:
+    "A scheme that makes its teacher of students, or of the branches of one."
+    count = options.pop('students', None)
+    nets = [new_net(student, data, seed) for seed in range(count or 1)]
+    return make(nets if count else nets[0], **options, size=data.size)
+
 def build_nets(methods: Iterable[str], teacher: str, student: str, data: Data) -> dict[str, nn.Module]:
     "{method: what learns}, all of them before anything is measured: a mistake shows at once."
     taught_by, twin = new_net(teacher, data, seed=1), new_net(student, data, seed=1)
 
     def build(method: str) -> nn.Module:
         if method == 'alone': return new_net(student, data)
+        make, options = parse_scheme(method) or (None, {})
+        if make: return _own_teacher(make, options, student, data)
         source = twin if method.startswith('self') else taught_by
-        return Distill(new_net(student, data), source, method, size=data.size)
+        if method == 'simkd':
+            reusing = reuse_classifier(new_net(student, data), source, data.size)
+            return Distill(reusing, source, SimKD(), size=data.size)
+        return Distill(new_net(student, data), source, 'kd' if method == 'dot' else method, size=data.size)
 
     return {method: build(method) for method in dict.fromkeys(methods)}
 
@@ -118,7 +132,8 @@ def bench_methods(methods: list[str] | None = None, pairs: int = 7, bs: int = 64
     rows, tell = Costs(), tell or len
     tell(COST_HEAD)
     for name, model in models.items():
-        rows.append(dict(method=name) | method_cost(fit_one_step(model, data), kd, pairs, steps, 2, base))
+        learn = fit_one_step(model, data, DOT if name == 'dot' else None)
+        rows.append(dict(method=name) | method_cost(learn, kd, pairs, steps, 2, base))
         tell(cost_line(rows[-1]))
     rows.about = dict(
         teacher=teacher, student=student, classes=num_classes, bs=bs, size=size, pairs=pairs, steps=steps,

@@ -44,13 +44,14 @@ class Speed(dict):
 
     def goals(self) -> str:
         "A table of the goals, what was reached, and whether that is enough."
-        return Table(['', 'goal', 'reached', 'met'], [goal.cells(self) for goal in GOALS]).markdown()
+        return Table(['', 'goal', 'reached', 'met'], [goal.cells(self) for goal in GOALS]).markdown(raw=True)
 
     def levers(self) -> str:
         "A table of the levers: how fast it is with or without one, and what it gives."
         rows = [[r['name'], spread_words(r['ratio']), spread_words(r['gives']) if r.get('gives') else '']
                 for r in self.rows('levers')]
-        return Table(['resnet56 → resnet20, batch 64', 'by the plain way', 'what the lever gives'], rows).markdown()
+        columns = ['resnet56 → resnet20, batch 64', 'by the plain way', 'what the lever gives']
+        return Table(columns, rows).markdown(raw=True)
 
     def profile(self) -> str:
         "Three small tables: parts of a step, kinds of work, and the bound."
@@ -85,7 +86,7 @@ def speed_table(speed: Speed) -> str:
 
     rows = [[' → '.join(r['nets']), r['bs'], f"1, {r['value']['median']:,.0f}/s", cell(r, 'kdnb'),
              cell(r, 'kdnb, compile=True')] for r in speed.rows('speed', way='the plain way')]
-    return Table(['teacher, student', 'batch', 'the plain way', 'kdnb', '`compile=True`'], rows).markdown()
+    return Table(['teacher, student', 'batch', 'the plain way', 'kdnb', '`compile=True`'], rows).markdown(raw=True)
 
 def by_nets(speed: Speed, section: str, head: str, cell: Callable[[dict], str]) -> str:
     "A table of a section with a column for each pair of nets."
@@ -94,7 +95,8 @@ def by_nets(speed: Speed, section: str, head: str, cell: Callable[[dict], str]) 
     found = {(r['name'], tuple(r['nets'])): cell(r['ratio']) for r in rows}
     names = [*dict.fromkeys(r['name'] for r in rows)]
     columns = [head, *map(' → '.join, nets)]
-    return Table(columns, [[name, *(found.get((name, pair), '–') for pair in nets)] for name in names]).markdown()
+    cells = [[name, *(found.get((name, pair), '–') for pair in nets)] for name in names]
+    return Table(columns, cells).markdown(raw=True)
 
 # --- goals
 

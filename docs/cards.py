@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bench.methods import BESIDE
 from kdnb.methods import CE, Term, parse_method, tap_pairs
 from kdnb.models import create_model, num_params
 from kdnb.schemes import Distill
@@ -235,6 +236,11 @@ _typed = (
         'the weight varies with the pair',
         'wttm-loss', '11_modern', 'test_a_loss_on_logits_is_its_authors'),
     Typed(
+        'bkd', 'BKD', 'Yang et al. 2023', '2308.06453',
+        r'$T^2 \sum \mathrm{KL}(\varsigma(t/T) \Vert \varsigma(s/T))$; $\varsigma$: sigmoid, yes or no of each class',
+        'classes that are rare: a teacher that says no to all of them is nearly right',
+        'bkd-loss', '93_your_data', 'test_a_loss_on_logits_is_its_authors'),
+    Typed(
         'nkd', 'NKD', 'Yang et al. 2023', '2303.13005',
         r'$-\sigma(t)(y) \ln \sigma(s)(y) - \gamma T^2 \sum q(t) \ln q(s)$; $q$: which other',
         'a teacher that is wrong of an image leaves its label out',
@@ -402,6 +408,10 @@ _typed = (
         'control: a teacher no better than the student',
         'kd-loss', '11_modern', 'test_self_needs_a_twin'))
 
+def typed_card(method: str) -> Typed:
+    "What is typed of a method."
+    return next(typed for typed in _typed if typed.method == method)
+
 def find_cell(cell: str) -> str:
     "'nbs/07_losses/01_logit.ipynb#kd-loss', of a cell's id."
     for path in sorted(ROOT.glob('nbs/07_losses/*.ipynb')):
@@ -457,7 +467,7 @@ class Cards(list):
 
     def markdown(self, base: str = '') -> str:
         "A Markdown table, and where its numbers are from; `base`: the way from where it is shown to the repository."
-        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown()}\n\n{self.note()}'
+        return f'{Table(self.columns, [_card_cells(c, base) for c in self]).markdown(raw=True)}\n\n{self.note()}'
 
     def note(self) -> str:
         "Where the numbers are from."
@@ -491,18 +501,23 @@ class Cards(list):
 
 # --- all cards
 
-def read_prices(bench: str | Path | None) -> tuple[dict[str, dict], dict | None]:
-    "({method in full: row}, about) of a file of `make bench`."
-    if bench is None: return {}, None
+def read_rows(bench: str | Path) -> tuple[list[dict], dict]:
+    "(rows, about) of the methods in a file of `make bench`."
     try:
         found = json.loads(Path(bench).read_text(encoding='utf-8'))
         found = found.get('methods', found)
-        rows, about = found['rows'], found['about']
+        return found['rows'], found['about']
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f'{bench} is not what `make bench` writes: make it again') from None
     except OSError as e:
         raise OSError(f'{bench} cannot be read ({e.strerror}): write it with make bench, or give bench=None') from None
-    return {repr(parse_method(row['method'])): row for row in rows if row['method'] != 'alone'}, about
+
+def read_prices(bench: str | Path | None) -> tuple[dict[str, dict], dict | None]:
+    "({method in full: row}, about) of a file of `make bench`."
+    if bench is None: return {}, None
+    rows, about = read_rows(bench)
+    own = [row for row in rows if row['method'] not in ('alone', *BESIDE)]
+    return {repr(parse_method(row['method'])): row for row in own}, about
 
 @cache
 def _computed_entries() -> dict[str, dict]:

@@ -170,4 +170,4 @@ def five_table() -> str:
     "The commands of the five systems and ours, a row each, as Markdown."
     rows = [[f"{row['system']}<br>{row['source']}", _code_lines([row['theirs']]), _code_lines(row['ours']), row['note']]
             for row in five_systems]
-    return Table(['system', 'theirs', 'here', ''], rows).markdown()
+    return Table(['system', 'theirs', 'here', ''], rows).markdown(raw=True)

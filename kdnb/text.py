@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from .errors import WrongValue
+from .errors import WrongValue, printable
 
 # %% ../nbs/00_basics/03_text.ipynb #count-of
 def count_of(n: int, noun: str, plural: str = '') -> str:
@@ -124,6 +124,22 @@ class AsTable:
     def __repr__(self) -> str: return self.as_table().text()
     def _repr_html_(self) -> str: return self.as_table().html()
 
+# %% ../nbs/00_basics/03_text.ipynb #one-line
+def _one_line(text: str) -> str:
+    "A text that stays in its cell, whatever it holds."
+    return printable(text).replace('\n', '\\n').replace('\t', '\\t')
+
+def _markdown_text(text: str) -> str:
+    "A text as Markdown shows it: no table cell, no HTML, no emphasis, no code, no link, no formula."
+    return re.sub(r'[\\`*|<$]|(?<!\w)_|_(?!\w)|~(?=~)|](?=\()', lambda found: f'\\{found[0]}', text)
+
+def _csv_cell(value: object) -> object:
+    "A value for CSV; a text that a spreadsheet would take for a formula begins with an apostrophe."
+    if not _known(value): return ''
+    text = _one_line(value) if isinstance(value, str) else value
+    is_formula = isinstance(text, str) and text[:1] in ('=', '+', '-', '@') and not re.fullmatch(r'[-+][\d.]+', text)
+    return f"'{text}" if is_formula else text
+
 # %% ../nbs/00_basics/03_text.ipynb #latex-text
 _letters = {c: f'\\{c}' for c in '&%$#_{}'} | {
     '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '"': "''",
@@ -132,7 +148,8 @@ _letters = {c: f'\\{c}' for c in '&%$#_{}'} | {
 
 def _latex_text(text: str) -> str:
     "A text as LaTeX prints it."
-    return re.sub(r'(?<![\w.)])-(?=\d)', '$-$', ''.join(_letters.get(c, c) for c in text))
+    safe = re.sub(r'^([\[*])', r'{\1}', ''.join(_letters.get(c, c) for c in text))  # \\ takes them as options
+    return re.sub(r'(?<![\w.)])-(?=\d)', '$-$', safe)
 
 def _latex_row(cells: Iterable[str]) -> str: return ' & '.join(cells) + r' \\'
 
@@ -152,8 +169,8 @@ def _csv_text(records: list[dict[str, object]]) -> str:
     out = io.StringIO(newline='')
     columns = dict.fromkeys(k for record in records for k in record)
     writer = csv.DictWriter(out, list(columns), restval='', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({k: v if _known(v) else '' for k, v in record.items()} for record in records)
+    writer.writerow({k: _csv_cell(k) for k in columns})
+    writer.writerows({k: _csv_cell(v) for k, v in record.items()} for record in records)
     return out.getvalue()
 
 # %% ../nbs/00_basics/03_text.ipynb #table-class
@@ -196,7 +213,7 @@ class Table(AsTable):
                  notes: Iterable[str] = (), reduced: str = ''):
         self.columns = [c if isinstance(c, Column) else Column(c) for c in columns]
         self.rows = [list(row) for row in rows]
-        self.caption, self.notes, self.reduced = caption, list(notes), reduced
+        self.caption, self.notes, self.reduced = _one_line(caption), [*map(_one_line, notes)], _one_line(reduced)
         for row in self.rows:
             if len(row) == len(self.columns): continue
             raise WrongValue(f'a row has {len(row)} values for {len(self.columns)} columns: {row!r}')
@@ -215,12 +232,14 @@ class Table(AsTable):
         "The heads and the rows as text, with the marks of the footnotes."
         numbers = {note: mark(i) for i, note in enumerate(self._footnotes(), 1)} | {'': ''}
         shown = [(i, self.columns[i]) for i in self._shown()]
-        heads = [write(c.head) + numbers[c.note] for _, c in shown]
-        rows = [[write(c.show(_value(row[i]))) + numbers[_note(row[i])] for i, c in shown] for row in self.rows]
+        heads = [write(_one_line(c.head)) + numbers[c.note] for _, c in shown]
+        def cell(row, i, c): return write(_one_line(c.show(_value(row[i])))) + numbers[_note(row[i])]
+        rows = [[cell(row, i, c) for i, c in shown] for row in self.rows]
         return [heads, *rows]
     def _below(self, write: Callable[[str], str] = str, mark: Callable[[int], str] = _raised) -> list[str]:
         "Footnotes and notes."
-        return [f'{mark(i)} {write(n)}' for i, n in enumerate(self._footnotes(), 1)] + [write(n) for n in self.notes]
+        marked = [f'{mark(i)} {write(_one_line(n))}' for i, n in enumerate(self._footnotes(), 1)]
+        return marked + [write(n) for n in self.notes]
     def _align(self) -> list[str]:
         "'left' or 'right' for each column that is shown."
         columns = zip(*self._cells()[1:], strict=True) if self.rows else [()]*len(self.columns)
@@ -242,14 +261,15 @@ class Table(AsTable):
             '<table style="font-variant-numeric: tabular-nums">',
             f'<thead>{_html_row(head, "th", sides)}</thead><tbody>', *(_html_row(row, 'td', sides) for row in rows),
             '</tbody></table>', _html_notes(self._below(write, mark))])
-    def markdown(self) -> str:
-        "The table for a README."
+    def markdown(self, raw: bool = False) -> str:
+        "The table for a README; `raw`: its texts are Markdown already."
         def line(cells): return '| ' + ' | '.join(cells) + ' |'
-        head, *rows = self._cells(lambda text: text.replace('|', r'\|'))
+        write = (lambda text: text.replace('|', r'\|')) if raw else _markdown_text
+        head, *rows = self._cells(write)
         rule = '|' + ''.join('---|' if side == 'left' else '---:|' for side in self._align())
         body = '\n'.join([line(head), rule, *map(line, rows)])
-        caption = self.caption and f'**{self.caption}**'
-        return '\n\n'.join(filter(None, [caption, self.reduced, body, '; '.join(self._below())]))
+        caption = self.caption and f'**{write(self.caption)}**'
+        return '\n\n'.join(filter(None, [caption, write(self.reduced), body, '; '.join(self._below(write))]))
     def latex(self) -> str:
         "The table for a paper; it needs \\usepackage{array,booktabs}."
         write, mark = _latex_text, r'\textsuperscript{{{}}}'.format
@@ -296,7 +316,7 @@ class Tables(AsTable):
     resnet56
     """
     def __init__(self, tables: Iterable[Table], notes: Iterable[str] = ()):
-        self.tables, self.notes = list(tables), list(notes)
+        self.tables, self.notes = list(tables), [*map(_one_line, notes)]
     def __len__(self) -> int: return len(self.tables)
     def as_table(self) -> 'Tables': return self
     def text(self) -> str:
@@ -307,7 +327,7 @@ class Tables(AsTable):
         return ''.join(t.html() for t in self.tables) + _html_notes([html.escape(n) for n in self.notes])
     def markdown(self) -> str:
         "The tables for a README."
-        return '\n\n'.join([*(t.markdown() for t in self.tables), *self.notes])
+        return '\n\n'.join([*(t.markdown() for t in self.tables), *map(_markdown_text, self.notes)])
     def latex(self) -> str:
         "The tables for a paper; they need \\usepackage{array,booktabs}."
         notes = [f'% {n}' for n in self.notes]

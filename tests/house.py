@@ -18,7 +18,7 @@ _config = ConfigParser(delimiters=['='], interpolation=None)
 _config.read(ROOT/'settings.ini', encoding='utf-8')
 CFG = _config['DEFAULT']
 
-BASICS = ['errors', 'files', 'seeds', 'text']       # modules of kdnb, in nbs/00_basics
+BASICS = ['board', 'errors', 'files', 'seeds', 'text']       # modules of kdnb, in nbs/00_basics
 ROOMS = ['systems', 'parallel', 'data', 'models', 'taps', 'measure', 'losses', 'methods', 'schemes', 'train', 'show',
          'callbacks', 'experiments', 'deploy', 'cli']
 FOLDERS = {f'{i:02}_{room}': room for i, room in enumerate(['basics', *ROOMS])}

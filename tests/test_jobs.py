@@ -16,6 +16,7 @@ from kdnb.experiments import Job, lock_run, run_jobs, sweep, training_cost
 from kdnb.models import resnet
 from kdnb.schemes import Distill, Frozen
 from kdnb.seeds import seeded
+from kdnb.systems import Recipe, recipes
 from kdnb.train import Callback, Learner, Run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,17 @@ def test_a_sweep_makes_what_single_runs_make(data, tmp_path):
         row = next(r for r in results if r['run'].endswith(f'-{m}-3'))
         assert row['last'] == alone.result['last']['test_acc']
         assert Run(row['run']).json('config.json')['about']['together'] == 3
+
+
+def test_a_sweep_takes_a_recipe_of_your_own(data):
+    ask = dict(method='ls', data=data, seeds=1, epochs=1)
+    first, other = (sweep('resnet8', recipe=Recipe(2, lr=lr, wd=0, opt='adamw'), **ask) for lr in (.01, .02))
+    assert len(first) == len(other) == 2 and {row['run'] for row in first}.isdisjoint(row['run'] for row in other)
+    assert {row['recipe'] for row in first} == {'own'} and all(row['run'].startswith('digits-60-own-') for row in first)
+    assert {row['config']['optimiser']['opt'] for row in first} == {'adamw'}
+    named = sweep('resnet8', recipe=recipes['short'], **ask)
+    assert {row['recipe'] for row in named} == {'short'}
+    assert 'digits-60-short-1-resnet8-ls-0' in [row['run'] for row in named]
 
 
 def test_seeds_never_share(data):

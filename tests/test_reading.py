@@ -191,9 +191,6 @@ def test_items_may_be_dicts_and_hold_more(capsys):
         (None, 'no label .None.: give the integer number'),
         (1.5, 'the label 1.5: give the integer number'),
         (float('nan'), 'the label nan: give the integer number'),
-        ([0, 0, 1], 'a one-hot label of 3 classes: give its class number, here 2'),
-        (np.eye(3)[1], 'a one-hot label of 3 classes: give its class number, here 1'),
-        (torch.tensor([1, 1, 0]), 'a multi-hot label, 2 of 3 classes: give the number of one class'),
         ([[1], [1, 2]], 'the label .*: give the integer number'),
         ('cat', "the label 'cat': give the integer number")])
 @pytest.mark.parametrize('stream', [False, True])
@@ -201,6 +198,17 @@ def test_a_label_that_is_no_whole_number(label, says, stream):
     items = Items([(GREY, 0)] * 5 + [(GREY, label)])
     with pytest.raises(TypeError, match=f'item 5 of Items has {says}'):
         Data(items, None, items, 'abc', bs=2, device='cpu', stream=stream)
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_rows_among_class_numbers_and_one_hot_rows_are_told(stream):
+    for label in [0, 0, 1], np.eye(3)[1], torch.tensor([1, 1, 0]):
+        items = Items([(GREY, 0)] * 5 + [(GREY, label)])
+        with pytest.raises(ValueError, match='the labels of the images are not alike: give each image one class'):
+            Data(items, None, items, 'abc', bs=2, device='cpu', stream=stream)
+        items = Items([(GREY, np.eye(3)[i % 3]) for i in range(6)])
+        with pytest.raises(ValueError, match='each image has exactly one class: give its number'):
+            Data(items, None, items, 'abc', bs=2, device='cpu', stream=stream)
 
 
 @pytest.mark.parametrize('label', [1, True, np.int64(1), np.uint8(1), torch.tensor(1), np.array([1]), [1], 1.0])

@@ -12,6 +12,7 @@ import torch
 
 from kdnb.losses import class_costs, kd_at_loss
 from kdnb.methods import (
+    BKD,
     CRD,
     CTKD,
     DIST,
@@ -72,7 +73,8 @@ WKD_TERM.costs = class_costs(logits_case()[-1])
 TERMS = dict(
     ttm=WTTM(T=10, weighted=False), wttm=WTTM(), wttm_standardized=WTTM(standardize=True), dist=DIST(),
     dist_standardized=DIST(standardize=True), dkd_standardized=DKD(T=2, standardize=True), nkd=NKD(),
-    nkd_cifar=NKD(gamma=3.5, T=3), rld=RLD(), rld_standardized=RLD(T=2, standardize=True), wkd=WKD_TERM, hard=Hard())
+    nkd_cifar=NKD(gamma=3.5, T=3), rld=RLD(), rld_standardized=RLD(T=2, standardize=True), wkd=WKD_TERM, hard=Hard(),
+    bkd=BKD())
 
 
 @pytest.mark.parametrize('name', TERMS)

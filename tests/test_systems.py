@@ -57,7 +57,7 @@ def test_the_best_known_are_listed_first():
                                  'cinic10 imagenet jointrd_imagenet vit funmatch short finetune')
     assert ' '.join(method_weights) == 'crd paper kdpytorch distillation reducenet funmatch'
     assert ' '.join(sweep_presets) == ('crd cifar100-wrn cinic10-shufflenet kd-grid jointrd jointrd-imagenet '
-                                       'imagenet reducenet reducenet-cifar100 cheapconv takd ban')
+                                       'imagenet reducenet reducenet-cifar100 cheapconv takd ban short')
 
 def test_the_views_hold_what_the_systems_hold():
     assert set(recipes) == set(loadings) == {name for s in systems.values() for name in s.recipes}

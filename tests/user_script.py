@@ -46,6 +46,12 @@ def data_sets(folder: Path, x: Tensor, y: Tensor) -> None:
     assert_type(own.examples(3, split='valid'), tuple[Tensor, Tensor])
     for xb, yb in own.train: assert_type(xb.float().mean() + yb.float().mean(), Tensor)
     assert_type(show_batch(own, 3), Figure)
+    several = load_data('photos', labels='labels.csv')
+    assert_type(several.multi_label, bool)
+    learn = Learner(Distill(resnet(8, several.num_classes), folder/'teacher', 'bkd'), several, cbs=[EarlyStop()]).fit(5)
+    assert_type(learn.validate('test')['student'], float)
+    assert_type(predict(folder/'run', folder/'photo.jpg', which='ema').records(), list[dict[str, object]])
+    assert_type(sweep('resnet8', method='ls', recipe=Recipe(5, lr=.05, wd=5e-4)), Results)
 
 def models(folder: Path) -> None:
     assert_type(resnet(8, 100, width=.5), ResNet)

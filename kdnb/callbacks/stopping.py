@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from .registry import callback
 from ..errors import WrongValue
+from ..measure import score_ends
 from ..show import check_count
 from ..train import Callback, Learner
 
 # %% ../../nbs/12_callbacks/05_stopping.ipynb #waited
 def epochs_without_gain(history: Sequence[Mapping[str, float]], watch: str, least: float = 0.) -> int:
-    "Epochs since a column was best by more than `least`: highest for an accuracy, lowest for a loss."
-    sign, best, at = 1 if watch.endswith('_acc') else -1, -math.inf, 0
+    "Epochs since a column was best by more than `least`: highest for a score, lowest for a loss."
+    sign, best, at = 1 if watch.endswith(score_ends) else -1, -math.inf, 0
     for epoch, row in enumerate(history, 1):
         if sign*row[watch] > best + least:
             best, at = sign*row[watch], epoch
@@ -34,7 +35,8 @@ class EarlyStop(Callback):
     patience : int
         How many epochs it may stand still.
     watch : str
-        A column of the history: an accuracy (higher is better) or a loss (lower is better). Not one of test.
+        A column of the history: a score (higher is better) or a loss (lower is better). Not one of test. 'valid_acc'
+        means 'valid_mAP' where an image may have several classes.
     least : float
         A gain that is not larger counts as none.
 
@@ -66,9 +68,11 @@ class EarlyStop(Callback):
         """
         if not isinstance(learn, Learner):
             raise WrongValue('EarlyStop ends one learner: give each its own, Learner(..., cbs=[EarlyStop()])')
-        if self.watch == 'valid_acc' and learn.data.valid is None:
-            raise WrongValue("EarlyStop watches valid_acc and this data has no valid images: load it with valid=0.1, "
-                             "or say watch='loss'")
+        if self.watch == 'valid_acc':
+            self.watch = f'valid_{learn.data.score}'
+        if self.watch.startswith('valid') and learn.data.valid is None:
+            raise WrongValue(f"EarlyStop watches {self.watch} and this data has no valid images: load it with "
+                             "valid=0.1, or say watch='loss'")
         if learn.history:
             self.after_epoch(learn)
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from .registry import callback
 from ..errors import CannotRun, WrongValue, warn_user
+from ..measure import score_ends
 from ..parallel import rank
 from ..show import check_count, models_of_scheme, show_attention
-from ..train import Callback, Learner
+from ..train import Callback, Learner, score_on_test
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -35,13 +36,14 @@ def _tag_of(column: str, losses: Sequence[str]) -> str:
     "What TensorBoard calls a column."
     if column in losses: return f'loss/{column}'
     if column == 'loss': return 'loss/total'
-    return f"accuracy/{column.removesuffix('_acc')}" if column.endswith('_acc') else column
+    name, _, end = column.rpartition('_')
+    return f"{'accuracy' if end == 'acc' else end}/{name}" if column.endswith(score_ends) else column
 
 def board_scalars(row: Mapping[str, float]) -> dict[str, float]:
     "{tag: number} for a row of `learn.history`: 'loss/kd', 'accuracy/valid', 'lr', ..."
     columns = [c for c in row if c != 'epoch']
-    before = columns[:columns.index('train_acc')] if 'train_acc' in columns else []
-    losses = [c for c in before if c not in ('lr', 'loss')]
+    ends = [i for i, c in enumerate(columns) if c in ('train_acc', 'train_mAP')]
+    losses = [c for c in columns[:ends[0] if ends else 0] if c not in ('lr', 'loss')]
     return {_tag_of(c, losses): row[c] for c in columns}
 
 # %% ../../nbs/12_callbacks/02_tensorboard.ipynb #last-step
@@ -143,7 +145,7 @@ class TensorBoard(Callback):
         """
         if self.writer is None: return
         for name, scores in (learn.result or {}).items():
-            self.writer.add_scalar(f'test/{name}', scores['test_acc'], learn.epoch)
+            self.writer.add_scalar(f'test/{name}', score_on_test(scores), learn.epoch)
         self.writer.close()
         self.writer = None
 

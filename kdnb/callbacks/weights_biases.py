@@ -14,7 +14,7 @@ from .registry import callback
 from .tensorboard import board_scalars
 from ..errors import CannotRun, WrongValue
 from ..parallel import rank
-from ..train import Callback, Learner
+from ..train import Callback, Learner, score_on_test
 
 # %% ../../nbs/12_callbacks/07_weights_biases.ipynb #package
 def _import_wandb() -> Any:
@@ -87,7 +87,7 @@ class WandB(Callback):
             What is trained.
         """
         if self.board is None: return
-        self.board.summary.update({f'test/{name}': v['test_acc'] for name, v in (learn.result or {}).items()})
+        self.board.summary.update({f'test/{name}': score_on_test(v) for name, v in (learn.result or {}).items()})
         self.board.finish()
         self.board = None
 

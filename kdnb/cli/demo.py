@@ -8,8 +8,8 @@ __all__ = ['verdict', 'run_demo', 'kdnb_demo']
 # %% ../../nbs/15_cli/05_demo.ipynb #imports
 import sys
 from collections.abc import Iterable
-from typing import cast
 
+from ..board import count_on
 from ..data import Data, load_data
 from ..errors import MISTAKES, one_sentence, say
 from ..files import run_path
@@ -25,9 +25,7 @@ class _EpochBar(Callback):
     def __init__(self, name: str):
         self.name = name
     def epochs(self, learn: Learner, it: Iterable) -> Iterable:
-        if not sys.stdout.isatty(): return it
-        from fastprogress.fastprogress import progress_bar
-        return cast(Iterable, progress_bar(it, leave=False))
+        return count_on(None, it, learn.epochs - learn.epoch)
     def after_fit(self, learn: Learner) -> None:
         say(f"{self.name:16} {learn.epochs} epochs, {sum(r['seconds'] for r in learn.history):.1f} s")
 

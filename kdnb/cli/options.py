@@ -50,6 +50,7 @@ def _switch(help: str) -> dict[str, Any]:
 DATA_OPTIONS: Options = {
     '--data': _word(
         'NAME', f"{', '.join(known_sources)}, a folder of class folders, or an .npz; default cifar100", 'cifar100'),
+    '--labels': _word('FILE', 'a CSV with the labels of a folder of images: columns file, and label or labels'),
     '--root': _word('PATH', 'folder that holds the data; default $KDNB_DATA, else ~/.cache/kdnb'),
     '--size': _number("side of an image in pixels; default the data set's own, 224 for imagenet"),
     '--valid': _number(
@@ -115,6 +116,9 @@ KEEP_OPTIONS: Options = {
     '--config': _word(
         'FILE', "repeat a run: give the config.json of its folder; options that you type win; default name of the new "
         "run: the old name and 'again'"),
+    '--allow-code': _word(
+        'NAME', 'with --config: import this package.module:function, which the files of the run name; without it no '
+        'code that a file names is run; may be repeated') | dict(action='append'),
     '--callback': _word('NAME', f"a callback beside the progress bar: {', '.join(known_callbacks)}; may be repeated")
         | dict(action='append'),
     '--tensorboard': _switch(

@@ -22,7 +22,7 @@ def _report_on(a: argparse.Namespace) -> None:
     if out.is_dir(): raise FileTrouble(f'{a.out} cannot be written: it is a folder')
     if not out.parent.is_dir(): raise FileTrouble(f'{a.out} cannot be written: there is no folder {out.parent}')
     page = report_page(a.runs or '*', a.pictures, a.data, a.root, a.device, say)
-    write_atomic(out, page.encode())
+    write_atomic(out, page.encode(errors='backslashreplace'))
     a.answer = dict(page=str(out))
     say(f'{out}: {out.stat().st_size / 2**20:.1f} MiB, open it in a browser')
 

@@ -7,6 +7,7 @@ __all__ = ['kdnb_test']
 
 # %% ../../nbs/15_cli/02_test.ipynb #imports
 import argparse
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -15,13 +16,16 @@ from .options import DATA_OPTIONS, TALK_OPTIONS, Options, make_parser, run_comma
 from ..data import Data
 from ..errors import FileTrouble, WrongValue, say
 from ..experiments import load_run_data
-from ..measure import accuracy, calibration_error, predict
+from ..measure import accuracy, calibration_error, precision_of_classes, predict, score
 from ..models import create_model, load_model
-from ..train import Run, move_module, read_config
+from ..train import Run, move_module, read_config, score_on_test
 
 # %% ../../nbs/15_cli/02_test.ipynb #by-class
 def _score_classes(z: Tensor, y: Tensor, classes: list[str]) -> dict[str, float]:
-    "{name: accuracy in percent on the images of a class}, of the classes that have images."
+    "{name: accuracy in percent on the images of a class, or its average precision}, of the classes that have images."
+    if y.ndim == 2:
+        each = zip(classes, precision_of_classes(z, y).tolist(), strict=True)
+        return {name: precision for name, precision in each if not math.isnan(precision)}
     there = [i for i in range(len(classes)) if (y == i).any()]
     return {classes[i]: accuracy(z[y == i], y[y == i]) for i in there}
 
@@ -31,51 +35,63 @@ def _list_classes(scores: dict[str, float]) -> str:
     return f'{told}, and {len(scores) - 10} more (--json has all)' if len(scores) > 10 else told
 
 # %% ../../nbs/15_cli/02_test.ipynb #read-run
+_kept_weights = 'last', 'best', 'ema'
+
 def _read_run(name: str) -> tuple[Run, dict, list[str]]:
     "A run, its configuration, and which weights it holds."
     run = Run(name)
     config = read_config(run)
-    kept = [which for which in ('last', 'best') if f'{which}.pt' in run]  # without valid images there is no best
+    kept = [which for which in _kept_weights if f'{which}.pt' in run]     # without valid images there is no best
     if not kept: raise FileTrouble(f'{run} has no weights yet: train it for one epoch or more')
     return run, config, kept
+
+_score_words = {'accuracy': '', 'mAP': 'mAP ', 'calibration_error': 'calibration error '}
+
+def _percentages(z: Tensor, y: Tensor) -> dict[str, float]:
+    "The scores in percent, by name."
+    if y.ndim == 2: return dict(mAP=score(z, y))
+    return dict(accuracy=score(z, y), calibration_error=calibration_error(z, y))
 
 def _score_weights(run: Run, which: str, data: Data, split: str, student: str | None) -> dict:
     "The scores of one file of weights."
     model = create_model(student, data.num_classes) if student else None
     model = move_module(load_model(run.path or '', which, model), data.device)
     z, y = predict(model, getattr(data, split))
-    recorded = (run.json('result.json') or {}).get(which, {}).get('test_acc') if split == 'test' else None
-    return dict(accuracy=accuracy(z, y), calibration_error=calibration_error(z, y), images=len(y), recorded=recorded,
-                by_class=_score_classes(z, y, data.classes))
+    result = (run.json('result.json') or {}).get(which) if split == 'test' else None
+    return _percentages(z, y) | dict(images=len(y), recorded=result and score_on_test(result),
+                                   by_class=_score_classes(z, y, data.classes))
 
 # %% ../../nbs/15_cli/02_test.ipynb #test-body
 def _test(a: argparse.Namespace) -> None:
     "Score the weights of a run."
     run, config, kept = _read_run(a.run)
-    data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers)
+    data = load_run_data(config, a.run, a.data, a.root, a.device, a.workers, a.labels)
     if getattr(data, a.split) is None: raise WrongValue('this run has no valid split: use --split test')
     answer: dict[str, object] = dict(run=str(run.path), split=a.split)
     a.answer = answer
-    for which in kept:
+    for which in [a.weights] if a.weights else kept:
         s = answer[which] = _score_weights(run, which, data, a.split, a.student)
         recorded = '' if s['recorded'] is None else f"  recorded {s['recorded']:.2f} %"
-        say(f"{which}  {a.split} {s['accuracy']:.2f} %  calibration error {s['calibration_error']:.2f} %  "
-            f"{s['images']:,} images{recorded}")
+        told = '  '.join(f'{words}{s[name]:.2f} %' for name, words in _score_words.items() if name in s)
+        say(f"{which}  {a.split} {told}  {s['images']:,} images{recorded}")
         say(f"{which}  by class: {_list_classes(s['by_class'])}")
 
 # %% ../../nbs/15_cli/02_test.ipynb #kdnb-test
 _scored: Options = {
     'run': dict(help='name or folder of a run'),
-    '--split': dict(default='test', choices=['train', 'valid', 'test'], help='which images to score; default test')}
+    '--split': dict(default='test', choices=['train', 'valid', 'test'], help='which images to score; default test'),
+    '--weights': dict(choices=_kept_weights, help='which weights: of the last epoch, of the one that was best on '
+                      'valid, or the moving average; default all that the run holds')}
 _found: Options = {
     '--data': dict(metavar='PATH', help="where the run's data are, if they came from a folder or an .npz"),
     '--student': dict(
         metavar='MODEL', help='how to build the model, if the run does not tell (package.module:function)'),
-    **{k: DATA_OPTIONS[k] for k in ('--root', '--device', '--workers')}}
+    **{k: DATA_OPTIONS[k] for k in ('--labels', '--root', '--device', '--workers')}}
 
 def kdnb_test(argv: Sequence[str] | None = None) -> int:
     "Run the command kdnb_test; return its exit code."
-    says = "Score a run's last and best weights again, on the data of its training; nothing is trained or written."
-    example = 'kdnb_test taught\nkdnb_test taught --split valid --json'
+    says = ("Score a run's weights again (last, best, moving average), on the data of its training; nothing is trained "
+            'or written.')
+    example = 'kdnb_test taught\nkdnb_test taught --split valid --json\nkdnb_test taught --weights ema'
     groups = (('what is scored', _scored), ('where it is found', _found), ('for scripts', TALK_OPTIONS))
     return run_command(_test, make_parser('kdnb_test', says, example, *groups), argv)

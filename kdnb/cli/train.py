@@ -29,9 +29,10 @@ from kdnb.cli.options import (
 from ..data import Data, load_data
 from ..errors import WrongValue, say
 from ..experiments import count_students, name_method, repeat_options
-from ..files import run_name, run_path
+from ..files import parse_config, run_name, run_path
+from ..measure import score_ends
 from ..methods import CE, parse_method
-from ..models import create_model, load_model, num_params, own_images, shrink
+from ..models import create_model, load_model, names_code, num_params, own_images, shrink
 from ..parallel import first_rank_0
 from kdnb.schemes import (
     Alone,
@@ -46,10 +47,11 @@ from kdnb.schemes import (
     training_data_of,
 )
 from ..seeds import seeded
-from ..train import Learner, device_name, differences, pick_recipe, remember, run_config
+from ..train import Learner, device_name, differences, pick_recipe, remember, run_config, score_on_test
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
-_same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--root', '--device', '--stream', '--workers', '--strict', '--compile'}
+_same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--labels', '--root', '--device', '--stream', '--workers', '--strict',
+             '--compile'}
 
 def _name_again(a: argparse.Namespace) -> str:
     "The name of a repetition: the old run's, 'again', and what is changed."
@@ -71,16 +73,28 @@ def _name_run(a: argparse.Namespace) -> str:
     return run_name(*words, a.seed)
 
 # %% ../../nbs/15_cli/01_train.ipynb #repeat
+def _refuse_code(a: argparse.Namespace, found: dict) -> None:
+    "Refuse code that the files of a run name, unless that very name was typed."
+    typed = {*(a.allow_code or ()), a.student, a.teacher, a.teacher_model}
+    for option in ('--student', '--teacher', '--teacher-model'):
+        name = str(found.get(option, ''))
+        if not names_code(name) or name in typed: continue
+        raise WrongValue(f'{a.config} asks to import and call {name!r} as {option}, and a file must not run code: look '
+                         f'at that code, then add --allow-code {name}')
+
 def _take_config(a: argparse.Namespace) -> None:
     "Set the options that --config gives and that were not typed."
+    if a.allow_code and not a.config: raise WrongValue('--allow-code goes with --config: what you type is allowed')
     if not a.config: return
-    for option, value in repeat_options(a.config, a.given).items():
+    found = repeat_options(a.config, a.given)
+    _refuse_code(a, found)
+    for option, value in found.items():
         setattr(a, keyword_name(option), value)
 
 def _check_repeat(a: argparse.Namespace, learn: Learner, epochs: int) -> None:
     "Refuse a repetition that would be another run."
     if not a.config or a.given - _same_run - {'--data'}: return
-    was = json.loads(Path(a.config).read_text(encoding='utf-8'))
+    was = parse_config(Path(a.config).read_bytes(), a.config)
     now = json.loads(json.dumps(run_config(learn) | dict(epochs=epochs)))
     if '--data' in a.given and was['data']['name'] != now['data']['name']: return  # other data, not another place
     other = differences(was, now)
@@ -93,7 +107,8 @@ def _check_repeat(a: argparse.Namespace, learn: Learner, epochs: int) -> None:
 def load_asked_data(a: argparse.Namespace) -> Data:
     "Load the data of the options; under torchrun rank 0 downloads first."
     augment = {None: 'auto', 'none': None}.get(a.augment, a.augment)
-    same = {k: getattr(a, k) for k in 'bs size valid n_train root device recipe split_seed strict workers'.split()}
+    names = 'labels bs size valid n_train root device recipe split_seed strict workers'
+    same = {k: getattr(a, k) for k in names.split()}
     with first_rank_0():
         data = load_data(a.data, augment=augment, stream=a.stream or None, **same)
     say(str(data))
@@ -176,15 +191,17 @@ def _teacher_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Schem
     teacher = create_model(a.teacher, data.num_classes) if learns else _asked_teacher(a, data)
     return make(student, teacher, **options, size=data.size)
 
-def _online_scheme(a: argparse.Namespace, data: Data, options: dict) -> Online:
+def _online_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Scheme], options: dict) -> Scheme:
     "Students of one name that teach each other, from 'online(students=4)'."
     if a.init or a.shrink:
         raise WrongValue(
             'students that teach each other must begin with different weights: leave --init and --shrink out')
     count = count_students(options.pop('students'))
-    if a.teacher or a.weights:
-        raise WrongValue(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
-    return Online([create_model(a.student, data.num_classes) for _ in count], size=data.size, **options)
+    return make([create_model(a.student, data.num_classes) for _ in count], size=data.size, **options)
+
+def _branched_scheme(a: argparse.Namespace, data: Data, make: Callable[..., Scheme], options: dict) -> Scheme:
+    "One student that makes its teacher, such as ONE."
+    return make(_asked_student(a, data), size=data.size, **options)
 
 # %% ../../nbs/15_cli/01_train.ipynb #taught-scheme
 def _taught_scheme(a: argparse.Namespace, data: Data) -> Scheme:
@@ -207,8 +224,11 @@ def _asked_scheme(a: argparse.Namespace, data: Data) -> Scheme:
                          'leave it out')
     if a.remember is not None and a.remember < 1:
         raise WrongValue(f'--remember is a number of views from 1 up, not {a.remember}')
-    if make is Online: return _online_scheme(a, data, options)
-    return _teacher_scheme(a, data, make, options) if make else _taught_scheme(a, data)
+    if not make: return _taught_scheme(a, data)
+    if make.taught: return _teacher_scheme(a, data, make, options)
+    if a.teacher or a.weights:
+        raise WrongValue(f"{a.method} has neither teacher nor a system's weights: leave --teacher and --weights out")
+    return (_online_scheme if make.counts else _branched_scheme)(a, data, make, options)
 
 # %% ../../nbs/15_cli/01_train.ipynb #build
 def _describe_teaching(a: argparse.Namespace, scheme: Scheme) -> str:
@@ -248,11 +268,12 @@ def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
 # %% ../../nbs/15_cli/01_train.ipynb #report
 def _print_result(learn: Learner) -> None:
     "The last lines of a training command."
+    word = ' mAP' if learn.data.multi_label else ''
     for name, scores in (learn.result or {}).items():
-        say(f"{name.replace('_', ' '):12} epoch {scores['epoch']:>3}   test {scores['test_acc']:.2f} %")
+        say(f"{name.replace('_', ' '):12} epoch {scores['epoch']:>3}   test{word} {score_on_test(scores):.2f} %")
     if len(learn.students) > 1:
         last = (learn.result or {})['last']
-        each = [f'{k[:-4]} {v:.2f}' for k, v in last.items() if k.endswith('_acc') and k != 'test_acc']
+        each = [f'{k[:-4]} {v:.2f}' for k, v in last.items() if k.endswith(score_ends) and not k.startswith('test_')]
         say(f"{'  '.join(each)}; last: {last['student']}")
     speeds = sorted(row['images_per_second'] for row in learn.history)
     speed = speeds[len(speeds) // 2]

@@ -13,6 +13,7 @@ from .shapes import *
 from .classes import *
 from .mixing import *
 from .folders import *
+from .tables import *
 from .loading import *
 
 # one more notebook in nbs/03_data is one more module here: it registers itself, and its names are handed on

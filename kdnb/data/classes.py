@@ -24,14 +24,17 @@ def sort_classes(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name), name))
 
 # %% ../../nbs/03_data/05b_classes.ipynb #reorder
+def _renumber(y: Tensor, found: Sequence[str], asked: Sequence[str]) -> Tensor:
+    if y.ndim == 2: return y[:, [found.index(name) for name in asked]]
+    return torch.tensor([asked.index(name) for name in found])[y]
+
 def reorder_source(source: ImageSource | None, found: Sequence[str], asked: Sequence[str]) -> ImageSource | None:
     "Return a source whose labels number the classes as asked, instead of as found."
     odd = sorted({*found} ^ {*asked})
     if odd: raise WrongValue(f"classes= and the data do not both have {odd[0]!r}: give each of {', '.join(found)} once")
     if source is None or list(found) == list(asked): return source
-    number = torch.tensor([asked.index(name) for name in found])
-    if isinstance(source, ImageTensors): return ImageTensors(source.x, number[source.y])
-    if isinstance(source, ImageFiles): return ImageFiles(source.root, source.names, number[source.y])
+    if isinstance(source, ImageTensors): return ImageTensors(source.x, _renumber(source.y, found, asked))
+    if isinstance(source, ImageFiles): return ImageFiles(source.root, source.names, _renumber(source.y, found, asked))
     raise WrongValue('classes= gives folders and arrays another order: number the items of a Dataset as you want them')
 
 # %% ../../nbs/03_data/05b_classes.ipynb #label-digest

@@ -34,14 +34,22 @@ def as_images(x: Tensor | np.ndarray) -> Tensor:
     return x.expand(-1, 3, -1, -1)
 
 # %% ../../nbs/03_data/01_images.ipynb #as-labels
+def _check_multi_hot(y: Tensor, n: int, c: int) -> Tensor:
+    "Return rows of 0 and 1 as int64; refuse other numbers, and what does not fit n images and c classes."
+    if y.shape != (n, c):
+        remedy = f'give {n} class numbers, or for each image a row of {c} numbers, 1 for each class that it has'
+        raise WrongValue(f'labels of shape {tuple(y.shape)}: {remedy}')
+    odd = y[(y != 0) & (y != 1)]
+    if len(odd): raise WrongValue(f'labels (N, C) are 0 or 1, and one is {odd[0].item():g}: round them')
+    return y.long()
+
 def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
     "Return labels as an int64 tensor that fits n images and c classes, or raise an error that says what is wrong."
     try:
         y = torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError) as e:
         raise WrongType(f'labels cannot be read as numbers ({e}): give one class number an image') from e
-    if y.ndim == 2 and len(y) == n and y.shape[1] > 1:
-        raise WrongValue(f'labels of shape {tuple(y.shape)}: give one class number an image (one-hot ones: argmax(1))')
+    if y.ndim == 2 and y.shape[1] > 1: return _check_multi_hot(y, n, c)
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise WrongType(f'labels are {y.dtype}: give the integer number of the class')
     y = y.reshape(-1).long()
@@ -64,7 +72,7 @@ class Split:
     x : Tensor
         Images of shape (N, 3, H, H), uint8.
     y : Tensor
-        Class numbers of shape (N,), int64.
+        Class numbers of shape (N,), int64; or rows of 0 and 1, (N, C), where an image may have several classes.
     mean, std : sequence of float
         Of each channel, on the scale of 0 to 1.
     bs : int

@@ -99,11 +99,12 @@ def source(
 
 # %% ../../nbs/03_data/04_sources.ipynb #stratified
 def draw_stratified(y: Tensor, n: int, *seed: int | str) -> Tensor:
-    "Draw n images, each class of the labels `y` in its share; return their numbers, sorted. The seed decides which."
+    "Draw n images, each class number of `y` in its share; return their numbers, sorted. The seed decides which."
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed_from(*seed)))
+    if y.ndim == 2: return order[:n].sort().values  # an image of several classes has no share
     share = y.bincount()*(n/len(y))
     take = share.floor().long()
     take[(share - take).argsort(descending=True, stable=True)[:n - take.sum()]] += 1
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed_from(*seed)))
     order = order[y[order].argsort(stable=True)]  # class by class
     rank = torch.arange(len(y)) - (y.bincount().cumsum(0) - y.bincount())[y[order]]
     return order[rank < take[y[order]]].sort().values

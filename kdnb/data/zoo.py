@@ -41,7 +41,7 @@ def list_zoo(pattern: str = '*') -> Table:
     Parameters
     ----------
     pattern : str
-        Which: a name, or a pattern such as 'shapes-*'.
+        Which: a name, or a pattern such as ``shapes-*``.
 
     Returns
     -------

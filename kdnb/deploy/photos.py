@@ -36,9 +36,9 @@ def _names_of_run(config: dict, n: int) -> list[str]:
     names = (config.get('about') or {}).get('classes') or map(str, range(n))
     return [str(name) for name in names]
 
-def _table_of_answers(run: Run, files: Sequence[str | Path], logits: Tensor, names: list[str], top: int) -> Table:
+def _table_of_answers(run: Run, files: Sequence[str | Path], p: Tensor, names: list[str], top: int) -> Table:
     "One row a file: the likeliest classes, each with its probability."
-    p, at = logits.softmax(1).mul(100).topk(min(top, len(names)))
+    p, at = p.mul(100).topk(min(top, len(names)))
     columns = [Column('file', align='left')]
     for place in range(1, p.shape[1] + 1):
         columns += [Column(f'class {place}', align='left'), Column(f'probability {place}', '.1f', '%')]
@@ -53,10 +53,12 @@ def _ask_run(run: str | Path | Run, files: Sequence[str | Path], top: int, which
     run, where = run if isinstance(run, Run) else Run(run), pick_device(device)
     config = read_config(run)
     photos = _photos_for(config['data'], files, where)
-    kept = which if f'{which}.pt' in run else 'last'                   # without valid images there is no best
+    kept = 'last' if which == 'best' and 'best.pt' not in run else which    # without valid images there is no best
     model = move_module(load_model(run.path or '', kept), where)
     logits, _ = measure.predict(model, photos)
-    return _table_of_answers(run, files, logits, _names_of_run(config, logits.shape[1]), top)
+    several = config['data'].get('multi_label')
+    p = logits.sigmoid() if several else logits.softmax(1)
+    return _table_of_answers(run, files, p, _names_of_run(config, logits.shape[1]), top)
 
 @overload
 def predict(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]: ...
@@ -76,8 +78,9 @@ def predict(model, images, top=3, which='best', device=None):
         For a model: batches of images and labels, such as `data.test`. For a run: image files.
     top : int
         Of a run: how many classes are told for each file.
-    which : {'best', 'last'}
-        Of a run: the weights of the epoch that was best on valid (the last, if none were held out), or of the last one.
+    which : {'best', 'last', 'ema'}
+        Of a run: the weights of the epoch that was best on valid (the last, if none were held out), of the last one, or
+        their moving average.
     device : str, optional
         Of a run: 'cpu', 'cuda', ... None: a GPU if there is one.
 

@@ -15,7 +15,7 @@ from statistics import mean
 from typing import Any
 
 from ..errors import WrongValue, unknown_name
-from .rows import Row
+from .rows import Row, score_word
 from .statistics import mean_std, paired_difference, scores_by_seed
 from ..methods import parse_method
 from ..seeds import seed_from
@@ -72,7 +72,7 @@ def _reads_as(text: str, method: str) -> bool:
     "Whether `parse_method` reads a text as this method; False for a term of the user's own."
     try:
         return repr(parse_method(text)) == method
-    except (ValueError, TypeError): return False
+    except Exception: return False                         # the text of a file may be anything
 
 def typed_method(row: Row) -> str:
     "The shortest text that `parse_method` reads as the method of a row."
@@ -167,7 +167,8 @@ def _base_noise(name: str, last: Mapping[int, float]) -> str:
 def _explain_numbers(block: Block, last: Mapping[int, float] | None) -> list[str]:
     "What the numbers of a block mean."
     base, lines = block['base'], block['lines']
-    notes = [f"last, {block['best']}: % right on test, ± standard deviation of a seed"]
+    what = '% right' if score_word(lines[0]['rows'][0]) == 'accuracy' else 'mAP in %'
+    notes = [f"last, {block['best']}: {what} on test, ± standard deviation of a seed"]
     if last:
         notes.append(_base_noise(base, last))
     if len({row['teacher'] for line in lines for row in line['rows'] if row['teacher']}) > 1:

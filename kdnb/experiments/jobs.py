@@ -7,6 +7,7 @@ __all__ = ['Job', 'training_cost', 'lock_run', 'is_finished', 'run_jobs', 'count
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #imports
 import functools
+import html
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -18,8 +19,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..board import Board, html_bar, in_notebook
 from ..data import Data, load_data
-from ..errors import MISTAKES, WrongType, WrongValue, logger, one_sentence, say
+from ..errors import WrongType, WrongValue, logger, one_sentence, say
 from .results import Results, load_results
 from .sweeps import name_method
 from ..files import Lock, run_name, run_path
@@ -30,16 +32,25 @@ from kdnb.schemes import (
     Alone,
     Distill,
     Frozen,
-    Online,
     ask_model,
     check_teacher_data,
     given_teacher,
     needs_classes,
     parse_scheme,
 )
-from ..seeds import seeded
-from ..text import format_time, plain_number
-from ..train import Learner, SomeFailed, fit_together, pick_amp, pick_recipe
+from ..seeds import seed_from, seeded
+from ..systems import Recipe
+from ..text import count_of, format_time, plain_number
+from kdnb.train import (
+    Learner,
+    SomeFailed,
+    fit_together,
+    name_recipe,
+    optimiser_config,
+    pick_amp,
+    pick_recipe,
+)
+
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -138,6 +149,7 @@ class _Book:
         self.failed: dict[str, str] = {}
         self.told, self.waited = 0, False                  # failures told, and whether the wait was
         self.cost, self.seconds = 0., 0.                   # of what was trained here
+        self.now: list[str] = []                           # runs that are being made here
 
     def __len__(self) -> int: return len(self.todo) + len(self.done) + len(self.failed)
 
@@ -155,12 +167,24 @@ class _Book:
             bad = job.needs & {*self.failed}
             if bad:
                 self.close(job.run, f'skipped, as there is no teacher {bad.pop()}')
-        return [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        ready = [job for job in self.todo.values() if not job.needs & {*self.todo}]
+        for job in [] if ready else [*self.todo.values()]:
+            self.close(job.run, f"it needs {', '.join(job.needs)}, and these wait for each other")
+        return ready
 
     def time_left(self) -> str:
         "The time that the rest will take, in words; '' if it is not known."
         rest = sum(job.cost for job in self.todo.values())
         return f', about {format_time(self.seconds * rest / self.cost)} left' if self.cost and rest else ''
+
+    def draw(self) -> tuple[str, str]:
+        "How far it is, as HTML and as text: runs that are done, being made, left, failed, and the time."
+        rest = len(self.todo) - len(self.now)
+        counts = f'{len(self.done)} of {count_of(len(self), "run")} done, {len(self.now)} running, {rest} left'
+        lines = [f'{counts}{self.time_left()}', *([f"running: {', '.join(self.now)}"] if self.now else []),
+                 *(f'failed: {run}: {why}' for run, why in self.failed.items())]
+        share = 1 - len(self.todo)/max(len(self), 1)
+        return html_bar(share) + ''.join(f'<div>{html.escape(line)}</div>' for line in lines), '\n'.join(lines)
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #take
 _largest_group = 8                                         # students that learn together
@@ -171,13 +195,19 @@ def _take_group(book: _Book) -> dict[Job, Lock]:
     for job in book.ready():
         first = next(iter(taken), job)
         if taken and (job.group is None or job.group != first.group or len(taken) == _largest_group): continue
-        lock = lock_run(job.run)
+        try:
+            lock = lock_run(job.run)
+        except OSError as e:                               # no lock file can be made there
+            book.close(job.run, _why_failed(e))
+            continue
         if lock:
             taken[job] = lock
     return taken
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make
 def _why_failed(e: BaseException) -> str:
+    "An error as a sentence; its traceback is for those that set the logger to DEBUG."
+    logger.debug('a run failed', exc_info=e)
     return one_sentence(e).replace(
         'Choose another run=, or start over with fresh=True',
         'Remove that folder, or make these runs in another place ($KDNB_RUNS)')
@@ -187,8 +217,11 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
     made = {}
     for job in jobs:
         try:
-            made[job] = job.make()
-        except MISTAKES as e:
+            learn = job.make()
+            if not isinstance(learn, Learner):
+                raise WrongType(f'what makes this run returned a {type(learn).__name__} and no learner: return one')
+            made[job] = learn
+        except Exception as e:                             # of a model, of data, of a method: whatever it is
             book.close(job.run, _why_failed(e))
     return made
 
@@ -202,7 +235,7 @@ def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
             for job, learn in made.items():
                 learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
-    except MISTAKES as e: return dict.fromkeys(made.values(), e)
+    except Exception as e: return dict.fromkeys(made.values(), e)
     return {}
 
 def _fit_jobs(book: _Book, made: dict[Job, Learner]) -> None:
@@ -244,9 +277,11 @@ def _tell_failed(book: _Book, say: _SayLine) -> None:
 def _train_taken(book: _Book, taken: Sequence[Job], say: _SayLine) -> None:
     "Train the jobs of a group."
     begin, start = len(book.done) + len(book.failed) + 1, time.perf_counter()
+    book.now = [job.run for job in taken]
     numbers = f'{begin} to {begin + len(taken) - 1}' if len(taken) > 1 else f'{begin}'
-    say(f"[{numbers} of {len(book)}{book.time_left()}] {', '.join(job.run for job in taken)}")
+    say(f"[{numbers} of {len(book)}{book.time_left()}] {', '.join(book.now)}")
     _fit_jobs(book, _make_learners(book, taken))
+    book.now = []
     book.cost += sum(job.cost for job in taken if job.run in book.done)
     book.seconds += time.perf_counter() - start
 
@@ -256,6 +291,31 @@ def _wait_for_others(book: _Book, seconds: float, say: _SayLine) -> None:
         say(f'{len(book.todo)} left are being made by other processes, or wait for those: {names}')
     book.waited = True
     time.sleep(seconds)
+
+# %% ../../nbs/13_experiments/07_jobs.ipynb #make-runs
+def _make_runs(book: _Book, tell: _SayLine, wait: float) -> None:
+    "Make all runs of a book."
+    if world_size() > 1:
+        raise WrongValue('the processes of a sweep share its runs: start it once for each GPU, without torchrun')
+    while book.todo:
+        _load_finished(book, tell)
+        taken = _take_group(book)
+        try:
+            if taken:
+                _train_taken(book, [*taken], tell)
+            elif book.todo:
+                _wait_for_others(book, wait, tell)
+        finally:
+            for lock in taken.values():
+                lock.release()
+        _tell_failed(book, tell)
+
+def _make_on_board(jobs: Iterable[Job]) -> dict[str, str]:
+    "Make runs, told on a board, in a notebook."
+    book = _Book(jobs)
+    with Board(book.draw) as board:
+        _make_runs(book, lambda line: board.show(now=True), 5.)
+    return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #run-jobs
 def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) -> dict[str, str]:
@@ -281,21 +341,8 @@ def run_jobs(jobs: Iterable[Job], say: _SayLine | None = say, wait: float = 5.) 
     ValueError
         If the process is one of torchrun's.
     """
-    if world_size() > 1:
-        raise WrongValue('the processes of a sweep share its runs: start it once for each GPU, without torchrun')
-    book, tell = _Book(jobs), say or logger.debug
-    while book.todo:
-        _load_finished(book, tell)
-        taken = _take_group(book)
-        try:
-            if taken:
-                _train_taken(book, [*taken], tell)
-            elif book.todo:
-                _wait_for_others(book, wait, tell)
-        finally:
-            for lock in taken.values():
-                lock.release()
-        _tell_failed(book, tell)
+    book = _Book(jobs)
+    _make_runs(book, say or logger.debug, wait)
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names
@@ -336,11 +383,11 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
     "A student alone, or with its teacher."
     found: tuple[Any, dict] = parse_scheme(method) or (None, {})
     make, options = found
-    if make is Online:
+    if make and make.counts:
         students = [build(data.num_classes) for _ in count_students(options.pop('students'))]
-        return Online(students, size=data.size, **options)
+        return make(students, size=data.size, **options)
     student = build(data.num_classes)
-    if make: return make(student, teacher, size=data.size, **options)
+    if make: return make(student, *([teacher] if make.taught else []), size=data.size, **options)
     if method == 'alone': return Alone(student)
     if teacher is None: return Alone(student, method)
     return Distill(student, teacher, method, weights, size=data.size)
@@ -350,7 +397,7 @@ def _make_scheme(build: Callable[[int], nn.Module], teacher: Any, method: Any, w
 class _SweepPlan:
     "What `sweep` was asked for, and its jobs."
     data: Data
-    recipe: str
+    recipe: str | Recipe
     epochs: int
     name: str
     teacher: Any
@@ -402,14 +449,25 @@ class _SweepPlan:
         return Job(run, self.epochs, make, needs, group, self.cost(student, None if alone else self.teacher))
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #make-plan
-def _sweep_name(data: Data, recipe: str, epochs: int, learner: dict[str, Any]) -> str:
+def _recipe_word(recipe: str | Recipe) -> str:
+    "The name of a recipe; of your own, 'own' with a few digits of what it says."
+    name = name_recipe(recipe)
+    if name != 'own' or isinstance(recipe, str): return name
+    return f"own-{seed_from(repr(optimiser_config(recipe))):016x}"[:10]
+
+def _loading_word(recipe: str | Recipe) -> str | None:
+    "The name of the recipe that data are loaded for."
+    name = name_recipe(recipe)
+    return None if name == 'own' else name
+
+def _sweep_name(data: Data, recipe: str | Recipe, epochs: int, learner: dict[str, Any]) -> str:
     "Data, recipe, epochs and what was changed."
     fewer = [data.reduced.split()[0]] if 'training images' in data.reduced else []
     changed = [f'{k}{v}' for k, v in learner.items() if v not in (None, 'auto')]
-    return run_name(data.name, *fewer, recipe, epochs, *changed)
+    return run_name(data.name, *fewer, _recipe_word(recipe), epochs, *changed)
 
-def _make_plan(data: Data, recipe: str, epochs: int | None, name: str | None, teacher: Any, weights: str | None,
-               **learner: Any) -> _SweepPlan:
+def _make_plan(data: Data, recipe: str | Recipe, epochs: int | None, name: str | None, teacher: Any,
+               weights: str | None, **learner: Any) -> _SweepPlan:
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
@@ -428,7 +486,7 @@ def _check_method(method: Any, teacher: Any, weights: str | None) -> None:
     make, options = parse_scheme(method) or (None, {})
     if options.get('train_teacher'):
         raise WrongValue(f'the runs of a sweep share their teacher: leave train_teacher out of {method}')
-    taught = make is not Online if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
+    taught = make.taught if make else not all(isinstance(term, CE) for term in parse_method(method, weights))
     if taught and teacher is None:
         raise WrongValue(f'{name_method(method)} needs a teacher: say teacher=, a run, a learner or a model')
 
@@ -486,7 +544,7 @@ def _describe_jobs(jobs: Sequence[Job]) -> str:
 # %% ../../nbs/13_experiments/07_jobs.ipynb #sweep
 def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None, method: Any = 'kd',
           seeds: int | Sequence[int] = 3, epochs: int | None = None, data: Data | str | Path = 'cifar100',
-          recipe: str = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
+          recipe: str | Recipe = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
           lr: float | None = None, wd: float | None = None, amp: str = 'auto') -> Results:
     """
     Make all runs of a table: students times methods times seeds, and the students alone.
@@ -509,8 +567,8 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         Of each run. None: the recipe's.
     data : Data, str or Path
         From `load_data`, or a name for it.
-    recipe : str
-        As of `Learner`.
+    recipe : str or Recipe
+        As of `Learner`. Data given by name are loaded as for 'crd', if the recipe is your own.
     weights : str, optional
         The system whose weights a method's name means, as of `Distill`.
     name : str, optional
@@ -546,14 +604,14 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     """
     if not isinstance(data, (Data, str, Path)):
         raise WrongType(f'data is what load_data gives, or a name for it, not {data!r}')
-    loaded = data if isinstance(data, Data) else load_data(data, recipe=recipe)
+    loaded = data if isinstance(data, Data) else load_data(data, recipe=_loading_word(recipe))
     seeds = _list_seeds(seeds)
     plan = _make_plan(loaded, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp)
     jobs = _plan_jobs(plan, _as_list(student), _as_list(method), seeds)
     if dry_run:
         say(_describe_jobs(jobs))
         return Results()
-    failed = run_jobs(jobs)
+    failed = _make_on_board(jobs) if in_notebook() else run_jobs(jobs)
     done = [job.run for job in jobs if job.run not in failed]
     results = load_results(done) if done else Results()
     results.left_out += [dict(run=run, why='failed', detail=why) for run, why in failed.items()]

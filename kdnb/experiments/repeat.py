@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Data, known_sources, load_data
-from ..errors import FileTrouble, WrongValue, unknown_name
-from ..files import data_root, run_path, runs_root
+from ..errors import FileTrouble, Mistake, WrongValue, unknown_name
+from ..files import data_root, parse_config, run_path, runs_root
 from ..methods import parse_method
 from ..models import describe_model, load_model, model_name, read_weights, shrink, weights_hash
 from ..schemes import parse_scheme
-from ..train import differences, pick_recipe
+from ..train import Run, check_config, differences, pick_recipe
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #read
 _RunConfig = dict[str, Any]
@@ -32,11 +32,12 @@ _further_keys = ('students made method terms teacher prepare gate weight pairs c
 def _load_config(path: Path) -> _RunConfig:
     if path.is_dir(): raise FileTrouble(f"{path} is a folder: give the file in it, {path/'config.json'}")
     if not path.exists(): raise FileTrouble(f'there is no file {path}: give the config.json of a run')
+    if not path.is_file(): raise FileTrouble(f'{path} is no regular file: give the config.json of a run')
     try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError):
+        config = parse_config(path.read_bytes(), str(path))
+    except ValueError:
         raise FileTrouble(f'{path} is damaged, or no config.json of a run: copy it anew') from None
-    if isinstance(config, dict) and 'about' in config: return config
+    if 'about' in config: return check_config(config, str(path))
     raise WrongValue(f'{path} is not of a kdnb run: give the config.json of one')
 
 def _read_config(path: str | Path) -> _RunConfig:
@@ -47,10 +48,6 @@ def _read_config(path: str | Path) -> _RunConfig:
         if key not in known: raise unknown_name(f'key in {path}', key, sorted(known))
     for key in _needed_keys:
         if key not in config: raise FileTrouble(f'{path} has no {key!r}: copy it anew from its run')
-    for key, kind in dict(epochs=int, seed=int, remembered=int, about=dict).items():
-        if key in config and type(config[key]) is not kind:
-            what = 'a whole number' if kind is int else 'an object'
-            raise FileTrouble(f'{path} is damaged ({key} is {what}): copy it anew from its run')
     return config
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #name
@@ -86,7 +83,8 @@ def _online_in_words(config: _RunConfig) -> str:
     return _exact_fractions(f"online(students={len(students)}, {settings}, teacher={config['teacher']!r})")
 
 _scheme_in_words: dict[str, Callable[[_RunConfig], str]] = dict(
-    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words)
+    Alone=_terms_in_words, Distill=_terms_in_words, JointRD=_joint_in_words, Online=_online_in_words,
+    ONE=_terms_in_words)
 
 # %% ../../nbs/13_experiments/08_repeat.ipynb #method
 def _check_readable(method: str) -> None:
@@ -151,8 +149,8 @@ def _run_with(path: Path, config: _RunConfig, weights: str, files: tuple[str, st
 def _is_cut_from(run: Path, config: _RunConfig) -> bool:
     "Whether the student was cut from the model of a run."
     try:
-        call = json.loads((run/'config.json').read_text())['student']
-    except (ValueError, KeyError, TypeError, OSError): return False
+        call = check_config(Run(run).json('config.json') or {}, run.name)['student']
+    except (ValueError, KeyError, OSError): return False
     if call.get('builder') != 'reducenet' or call['num_classes'] != config['data']['num_classes']: return False
     whole = load_model(run, 'last')
     teaches = weights_hash(whole) == config.get('teacher')
@@ -209,8 +207,10 @@ def _options_of_data(config: _RunConfig, given: Collection[str]) -> _RunOptions:
         raise WrongValue(f'its data {name!r} are tensors or a Dataset of a notebook: repeat it there, or save an .npz')
     if data.get('order') == 'own':
         raise WrongValue('its classes are in an order that a notebook asked for (classes=): repeat it there')
-    place = {} if '--data' in given else {'--data': _data_place(data['name'], config['about'])}
+    about = config['about']
+    place = {} if '--data' in given else {'--data': _data_place(data['name'], about)}
     return place | {
+        '--labels': about.get('options', {}).get('--labels', about.get('table')),
         '--size': data['size'], '--bs': data['bs'], '--n-train': data['n_train'],
         '--valid': None if data.get('valid') == 'own' else data['n_valid'], '--augment': data['augment'] or 'none',
         '--split-seed': data['split_seed'], '--stream': data.get('stream', False)}
@@ -265,7 +265,8 @@ def repeat_options(path: str | Path, given: Iterable[str] = ()) -> _RunOptions:
         if '--method' not in given:
             found['--method'] = _method_in_words(config)
         found |= _training_options(config)
-    except (KeyError, TypeError, AttributeError, IndexError) as e:
+    except (Mistake, OSError, MemoryError): raise
+    except Exception as e:                                 # odd contents may raise anything
         raise FileTrouble(f'{path} is damaged ({type(e).__name__}: {e}): copy it anew from its run') from e
     return {k: v for k, v in found.items() if v is not None and v is not False and k not in given}
 
@@ -284,10 +285,11 @@ def _loading_of(known: Mapping, run: object) -> dict[str, Any]:
     return asked | dict(valid=valid, stream=known.get('stream', resized))
 
 def load_run_data(config: _RunConfig, run: object = 'the run', data: str | Path | None = None,
-                  root: str | Path | None = None, device: str | None = None, workers: int | None = None) -> Data:
-    "Load the data of a run again, from its configuration; `data`: where they are, if it was a folder or an .npz."
+                  root: str | Path | None = None, device: str | None = None, workers: int | None = None,
+                  labels: str | Path | None = None) -> Data:
+    "Load the data of a run again, from its configuration; `data`, `labels`: where a folder, an .npz, a table are."
     known, about = config['data'], config.get('about') or {}
-    asked, name = _loading_of(known, run), known['name']
+    asked, name = _loading_of(known, run) | dict(labels=labels or about.get('table')), known['name']
     if known.get('order') == 'own':
         asked['classes'] = about.get('classes')
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import pick_device
-from ..errors import FileTrouble, WrongValue
+from ..errors import FileTrouble, WrongValue, logger, one_sentence
 from .blocks import Block, Line
 from .grid import spread_labels
 from .repeat import load_run_data, option_words, repeat_options
@@ -79,11 +79,14 @@ def _element(tag: str, text: str) -> str: return f'<{tag}>{html.escape(text)}</{
 def _folded(head: str, inner: str) -> str: return f'<details>{_element("summary", head)}{inner}</details>'
 
 # %% ../../nbs/13_experiments/11_report.ipynb #mean-curve
+_curve_columns = dict(valid_acc='accuracy on valid', test_acc='accuracy on test', valid_mAP='mAP on valid',
+                      test_mAP='mAP on test')
+
 def _mean_curve(histories: Sequence[Sequence[Mapping]]) -> tuple[list[float], str] | None:
-    "Mean accuracy at each epoch over seeds, and on which images; None if it was not kept."
-    for key in ('valid_acc', 'test_acc'):
+    "Mean score at each epoch over seeds, and which on which images; None if it was not kept."
+    for key, words in _curve_columns.items():
         if all(key in row for history in histories for row in history):
-            return [sum(row[key] for row in rows)/len(rows) for rows in zip(*histories)], key.removesuffix('_acc')
+            return [sum(row[key] for row in rows)/len(rows) for rows in zip(*histories)], words
     return None
 
 # %% ../../nbs/13_experiments/11_report.ipynb #draw-curves
@@ -99,7 +102,7 @@ def _name_ends(fig: 'Figure', curves: Mapping[str, Sequence[float]], styles: Map
         ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center',
                     annotation_clip=False, color=styles[name]['color'], arrowprops=line)
 
-def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
+def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     "Draw a line for each method, its name at its end."
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
@@ -109,7 +112,7 @@ def draw_curves(curves: Mapping[str, Sequence[float]], split: str) -> 'Figure':
         ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
     _name_ends(fig, curves, styles)
     ax.set_xlabel('epoch', fontsize=9)
-    ax.set_ylabel(f'accuracy on {split}, %', fontsize=9)
+    ax.set_ylabel(f'{scores}, %', fontsize=9)
     ax.grid(alpha=.3)
     ax.tick_params(labelsize=8)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -121,7 +124,7 @@ def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
     "A method's losses in its own picture; '' if its runs kept other columns."
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
-    if any('train_acc' not in row or not columns <= row.keys() for row in rows): return ''
+    if any({'train_acc', 'train_mAP'}.isdisjoint(row) or not columns <= row.keys() for row in rows): return ''
     return _element('h4', method) + _picture_tag(show_history(histories), f'losses of {method}')
 
 def _block_curves(page: _Gathered, block: Block) -> str:
@@ -130,12 +133,12 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     means = {method: _mean_curve(list(histories.values())) for method, histories in runs.items()}
     found = {method: curve for method, curve in means.items() if curve}
     head = _element('h3', block['head']) + _element('p', block['reduced'])
-    if not found: return head + _element('p', 'These runs kept no accuracy of their epochs.')
-    split = next(iter(found.values()))[1]
-    figure = draw_curves({method: values for method, (values, _) in found.items()}, split)
+    if not found: return head + _element('p', 'These runs kept no score of their epochs.')
+    scores = next(iter(found.values()))[1]
+    figure = draw_curves({method: values for method, (values, _) in found.items()}, scores)
     losses = ''.join(_own_losses(method, runs[method]) for method in found)
-    folded = _folded('losses and accuracy of each run, method by method', losses) if losses else ''
-    return head + _picture_tag(figure, f'accuracy on {split}, epoch by epoch') + folded
+    folded = _folded('losses and scores of each run, method by method', losses) if losses else ''
+    return head + _picture_tag(figure, f'{scores}, epoch by epoch') + folded
 
 def make_curves(page: _Gathered) -> str:
     "The section on curves."
@@ -322,6 +325,14 @@ def _section_makers(page: _Gathered, pictures: int) -> dict[str, Callable[[], st
         'Pictures of the best student': lambda: _make_pictures(page, pictures),
         'How to repeat each row': lambda: _make_again(page)}
 
+def _make_section(make: Callable[[], str]) -> str:
+    "A section, or why it could not be made: one odd run takes no other section away."
+    try:
+        return make()
+    except Exception as e:
+        logger.debug('a section of the report failed', exc_info=e)
+        return _element('p', f'This section could not be made: {one_sentence(e)}.')
+
 # %% ../../nbs/13_experiments/11_report.ipynb #report-page
 def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = None, root: str | Path | None = None,
                 device: str | None = None, say: Callable[[str], object] | None = None) -> str:
@@ -371,5 +382,5 @@ def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = No
     for name, make in _section_makers(page, pictures).items():
         if say:
             say(f'{title}: {name}')
-        sections[name] = make()
+        sections[name] = _make_section(make)
     return _whole_page(title, _page_marks(page.results), sections)

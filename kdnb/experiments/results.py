@@ -12,11 +12,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import CannotRun, WrongValue
+from ..errors import CannotRun, WrongValue, one_sentence
 from .blocks import make_blocks
 from .rows import Row, find_runs, name_teachers, read_row
 from .table import ResultsTable
-from ..files import write_atomic
+from ..files import parse_json, write_atomic
 from ..text import AsTable, Column, Marked, Table
 from ..train import Run, flatten_dict, read_history
 
@@ -36,8 +36,8 @@ def _row_or_reason(run: Run) -> Row | tuple[str, str]:
     try:
         return _why_no_row(run) or read_row(run)
     except OSError as e: return 'damaged', f'{e.strerror} in it' if e.strerror else str(e)
-    except KeyError as e: return 'damaged', f'{e.args[0]!r} is missing in its files'
-    except (ValueError, TypeError, AttributeError) as e: return 'damaged', str(e)
+    except KeyError as e: return 'damaged', f'{e} is missing in its files'
+    except Exception as e: return 'damaged', one_sentence(e)                # odd contents may raise anything
 
 # %% ../../nbs/13_experiments/05_results.ipynb #results
 class Results(AsTable, list[Row]):
@@ -162,13 +162,13 @@ def _read_saved(path: Path) -> Results:
     "Read what `Results.save` wrote."
     if not path.exists(): raise WrongValue(f'there is no file {path.name!r}: results.save(path) writes one')
     try:
-        saved = json.loads(path.read_bytes())
+        saved = parse_json(path.read_bytes())
         if saved['kdnb_results'] != 1: raise ValueError
         results = Results(saved['rows'], saved['left_out'])
         if results:
             results.table(base=None)  # needs all that a row has
         return results
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except Exception:                                      # a damaged file may raise anything
         raise WrongValue(f'{path.name!r} is damaged, or not a file of results: results.save(path) writes one') from None
 
 # %% ../../nbs/13_experiments/05_results.ipynb #load-results
@@ -191,7 +191,7 @@ def load_results(runs: Any = '*') -> Results:
     Parameters
     ----------
     runs : str, Path, Learner or list
-        A name, a pattern such as 'few-*' (a word means a folder below `$KDNB_RUNS` or runs/, a slash makes it a path),
+        A name, a pattern such as ``few-*`` (a word means a folder below `$KDNB_RUNS` or runs/, a slash makes a path),
         a learner, a list of these, or a .json that `Results.save` wrote.
 
     Returns

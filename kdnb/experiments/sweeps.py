@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import WrongValue
 from ..files import run_name, run_path
 from ..methods import Term, parse_method
-from ..schemes import Online, parse_scheme
+from ..schemes import parse_scheme
 from ..seeds import seed_from
 from ..systems import Preset, find_preset, find_recipe
 from ..text import plain_number
@@ -82,7 +82,7 @@ def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, 
 def _is_taught(preset: Preset, method: str, pair: tuple[str | None, str]) -> bool:
     "Whether a teacher teaches; students of `online` teach each other."
     scheme = parse_scheme(preset.words(method, pair))
-    return not scheme or scheme[0] is not Online
+    return not scheme or scheme[0].taught
 
 def _students_of_a_seed(preset: Preset, setting: _CommandSetting, twice: _CommandSetting,
                         seed: int) -> Iterator[list[str]]:

@@ -17,17 +17,17 @@ import torch
 from torch import nn
 
 from ..data import Data
-from ..errors import WrongType, WrongValue, unknown_name
+from ..errors import WrongType, WrongValue, one_sentence, unknown_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
-from .rows import Row
+from .rows import Row, score_word
 from .statistics import mean_std, scores_by_seed
-from ..measure import accuracy, predict, profile
+from ..measure import predict, profile, score
 from ..models import rebuild_model
 from ..show import bare_student
 from ..text import count_of
-from ..train import device_name
+from ..train import device_name, score_on_test
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,8 +68,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
     for runs in _rows_by_method(results):
         try:
             points.append(_point_of_runs(runs, bs))
-        except (ValueError, TypeError, OSError) as e:
-            missing[runs[0]['student']] = str(e).partition(': ')[0]
+        except Exception as e:                             # the call of a file may ask for anything
+            missing[runs[0]['student']] = one_sentence(e).partition(': ')[0]
     return points, missing
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
@@ -80,8 +80,8 @@ def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostP
     if not isinstance(net, nn.Module):
         raise WrongType(f'{name} is {type(model).__name__}: give a module, a scheme or a learner')
     if own is None: raise WrongValue(f'{name} has no accuracy yet: give data=, whose test images it is scored on')
-    score = done['last']['test_acc'] if done else accuracy(*predict(net.to(own.device), own.test))
-    return _costs_of_model(net, own.size, bs) | dict(name=name, model=name, budget='', accuracy=score, std=None)
+    known = score_on_test(done['last']) if done else score(*predict(net.to(own.device), own.test))
+    return _costs_of_model(net, own.size, bs) | dict(name=name, model=name, budget='', accuracy=known, std=None)
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #draw-points
 def _draw_points(ax: 'Axes', points: Sequence[_CostPoint], against: str) -> None:
@@ -232,8 +232,14 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
         why = [f'{name} is left out: {reason}' for name, reason in missing.items()]
         raise WrongValue('; '.join(['there is nothing to show', *why]))
     where = 'test' if isinstance(who, dict) else who[0]['data']
-    labels = axes[against], f'accuracy on {where} (last), %'
+    labels = axes[against], f'{_score_of_points(who, data)} on {where} (last), %'
     return _draw_tradeoff(points, against, labels, _tradeoff_note(who, points, missing, against))
+
+def _score_of_points(who: Any, data: Data | None) -> str:
+    "What the scores are: 'accuracy' or 'mAP'."
+    if not isinstance(who, dict): return score_word(who[0])
+    known = {getattr(model, 'data', data) for model in who.values()} - {None}
+    return 'mAP' if any(own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
     names = list(dict.fromkeys(row['data'] for row in results))

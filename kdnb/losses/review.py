@@ -75,7 +75,36 @@ def _conv_bn(c_in: int, c_out: int, k: int) -> nn.Sequential:
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return nn.Sequential(conv, nn.BatchNorm2d(c_out))
 
+# %% ../../nbs/07_losses/04_review.ipynb #blend
+def _resize(f: Tensor, size: Sequence[int]) -> Tensor:
+    "Maps at a size, the nearest value at each place; as they are where they have it."
+    return f if f.shape[2:] == tuple(size) else F.interpolate(f, tuple(size))
+
+class _Blend(torch.autograd.Function):
+    "a*x + b*(deeper, at the size of x), which keeps no map of its own for the backward pass."
+    @staticmethod
+    def forward(ctx, x: Tensor, deeper: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(x, deeper, a, b)
+        return torch.addcmul(a*x, b, _resize(deeper, x.shape[2:]))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, deeper, a, b = ctx.saved_tensors
+        of_a = (x*grad).sum(1, True)                            # one large map at a time
+        of_b = (_resize(deeper, x.shape[2:])*grad).sum(1, True)
+        of_deeper = b*grad
+        if deeper.shape[2:] != x.shape[2:]:
+            spread = torch.ops.aten.upsample_nearest2d_backward     # sums up what a pixel was repeated to
+            of_deeper = spread(of_deeper, x.shape[2:], deeper.shape)
+        return a*grad, of_deeper, of_a, of_b
+
 # %% ../../nbs/07_losses/04_review.ipynb #fuse
+def _shares(attend: nn.Sequential, x: Tensor, deeper: Tensor) -> Sequence[Tensor]:
+    "How much of both is taken at each place; the deeper one's part is found at its own size."
+    weight, bias = attend.parameters()
+    of_x, of_deeper = weight.split(x.shape[1], 1)
+    return (F.conv2d(x, of_x, bias) + _resize(F.conv2d(deeper, of_deeper), x.shape[2:])).sigmoid().split(1, 1)
+
 class _Fuse(nn.Module):
     "One stage: from the student's feature and the running deeper one to what is compared, and the next running one."
 
@@ -89,10 +118,8 @@ class _Fuse(nn.Module):
         "Return what is compared with the teacher, and the running feature of the next shallower stage."
         x = self.narrow(x)
         if self.attend is not None and deeper is not None:
-            deeper = F.interpolate(deeper, x.shape[2:])
-            a, b = self.attend(torch.cat([x, deeper], 1)).split(1, 1)
-            x = a*x + b*deeper
-        x = F.interpolate(x, size)
+            x = _Blend.apply(x, deeper, *_shares(self.attend, x, deeper))
+        x = _resize(x, size)
         return self.widen(x), x
 
 # %% ../../nbs/07_losses/04_review.ipynb #review

@@ -283,6 +283,7 @@ class SDD(_OfClasses):
     >>> SDD(regions=(1, 2)).options['regions']
     [1, 2]
     """
+    multi_label = False
 
     def __init__(self, weight: Weight = 1., regions: Sequence[int] = (1, 2, 4), alpha: float = 1., beta: float = 8.,
                  T: float = 4.):

@@ -210,6 +210,7 @@ class CRD(Term):
     CE(1) + WTTM(4, T=5) + CRD(0.8, k=16384, T=0.07, momentum=0.5, width=128)
     """
     with_adapters = True
+    multi_label = False
 
     def __init__(self, weight: Weight = .8, taps: TapSpelling = 'embedding', k: int = 16384, T: float = .07,
                  momentum: float = .5, width: int = 128, bank: bool = True, reading: Reading = 'post'):

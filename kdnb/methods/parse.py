@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import WrongValue, unknown_name
-from .schedules import after, fall, rise, until
+from .schedules import after, fall, ramp, rise, until
 
 # %% ../../nbs/08_methods/01_parse.ipynb #literal
-_schedules = dict(rise=rise, until=until, after=after, fall=fall)
+_schedules = dict(rise=rise, until=until, after=after, fall=fall, ramp=ramp)
 
 def _literal(node: ast.expr) -> Any:
     "Return the value of an option."
@@ -63,8 +63,8 @@ def _summands(node: ast.expr) -> list[ast.expr]:
 # %% ../../nbs/08_methods/01_parse.ipynb #parse-calls
 def parse_calls(words: str, among: Mapping[str, Callable[..., _Made]]) -> list[_Call[_Made]]:
     "Read 'kd(T=4)+at': what each name stands for `among` these, and the options that are given."
+    wrong = WrongValue(f"{words[:200]!r} is not a method, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'")
+    if len(words) > 10_000: raise wrong
     try:
-        tree = ast.parse(words.strip(), mode='eval').body
-    except SyntaxError:
-        raise WrongValue(f"{words!r} is not a method, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'") from None
-    return [_read_call(node, among) for node in _summands(tree)]
+        return [_read_call(node, among) for node in _summands(ast.parse(words.strip(), mode='eval').body)]
+    except (SyntaxError, RecursionError, MemoryError): raise wrong from None

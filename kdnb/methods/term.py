@@ -285,6 +285,7 @@ class Term:
     labels = 1.                 # the weight of the labels beside this term, if it stands alone in words
     adapts_both = False         # True: an adapter reads the teacher's feature beside the student's
     with_adapters = False       # True: `adapters` are an argument of the call, and `through` is left out
+    multi_label: bool | None = None         # whether an image may have several classes; None: if it reads features
 
     def __init__(self, loss: Callable[..., Tensor], weight: Weight = 1., taps: TapSpelling = -1,
                  adapt: _Adapt | None = None, name: str | None = None, reading: Reading = 'post',
@@ -493,7 +494,7 @@ def method(*names: str) -> Callable[[type[_Term]], type[_Term]]:
 @method('ce')
 class CE(Term):
     """
-    Cross-entropy with the labels.
+    Cross-entropy with the labels; of images that may have several classes, that of each class, yes or no.
 
     Parameters
     ----------
@@ -505,6 +506,7 @@ class CE(Term):
     >>> CE(.1) + KD(.9)
     CE(0.1) + KD(0.9, T=4)
     """
+    multi_label = True
 
     def __init__(self, weight: Weight = 1.):
         super().__init__(ce_loss, weight, taps=None, name='ce')

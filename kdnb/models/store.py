@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import WrongValue, unknown_name
+from ..errors import FileTrouble, Mistake, WrongValue, one_sentence, unknown_name
 from ..files import write_atomic
 from .checks import check_module
-from .create import known_builders
+from .create import build_called, known_builders
 from .pretrained import describe_own_images, own_images, read_own_images, set_own_images
 from .registry import model_name
 from .weights import check_weights, fit_to_model, model_file, num_params, read_weights
@@ -91,15 +91,24 @@ def rebuild_model(call: dict | None, file: object, changed: str | None = None) -
         if changed:
             own = f'it was changed after {changed!r} was built, so make the same change to another one'
         raise WrongValue(f'{file} does not say how its model is built: {own} and say load_model(..., model=it)')
-    args = dict(call)
-    builder = args.pop('builder', None)
+    if not isinstance(call, dict): raise FileTrouble(f'{file} is damaged (its call is {call!r:.60}): copy it anew')
+    builder, name = call.get('builder'), call.get('name')
     if builder == 'import':
-        own = f"load_model(..., model=create_model({args['name']!r}, {args['num_classes']}))"
-        raise WrongValue(f"{file} names code of yours, {args['name']!r}, and a file must not run code: say {own}")
-    if builder not in known_builders(): raise unknown_name('builder', builder, known_builders())
-    return known_builders()[builder](**args)
+        own = f"load_model(..., model=create_model({name!r:.100}, {call.get('num_classes')!r:.20}))"
+        raise WrongValue(f"{file} names code of yours, {name!r:.100}, and a file must not run code: say {own}")
+    if builder not in [*known_builders()]: raise unknown_name('builder', str(builder)[:60], known_builders())
+    return build_called(call, file)
 
 # %% ../../nbs/04_models/11_store.ipynb #load-model
+def _fill(model: nn.Module, saved: dict, where: object) -> nn.Module:
+    "Give a model the weights of a file, and its own images."
+    state = fit_to_model(model, saved['state'])
+    check_weights(model, state, where)
+    model.load_state_dict(state)
+    if saved.get('own_images'):
+        set_own_images(model, read_own_images(saved['own_images']))
+    return model
+
 def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = None) -> nn.Module:
     """
     Read a model back, running nothing that the file says.
@@ -139,9 +148,8 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     saved = read_weights(file)
     where = f"{file} ({saved['format']})" if 'format' in saved else file
     model = rebuild_model(saved.get('call'), where, saved.get('changed')) if model is None else check_module(model)
-    state = fit_to_model(model, saved['state'])
-    check_weights(model, state, where)
-    model.load_state_dict(state)
-    if saved.get('own_images'):
-        set_own_images(model, read_own_images(saved['own_images']))
-    return model
+    try:
+        return _fill(model, saved, where)
+    except Mistake: raise
+    except Exception as e:                                          # well-formed, with other contents
+        raise FileTrouble(f'{where} is damaged ({one_sentence(e):.200}): copy it anew') from e

@@ -7,3 +7,4 @@ from .distill import *
 from .weighing import *
 from .joint import *
 from .online import *
+from .branches import *

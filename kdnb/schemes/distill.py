@@ -417,6 +417,11 @@ class Distill(Scheme):
         """
         return zip(self.names, self.method, self.pairs)
 
+    @property
+    def task(self) -> list[str]:
+        """Return the names of the losses that come from the labels alone."""
+        return [name for name, term in zip(self.names, self.method) if isinstance(term, CE)]
+
     def adapters_of(self, name: str) -> nn.Module | None:
         """
         Find what is trained beside the student for a term.

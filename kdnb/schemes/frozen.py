@@ -6,7 +6,6 @@
 __all__ = ['Teacher', 'Trained', 'bare_model', 'training_data_of', 'Ensemble', 'Frozen', 'meet_data']
 
 # %% ../../nbs/09_schemes/00_frozen.ipynb #imports
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import Data, find_run_path
 from ..errors import FileTrouble, WrongType, WrongValue
+from ..files import parse_config
 from ..methods import fingerprint
 from ..models import OwnImages, describe_own_images, load_model, own_images, use_own_images
 from ..taps import Pixels, Prepared, Tapped, expect_logits, height_and_width, pixels_of
@@ -65,7 +65,7 @@ def training_data_of(given: Teacher) -> dict | None:
     if not isinstance(given, (str, Path)): return given.data.describe() | given.data.identify()
     config = find_run_path(given)/'config.json'
     try:
-        return _data_of(json.loads(config.read_text())) if config.exists() else None
+        return _data_of(parse_config(config.read_bytes(), str(config))) if config.exists() else None
     except (ValueError, KeyError, TypeError):
         remedy = 'restore it, or give the module as teacher'
         raise FileTrouble(f'{config} is damaged, or not of a kdnb run: {remedy}') from None

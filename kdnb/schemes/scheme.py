@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['known_schemes', 'ask_model', 'tell_softmax', 'check_logits', 'as_it_was', 'ask_logits', 'check_classes',
-           'blank_images', 'drawing_from', 'Scheme', 'current_weights', 'weighted_loss', 'pick_asked', 'join_asks',
-           'trial_batch', 'unique_names', 'check_student', 'Alone', 'named_scheme', 'parse_scheme']
+           'check_terms', 'blank_images', 'drawing_from', 'Scheme', 'current_weights', 'weighted_loss', 'pick_asked',
+           'join_asks', 'trial_batch', 'unique_names', 'check_student', 'Alone', 'named_scheme', 'parse_scheme']
 
 # %% ../../nbs/09_schemes/01_scheme.ipynb #imports
 import inspect
@@ -148,6 +148,16 @@ def check_classes(n: int, data: Data) -> None:
     both = f'the student has {data.num_classes} classes and the teacher {n}'
     raise WrongValue(f'{both}: take a teacher for the classes of {data.name}, or a method that reads no logits')
 
+def check_terms(scheme: nn.Module, data: Data) -> None:
+    "Refuse terms that need one class an image, on images that may have several."
+    if not data.multi_label: return
+    held = [*getattr(scheme, 'method', ()), *vars(scheme).values()]
+    for term in (t for t in held if isinstance(t, Term)):
+        takes = term.taps is not None or type(term) is Term if term.multi_label is None else term.multi_label
+        if takes: continue
+        both = f'{term.name} needs one class an image, and those of {data.name} may have several'
+        raise WrongValue(f'{both}: take bkd, or a method that reads features, such as at, fitnet or sp')
+
 # %% ../../nbs/09_schemes/01_scheme.ipynb #settle
 def blank_images(scheme: 'Scheme', size: Pixels | Tensor) -> Tensor:
     "Two black images of a size, or like those of a batch, where the student is."
@@ -197,6 +207,8 @@ class Scheme(nn.Module):
     """
     student: nn.Module
     counts: ClassVar[Mapping[str, int]] = {}        # {what is counted in words: how many if no number is given}
+    taught: ClassVar[bool] = True                   # whether a teacher is given beside the student
+    task: Sequence[str] = ()                        # the losses that come from the labels alone
     stream: str | None = None                       # the name of batches that are not the ordinary ones
     epoch: int = 0
     epochs: int = 1
@@ -439,11 +451,13 @@ class Scheme(nn.Module):
         Raises
         ------
         ValueError
-            If a model does not run on these images, or has another number of classes.
+            If a model does not run on these images, or has another number of classes, or a term needs one class an
+            image and they may have several.
         TypeError
             If a model does not return logits.
         """
         self.settle(data.size)
+        check_terms(self, data)
         x = data.examples(2, 'train')[0]
         for name, model in self.models_to_score().items():
             learns = any(model is student for student in self.students)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/11_show/02_attention.ipynb #likeness
 def map_likeness(fa: Tensor | None, fb: Tensor | None) -> float:
-    "Correlation of attention maps of an image, minus that of different images; nan where there is none."
+    "How alike the attention maps of an image are: 1 the same map, 0 as alike as of different images; nan: no maps."
     if fa is None or fb is None or len(fa) < 2 or min(*fa.shape[2:], *fb.shape[2:]) == 1: return math.nan
     matched, mismatched = attention_correlation(fa, fb)
-    return matched - mismatched
+    return (matched - mismatched)/(1 - mismatched) if mismatched < 1 else math.nan
 
 # %% ../../nbs/11_show/02_attention.ipynb #draw-attention
 def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tensor],
@@ -104,6 +104,6 @@ def show_attention(models: NamedModels, images: Tensor, data: Data | None = None
     draw_attention(axes, as_photos(images[:rows], data), {name: m[:rows] for name, m in maps.items()}, likeness)
     without = f'; no maps: {", ".join(missing)}' if missing else ''
     label = short_label(cast.shown[next(iter(maps))].label)
-    write_text(fig, .1, .08, f'Attention at {label}{without}.\nAbove each column: correlation with {cast.reference}, '
-                             f'same image\nminus other images, over {len(images)} images')
+    write_text(fig, .1, .08, f'Attention at {label}{without}.\nAbove each column: likeness to {cast.reference} '
+                             f'over {len(images)}\nimages: 1 is the same map, 0 chance')
     return fig

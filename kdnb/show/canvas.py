@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'as_photos', 'new_figure', 'square_axes', 'pixel_side', 'fonts_for', 'as_written', 'write_text',
-           'reduced_note', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar', 'check_count', 'show_batch']
+           'reduced_note', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar', 'check_count', 'name_label',
+           'show_batch']
 
 # %% ../../nbs/11_show/00_canvas.ipynb #imports
 import functools
@@ -142,6 +143,11 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
     return n
 
 # %% ../../nbs/11_show/00_canvas.ipynb #show-batch
+def name_label(data: Data, label: int | list[int]) -> str:
+    "The name of a class, or of all classes that a row of 0 and 1 marks."
+    if isinstance(label, int): return data.classes[label]
+    return ', '.join(name for name, there in zip(data.classes, label, strict=True) if there) or 'no class'
+
 def show_batch(data: Data, n: int = 16) -> 'Figure':
     """
     Show the first images of a training batch, augmented as the network gets them, with their classes.
@@ -181,7 +187,7 @@ def show_batch(data: Data, n: int = 16) -> 'Figure':
         ax.set_axis_off()
     for ax, photo, label in zip(axes, as_photos(xb[:count], data), labels):
         ax.imshow(photo)
-        name = data.classes[label]
+        name = name_label(data, label)
         ax.set_title(name, fontsize=8, pad=3, **as_written(name))
     write_text(fig, .1, .08, f'{data.name}: training images, augment={data.augment}', fontsize=9)
     return fig

@@ -38,6 +38,7 @@ from kdnb.show.places import (
     PlaceNames,
     Showable,
     bare_student,
+    check_one_class,
     device_of,
     find_cast,
     model_of,
@@ -112,6 +113,7 @@ class _Study:
 # %% ../../nbs/11_show/05_comparison.ipynb #study-all
 def _study_all(cast: Cast, data: Data, n: int) -> _Study:
     "Ask every model about every test image, and read the places of those that have some."
+    check_one_class(data.test.y)
     logits, y, unscored = _answers(cast.nets, data)
     picked = _pick_images(logits, y)
     block = pick_by_class(y, data.classes)
@@ -205,8 +207,8 @@ def _note_places(study: _Study) -> list[str]:
     classes = dict.fromkeys(study.data.classes[c] for c in study.block)
     without = [f'No attention of {" and ".join(flat)}: tokens or channels-last features are no maps (B, C, H, W).']
     return [
-        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage: correlation with {cast.reference}, '
-        'same image minus other images), CKA.',
+        f'Over {n} of them, spread evenly: att. 1, 2, ... (attention at each stage) and CKA: '
+        f'1 is {cast.reference} itself, 0 what any two images or nets share by chance.',
         f'Maps, matrices, CKA, blocks: {first}{"".join(elsewhere)}.',
         *(without if flat else []),
         f'Matrices: {len(study.block)} images of classes {", ".join(classes)}; blocks: within minus between classes.']

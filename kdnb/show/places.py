@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Showable', 'NamedModels', 'PlaceNames', 'HasStudent', 'bare_student', 'named_models', 'models_of_scheme',
-           'check_images', 'spread_images', 'images_or_test', 'labelled_images', 'class_label', 'pick_by_class',
-           'Place', 'model_of', 'reading_at', 'device_of', 'find_places', 'choose_stage', 'Look', 'read_places', 'Cast',
-           'find_cast']
+           'check_images', 'spread_images', 'images_or_test', 'check_one_class', 'labelled_images', 'class_label',
+           'pick_by_class', 'Place', 'model_of', 'reading_at', 'device_of', 'find_places', 'choose_stage', 'Look',
+           'read_places', 'Cast', 'find_cast']
 
 # %% ../../nbs/11_show/01_places.ipynb #imports
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,12 +77,19 @@ def images_or_test(images: Tensor | Data) -> Tensor:
     return spread_images(images)[0] if isinstance(images, Data) else check_images(images, 'a Data, or ')
 
 # %% ../../nbs/11_show/01_places.ipynb #labelled-images
+def check_one_class(y: Tensor) -> None:
+    "Refuse labels of several classes an image."
+    if y.ndim < 2: return
+    raise WrongValue('this figure sorts images by their one class, and these may have several: show_attention and '
+                     'show_history need no classes, and learn.result has the scores')
+
 def labelled_images(images: Tensor | Data, y: Tensor | None, data: Data | None) -> tuple[Tensor, Tensor, Data | None]:
     "Images, labels (on the CPU), and the data that they are from, if that is known."
-    if isinstance(images, Data): return *spread_images(images), images
+    if isinstance(images, Data): images, y, data = *spread_images(images), images
     n = len(check_images(images, 'a Data, or '))
     if not isinstance(y, Tensor) or len(y) != n:
         raise WrongValue(f'{n} images need as many labels: give both, as in *data.examples(200)')
+    check_one_class(y)
     return images, y.cpu(), data
 
 def class_label(c: int, data: Data | None) -> str:
@@ -94,6 +101,7 @@ _people_and_vehicles = ['baby', 'boy', 'girl', 'man', 'woman', 'bicycle', 'bus',
 
 def pick_by_class(y: Tensor, classes: Sequence[str], n: int = 10) -> Tensor:
     "Indices of the first n images of each of ten classes."
+    check_one_class(y)
     known = [classes.index(c) for c in _people_and_vehicles if c in classes]
     chosen = known if len(known) == 10 else range(min(10, len(classes)))
     return torch.cat([(y == c).nonzero().flatten()[:n] for c in chosen])

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import WrongValue
-from ..measure import block_contrast, linear_cka, similarity_matrix
+from ..measure import block_contrast, similarity_matrix
 from .canvas import as_written, draw_colour_bar, draw_matrix, new_figure, pixel_side, square_axes, write_text
+from .cka import minibatch_cka
 from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number
 
@@ -36,8 +37,8 @@ def _sorted_by_class(images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 # %% ../../nbs/11_show/03_similarity.ipynb #likeness
 def feature_likeness(fa: Tensor | None, fb: Tensor | None) -> float:
-    "Linear CKA, nan where a model has no features, or one image only."
-    return math.nan if fa is None or fb is None or len(fa) < 2 else linear_cka(fa, fb)
+    "Unbiased linear CKA, nan where a model has no features, or there are fewer than 4 images."
+    return math.nan if fa is None or fb is None or len(fa) < 4 else minibatch_cka(fa, fb)
 
 def class_contrast(sim: Tensor, y: Tensor) -> float:
     "How much more alike images of a class are than others; nan of one class, or where no class has two images."

@@ -6,10 +6,27 @@
 __all__ = []
 
 # %% ../../nbs/01_systems/11_short.ipynb #imports
-from .system import Loading, Recipe, System, add_system
+from .system import Loading, Preset, Recipe, System, add_system
 
 # %% ../../nbs/01_systems/11_short.ipynb #system
+_short_methods = dict(
+    ls='ls(1)',
+    kd='ce(.1)+kd(.9, T=4)',
+    kd_shuffled='ce(.1)+kd_shuffled(.9, T=4)',
+    kd_std='ce(.1)+kd(.9, T=4, standardize=True)',
+    dkd='dkd(rise(1, 1/12), alpha=1, beta=8, T=4)',
+    dist='dist(2, T=4)',
+    at='at(1000)',
+    sp='sp(3000)',
+    ofd='ofd(1e-3)',
+    review='review(rise(5, 1/12))',
+    crd='crd(.8)')
+_short_preset = Preset(
+    'short', 'ResNet-20 teaches ResNet-8 on all of CIFAR-100, 20 epochs', data='cifar100', recipe='short',
+    methods=_short_methods, pairs=(('resnet20', 'resnet8'),))
+
 add_system(System(
     'short', 'a short protocol on CIFAR-100',
     recipes=dict(short=Recipe(20, lr=.1, wd=5e-4, nesterov=True, schedule='onecycle', warmup=6)),
-    loading=dict(short=Loading(128, stats={'cifar100': ((.5071, .4867, .4408), (.2675, .2565, .2761))}))))
+    loading=dict(short=Loading(128, stats={'cifar100': ((.5071, .4867, .4408), (.2675, .2565, .2761))})),
+    presets=(_short_preset,)))

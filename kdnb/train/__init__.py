@@ -3,6 +3,7 @@ from .runs import *
 from .state import *
 from .memory import *
 from .recipe import *
+from .dot import *
 from .checks import *
 from .scoring import *
 from .words import *

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..data import Data, Mixing, soften_labels
 from ..errors import CannotRun, WrongType, WrongValue, warn_user
-from ..measure import evaluating
+from ..measure import evaluating, score_ends
 from ..parallel import check_joined, copy_rank_0
 from ..schemes import Alone, Scheme, as_it_was, meet_data, trial_batch
 from ..seeds import seeded
@@ -55,7 +55,7 @@ _own_columns = 'epoch', 'lr', 'loss', 'seconds', 'images_per_second'
 def check_loss_names(names: Iterable[str]) -> None:
     "Refuse losses with the name of a column."
     for name in names:
-        if name not in _own_columns and not name.endswith('_acc'): continue
+        if name not in _own_columns and not name.endswith(score_ends): continue
         raise WrongValue(f"a loss is called {name!r}, as a column of the history is: give it another name, such as "
                          "Term(..., name='mine')")
 
@@ -123,6 +123,9 @@ def pick_mixing(scheme: Scheme, recipe: Recipe, data: Data) -> Mixing | None:
     if scheme.stream and mixing.changes_images:
         raise WrongValue(f'what was remembered is said of other images than {mixing.words()} makes: give Distill the '
                          'teacher instead, or take a recipe without')
+    if mixing.soft and data.multi_label:
+        raise WrongValue(f'{mixing.words()} is for one class an image, and those of {data.name} may have several: take '
+                         'a recipe without mixup, cutmix and smoothing')
     if mixing.soft:
         _try_soft_labels(scheme, data, mixing.words())
     return mixing

@@ -54,8 +54,9 @@ from kdnb.train.checks import (
     ready_scheme,
     warn_of_heavy,
 )
-from .hooks import Callback, call_back, check_callbacks, step_hooks, wrap_with
-from .keeping import load_progress, save_progress, start_over, steps_an_epoch, write_progress
+from .dot import check_apart, take_teachers
+from .hooks import Callback, call_back, check_callbacks, random_kept, step_hooks, wrap_with
+from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
 from kdnb.train.recipe import (
     make_optimiser,
@@ -67,8 +68,8 @@ from kdnb.train.recipe import (
     pick_recipe,
 )
 from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
-from .scoring import Tally, accuracy_of_all, score_columns, score_models, student_name
-from .state import copy_weights, load_state, plain_rows, save_state, set_weights
+from .scoring import Tally, score_columns, score_models, score_of_all, student_name
+from .state import copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
 from .words import progress_words, scheme_words
 
 # %% ../../nbs/10_train/06_loop.ipynb #starting-callbacks
@@ -86,7 +87,8 @@ def take_gradient_step(learn: 'Learner') -> None:
     if learn.on_step:
         learn.scaler.unscale_(learn.opt)
     for cb in learn.on_step:
-        cb.before_step(learn)
+        with random_kept(learn.data.device):
+            cb.before_step(learn)
     learn.scaler.step(learn.opt)
     learn.scaler.update()
     learn.opt.zero_grad()
@@ -102,7 +104,9 @@ def train_step(learn: 'Learner', *batch) -> None:
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
-    learn.scaler.scale(terms.sum() if parts == 1 else terms.sum()/parts).backward()
+    left = take_teachers(learn.opt, learn.scheme, losses, parts)
+    total = terms.sum() if len(left) == len(losses) else torch.stack([*left.values()]).sum()
+    learn.scaler.scale(total if parts == 1 else total/parts).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
     if len(learn.tally.steps) % parts == 0:
         take_gradient_step(learn)
@@ -140,26 +144,25 @@ def take_steps(learn: 'Learner') -> None:
 
 # %% ../../nbs/10_train/06_loop.ipynb #score-split
 def _own_part(data: Data, split: str):
-    "The images of a split that this process scores."
-    return getattr(data, split).of_part(rank(), world_size())
+    "The images of a split that this process scores: mAP ranks all of them."
+    return getattr(data, split) if data.multi_label else getattr(data, split).of_part(rank(), world_size())
 
 def score_split(learn: 'Learner', split: str) -> dict[str, float]:
     "What `validate` says, taken by all processes together."
     if world_size() == 1: return learn.validate(split)
-    return score_models(learn.scheme, _own_part(learn.data, split), accuracy_of_all)
+    return score_models(learn.scheme, _own_part(learn.data, split), score_of_all)
 
 def score_average(average: Average, data: Data, split: str) -> float:
-    "Accuracy in percent of the averaged student."
-    return round(accuracy_of_all(*predict(average.ready(), _own_part(data, split))), 3)
+    "The score in percent of the averaged student."
+    return round(score_of_all(*predict(average.ready(), _own_part(data, split))), 3)
 
 # %% ../../nbs/10_train/06_loop.ipynb #columns
 def _tell_callbacks(learn: 'Learner') -> None:
     "Let callbacks look at the epoch that is saved; write what they add to the history."
-    saved = plain_rows(learn.history)
     call_back(learn, 'after_epoch')
     learn.history[-1].update(learn.logged)
-    learn.history = plain_rows(learn.history)
-    if learn.history != saved:
+    learn.history[-1:] = plain_rows(learn.history[-1:])
+    if history_lines(learn.history[-1:]) != learn.lines[-1:]:
         write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -171,12 +174,12 @@ def _training_columns(learn: 'Learner') -> dict[str, float]:
         warn_of_heavy(table[0], tally.names, tally.start.item())
     check_finite(table, tally.names, learn.scheme, row)
     means = dict(zip(tally.names, table.mean(0).tolist(), strict=True))
-    return row | dict(loss=table.sum(1).mean().item(), **means, train_acc=tally.train_acc())
+    return row | dict(loss=table.sum(1).mean().item(), **means, **tally.train_score())
 
 def _score_epoch(learn: 'Learner', split: str) -> dict[str, float]:
     "The scores of an epoch, the average's too."
-    own = {'ema_acc': score_average(learn.average, learn.data, split)} if learn.average else {}
-    return score_columns(learn.scheme, split, score_split(learn, split), choose=split == 'valid') | own
+    own = {f'ema_{learn.data.score}': score_average(learn.average, learn.data, split)} if learn.average else {}
+    return score_columns(learn.scheme, f'{split}_{learn.data.score}', score_split(learn, split), split == 'valid') | own
 
 def close_epoch(learn: 'Learner', trained: float) -> None:
     "Check, score and save an epoch whose steps took so many seconds."
@@ -191,8 +194,8 @@ def close_epoch(learn: 'Learner', trained: float) -> None:
     row |= _score_epoch(learn, split)
     row['seconds'] = round(trained + time.perf_counter() - start, 3)
     row['images_per_second'] = round((len(learn.data.train) - learn.train.left_out) / trained, 1)
-    learn.history.append(row | learn.logged)
-    save_progress(learn, row, f'{split}_acc')
+    learn.history += plain_rows([row | learn.logged])
+    save_progress(learn, row, f'{split}_{learn.data.score}')
     _tell_callbacks(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #one-epoch
@@ -304,6 +307,7 @@ def _join_ranks(learn: 'Learner') -> None:
 # %% ../../nbs/10_train/06_loop.ipynb #begin-fit
 def _open_learner_run(learn: 'Learner', epochs: int, fresh: bool) -> tuple[str, bool]:
     "Open the run of a learner, which keeps its number of epochs if that is refused; and whether it becomes longer."
+    check_apart(learn, epochs)
     before = learn.epochs
     learn._epochs, learn.stopping = epochs, False
     try:
@@ -326,6 +330,7 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     learn.result = _read_result(learn.run)
     _tell_state(learn, state)
     if state == 'finished': return state
+    on_rank_0(lambda: check_progress(learn))
     _prepare_device(learn)
     if world_size() > 1:
         _join_ranks(learn)
@@ -343,20 +348,21 @@ def _score_best(learn: 'Learner') -> dict:
     last = copy_weights(learn.scheme)
     model = learn.scheme.models_to_score()[learn.best.get('student', learn.scheme.choose())]
     model.load_state_dict(load_state(learn.run, 'best.pt')['state'])
-    score = round(accuracy_of_all(*predict(model, _own_part(learn.data, 'test'))), 3)
+    score = round(score_of_all(*predict(model, _own_part(learn.data, 'test'))), 3)
     set_weights(learn.scheme, last)
-    return dict(learn.best, test_acc=score)
+    return learn.best | {f'test_{learn.data.score}': score}
 
 def _find_result(learn: 'Learner') -> dict[str, dict]:
     "The scores on test of the last epoch, of the best one, and of the average, which is written."
-    last = score_columns(learn.scheme, 'test', score_split(learn, 'test'))
+    column = f'test_{learn.data.score}'
+    last = score_columns(learn.scheme, column, score_split(learn, 'test'))
     result: dict[str, dict] = dict(last=dict(epoch=learn.epoch, **last, **student_name(learn.scheme)))
     if learn.data.valid is None:
         result['best_on_test'] = learn.best
     else:
         result['best'] = _score_best(learn)
     if learn.average:
-        result['ema'] = dict(epoch=learn.epoch, test_acc=score_average(learn.average, learn.data, 'test'))
+        result['ema'] = {'epoch': learn.epoch, column: score_average(learn.average, learn.data, 'test')}
         save_state(learn.run, 'ema.pt', model_record(learn.average.model))
     return result
 
@@ -460,7 +466,8 @@ class Learner:
     Attributes
     ----------
     history : list of dict
-        A row for each epoch: epoch, lr, each weighted loss and their sum, accuracies in percent, seconds.
+        A row for each epoch: epoch, lr, each weighted loss and their sum, accuracies (mAP where an image may have
+        several classes) in percent, seconds.
     result : dict or None
         Scores on test of the last epoch and of the one that was best on valid; None before the end.
     epoch : int
@@ -493,6 +500,7 @@ class Learner:
     logged: dict[str, float]
     epoch: int
     history: list[dict[str, float]]
+    lines: list[str]                            # the history, as it is in the files
     best: dict
     result: dict[str, dict[str, float]] | None
     recipe: Recipe
@@ -641,7 +649,8 @@ class Learner:
         Returns
         -------
         dict of str to float
-            Accuracy in percent by name: 'student', and further models where the scheme has several.
+            Accuracy in percent by name: 'student', and further models where the scheme has several. The mean average
+            precision where an image may have several classes.
 
         Raises
         ------

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..board import with_bar
 from ..data import Data, StreamTrainSplit, TrainSplit
 from ..errors import FileTrouble, WrongValue, say
 from ..files import Lock, runs_root, write_atomic
@@ -50,17 +50,12 @@ def _ask_batch(teacher: Frozen, x: Tensor, dtype: torch.dtype | None) -> Tensor:
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
         return teacher(x)[0].half().cpu()
 
-def _with_bar(batches: Iterable, n: int) -> Iterable:
-    "Batches behind a progress bar, if you would have to wait for them."
-    from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
-    shown = n > 100 and (IN_NOTEBOOK or sys.stdout.isatty())
-    return cast(Iterable, progress_bar(batches, total=n, leave=False)) if shown else batches
-
 def _ask_view(teacher: Frozen, data: Data, dtype: torch.dtype | None, view: int) -> np.ndarray:
     "The teacher's logits for a view, (N, C)."
     train = _held_images(data)
     z = np.empty((len(train), data.num_classes), np.float16)
-    for x, _, image in _with_bar(train.view(view), -(-len(z) // train.bs)):
+    batches, n = train.view(view), -(-len(z) // train.bs)
+    for x, _, image in with_bar(batches, n, 'asking the teacher') if n > 100 else batches:
         z[image.numpy()] = _ask_batch(teacher, x, dtype)
     if np.isfinite(z).all(): return z
     raise WrongValue('the teacher gives a logit that is no number, or beyond the 65,504 of half precision: give '
@@ -263,6 +258,8 @@ class Remembered:
         ValueError
             If the logits were taken from something else; the message tells what differs.
         """
+        for view in range(self.views):
+            self.open(view)
         differ = '; '.join(differences(self.asked, _what_is_asked(self.teacher, data, self.dtype)))
         if differ: raise WrongValue(f'what was remembered does not fit: {differ}. Call remember with these')
 

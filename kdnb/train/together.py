@@ -18,7 +18,7 @@ from ..schemes import Distill, Ensemble, Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
-from .hooks import Callback, call_back, check_callbacks, wrap_with
+from .hooks import Callback, call_back, check_callbacks, random_states, set_random_states, wrap_with
 from kdnb.train.loop import (
     Learner,
     begin_fit,
@@ -38,28 +38,20 @@ from kdnb.train.loop import (
 )
 
 # %% ../../nbs/10_train/07_together.ipynb #own-random
-def _random_states(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
-
-def _set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.set_rng_state(states[1], device)
-
 class OwnRandom:
     "Inside the `with` random numbers go on where this one's last were; outside nothing is drawn."
     def __init__(self, seed: int, device: torch.device):
         self.device = device
         with seeded(seed):
-            self.own = _random_states(device)
+            self.own = random_states(device)
 
     def __enter__(self) -> None:
-        self.others = _random_states(self.device)
-        _set_random_states(self.own, self.device)
+        self.others = random_states(self.device)
+        set_random_states(self.own, self.device)
 
     def __exit__(self, *_) -> None:
-        self.own = _random_states(self.device)
-        _set_random_states(self.others, self.device)
+        self.own = random_states(self.device)
+        set_random_states(self.others, self.device)
 
 # %% ../../nbs/10_train/07_together.ipynb #common
 def _common_teacher(own: list[Frozen]) -> Frozen:
@@ -134,8 +126,9 @@ def _group_row(learners: dict[Learner, str], went: list[Learner]) -> dict[str, f
     "A row of the group's own history, after an epoch of some of its learners."
     last = {learn: learn.history[-1] if learn.history else {} for learn in learners}
     first = last[went[0]]
-    acc = 'valid_acc' if 'valid_acc' in first else 'test_acc'
-    scores = {f'{name}_acc': last[learn].get(acc, float('nan')) for learn, name in learners.items()}
+    data = went[0].data
+    column = f"{'valid' if data.valid else 'test'}_{data.score}"
+    scores = {f'{name}_{data.score}': last[learn].get(column, float('nan')) for learn, name in learners.items()}
     mean = sum(last[learn]['loss'] for learn in went) / len(went)
     return dict(epoch=went[0].epoch, lr=first['lr'], loss=mean, **scores)
 
@@ -181,7 +174,8 @@ class LearnerGroup:
         going = [learn for learn in self.learners if learn not in self.failed]
         return [learn for learn in going if learn.epoch < self.epochs and not learn.result]
 
-    def behind(self) -> int:
+    @property
+    def epoch(self) -> int:
         "Whole epochs of the learner that has the fewest."
         return min((learn.epoch for learn in self.live()), default=self.epochs)
 
@@ -210,8 +204,11 @@ class LearnerGroup:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
         start = time.perf_counter()
         for learn in now:
-            learn.scheme.begin_epoch(learn.epoch, learn.epochs)
-            open_epoch(learn)
+            with self.excuse(learn):
+                learn.scheme.begin_epoch(learn.epoch, learn.epochs)
+                open_epoch(learn)
+        now = [learn for learn in now if learn not in self.failed]
+        if not now: return
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
         shared = shared_teachers(now)
         for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
@@ -235,14 +232,14 @@ class LearnerGroup:
     def run(self) -> None:
         "Train epoch by epoch, the learners that are behind first."
         try:
-            for watched in (self, *self.live()):
-                call_back(watched, 'before_fit')
+            call_back(self, 'before_fit')
             for learn in self.live():
                 with self.excuse(learn):
+                    call_back(learn, 'before_fit')
                     _finish_one(learn)
-            for epoch in wrap_with(self, 'epochs', range(self.behind(), self.epochs)):
-                while self.behind() <= epoch:
-                    self.one_epoch([learn for learn in self.live() if learn.epoch == self.behind()])
+            for epoch in wrap_with(self, 'epochs', range(self.epoch, self.epochs)):
+                while self.epoch <= epoch:
+                    self.one_epoch([learn for learn in self.live() if learn.epoch == self.epoch])
             call_back(self, 'after_fit')
         except KeyboardInterrupt:
             where = {self.names[learn]: roll_back(learn) for learn in self.live()}

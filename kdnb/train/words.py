@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from ..measure import score_ends
 from ..models import model_name, own_images
 from ..schemes import Ensemble, Scheme
 
@@ -26,7 +27,8 @@ def progress_words(learn: Shown) -> str:
     "'epoch 3 of 3, test_acc 91.20', from what is known."
     if not learn.history: return 'not fitted'
     scores = learn.result['last'] if learn.result else learn.history[-1]
-    shown = [f', {k} {scores[k]:.2f}' for k in ('valid_acc', 'test_acc') if k in scores]
+    known = [f'{split}{end}' for split in ('valid', 'test') for end in score_ends]
+    shown = [f', {k} {scores[k]:.2f}' for k in known if k in scores]
     return f'epoch {learn.epoch} of {learn.epochs}' + ''.join(shown[:1])
 
 def _call_name(model: nn.Module) -> str:

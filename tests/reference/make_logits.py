@@ -23,7 +23,7 @@ SOURCES = dict(
     ctkd_kl='zhengli97+CTKD/distiller_zoo/KD.py',
     dkd='sunshangquan+logit-standardization-KD/mdistiller/distillers/DKD.py',
     mlkd='Jin-Ying+Multi-Level-Logit-Distillation/mdistiller/distillers/KD_ours.py',
-    hard='facebookresearch+deit/losses.py')
+    hard='facebookresearch+deit/losses.py', bkd='penghui-yang+L2D/criterion/distiller_zoo/logits_based/mld.py')
 
 
 def stand_in(name: str, **holds: object) -> None:
@@ -79,7 +79,8 @@ def of_logits(folder):
         rld=figure(rld.rld_loss(s, t, y, 1., 8., 4., False, 1.), s),
         rld_standardized=figure(rld.rld_loss(s, t, y, 1., 8., 2., True, 1.), s),
         wkd=figure(wkd.wkd_logit_loss_with_speration(s, t, y, 8., 600., cost, .05, 10), s),
-        hard=figure(2*hard(None, (s, s), y), s))                # their alpha .5 put aside
+        hard=figure(2*hard(None, (s, s), y), s),                # their alpha .5 put aside
+        bkd=figure(theirs(folder, 'bkd').MLD()(s, t), s))
 
 
 def of_two_views(folder):

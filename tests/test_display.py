@@ -1,0 +1,103 @@
+"""What a notebook shows: one output for a training, for a group and for a sweep; tables and figures in a cell."""
+import re
+import time
+
+import IPython.display
+import pytest
+
+from kdnb import board
+from kdnb.callbacks import Progress, live_curves, progress
+from kdnb.experiments import jobs, sweep
+from kdnb.models import resnet
+from kdnb.seeds import seeded
+from kdnb.train import Callback, Learner, fit_together
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """The outputs of a cell, each as the list of what it has shown."""
+    shown = []
+    class Output:
+        def __init__(self, data): self.seen = [data]
+        def update(self, data, raw): self.seen.append(data)
+    def display(data, raw, display_id):
+        shown.append(Output(data))
+        return shown[-1]
+    monkeypatch.setattr(IPython.display, 'display', display)
+    for module in (board, progress): monkeypatch.setattr(module, 'in_notebook', lambda: True)
+    monkeypatch.setattr(Learner, 'callbacks', [Progress])
+    return shown
+
+def learner(data, cbs=(), seed=0, **how):
+    with seeded(seed): return Learner(resnet(8), data, cbs=list(cbs), **how)
+
+def page(outputs): return outputs[-1].seen[-1]['text/html']
+
+def test_a_fit_is_one_output_that_ends_with_a_picture_and_eight_epochs(data, outputs, quiet):
+    Learner.callbacks = [Progress]
+    learn = learner(data).fit(10)
+    assert len(outputs) == 1 and page(outputs).count('<img ') == 1
+    numbers = re.findall(r'<tr><td style="text-align: right">(\d+)</td>', page(outputs))
+    assert numbers == [str(n) for n in range(3, 11)]
+    best = max(learn.history, key=lambda row: row['valid_acc'])
+    alt = re.search('<img alt="([^"]*)"', page(outputs))[1]
+    assert '10 of 10 epochs' in alt and 'left' not in alt and 'images/s' in alt
+    assert f"best valid {best['valid_acc']:.1f} % in epoch {best['epoch']}" in alt
+    assert '10 of 10 epochs' in outputs[-1].seen[-1]['text/plain']
+
+def test_colours_are_the_themes_and_the_height_is_fixed(data, outputs, quiet):
+    Learner.callbacks = [Progress]
+    learner(data).fit(1)
+    styles = ' '.join(re.findall('style="([^"]*)"|<style>(.*?)</style>', page(outputs))[0])
+    assert 'var(--jp-content-font-color1' in styles and 'class="kdnb-fit" style="height: 300px' in page(outputs)
+    assert not re.search(r'background: #|color: (?!var)\S*#|[^-]color: white', page(outputs))
+
+def test_it_is_written_once_a_second_at_most(outputs, monkeypatch):
+    now = [0.]
+    monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+    with board.Board(lambda: ('', '')) as shown:
+        for now[0] in range(0, 30): shown.show()
+        for _ in range(9): shown.show()
+    assert len(outputs[0].seen) == 1 + 29 + 1
+
+def test_a_run_that_goes_on_has_its_earlier_epochs_in_grey(data, outputs, quiet, tmp_path, monkeypatch):
+    class Stop(Callback):
+        def after_epoch(self, learn):
+            if learn.epoch == 2: raise KeyboardInterrupt
+    Learner.callbacks = [Progress]
+    with pytest.raises(KeyboardInterrupt): learner(data, [Stop()], run=tmp_path/'run').fit(4)
+    assert '2 of 4 epochs' in page(outputs) and 'left' not in page(outputs)
+    drawn = []
+    monkeypatch.setattr(progress, 'live_curves', lambda *given: drawn.append(given) or live_curves(*given))
+    learner(data, run=tmp_path/'run').fit(4)
+    rows, epochs, earlier = drawn[-1]
+    assert (len(rows), epochs, earlier, len(outputs)) == (4, 4, 2, 2)
+    grey = [line for line in live_curves(*drawn[-1]).axes[0].lines if line.get_color() == '#999999']
+    assert list(grey[0].get_xdata()) == [1, 2]
+
+def test_whole_epochs_and_a_legend_beside_the_curves(data, quiet):
+    rows = learner(data, cbs=None or []).fit(3).history
+    fig = live_curves(rows, 3)
+    fig.canvas.draw()
+    assert all(tick == int(tick) for tick in fig.axes[0].get_xticks())
+    assert [ax.get_ylabel() for ax in fig.axes] == ['loss', 'accuracy, %']
+    legend = fig.legends[0].get_window_extent()
+    assert all(legend.x0 > ax.get_window_extent().x1 for ax in fig.axes) and legend.x1 <= fig.bbox.x1
+
+def test_a_group_is_one_output(data, outputs, quiet):
+    Learner.callbacks = [Progress]
+    fit_together([learner(data), learner(data)], 2)
+    assert len(outputs) == 1 and 'best learner ' in page(outputs) and page(outputs).count('<img ') == 1
+
+def test_a_board_within_a_board_is_one_output(outputs):
+    with board.Board(lambda: ('outer', 'outer')), board.Board(lambda: ('inner', 'inner')): pass
+    assert len(outputs) == 1 and 'inner' in outputs[0].seen[-2]['text/html'] and 'inner' not in page(outputs)
+
+def test_a_sweep_is_one_output(data, outputs, quiet, monkeypatch, capsys):
+    Learner.callbacks = [Progress]
+    monkeypatch.setattr(jobs, 'in_notebook', lambda: True)
+    sweep('resnet8', method=['ls', 'ls(.2)'], seeds=1, epochs=1, data=data)
+    seen = [data['text/plain'] for data in outputs[0].seen]
+    assert len(outputs) == 1 and 'run' not in capsys.readouterr().out
+    assert any('0 of 3 runs done, 3 running, 0 left\nrunning: ' in text and 'best' in text for text in seen)
+    assert seen[-1] == '3 of 3 runs done, 0 running, 0 left'
+    assert '<img' not in page(outputs)
