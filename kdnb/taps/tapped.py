@@ -183,7 +183,7 @@ class Tapped(nn.Module):
         """
         logits, features = self._reader()(self.model, x)
         z, read = expect_logits(logits) if self.logits else None, iter(features)
-        return z, {k: as_map(name, next(read)) if name != 'logits' else z for k, name in self.at.items()}
+        return z, {k: as_map(name, next(read)) if z is None or name != 'logits' else z for k, name in self.at.items()}
 
     def train(self, mode: bool = True):
         """
