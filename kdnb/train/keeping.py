@@ -98,6 +98,7 @@ def _restore(learn: Any, saved: dict, longer: bool) -> None:
     if learn.epoch < learn.epochs:
         _load_optimiser(learn, train, longer)
 
+# %% ../../nbs/10_train/05e_keeping.ipynb #load-progress
 def load_progress(learn: Any, longer: bool = False) -> None:
     "Put back what last.pt holds; `longer`: into a run of more epochs."
     saved = load_state(learn.run, 'last.pt')
