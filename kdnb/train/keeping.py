@@ -72,6 +72,7 @@ def _load_optimiser(learn: Any, train: dict, longer: bool) -> None:
         getattr(learn, name).load_state_dict(train[name])
     if not all(isinstance(kept, dict) for kept in learn.opt.state.values()): raise TypeError('its optimiser')
 
+# %% ../../nbs/10_train/05e_keeping.ipynb #rows-in
 def _rows_in(train: dict) -> list[dict]:
     "The history that last.pt holds, as text; runs before format 1 have a list."
     kept = train['history']
