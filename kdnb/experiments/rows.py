@@ -111,6 +111,7 @@ def _check_row(row: Row, history: list[dict]) -> None:
     odd += [k for line in history for k, v in line.items() if k.endswith('_acc') and isinstance(v, str)]
     if odd: raise WrongValue(f'{odd[0]} in its files is {row.get(odd[0])!r:.40}')
 
+# %% ../../nbs/13_experiments/01_rows.ipynb #read-row
 def read_row(run: Run) -> Row:
     "Read a finished run."
     config, history = check_config(run.json('config.json') or {}, run), read_history(run)

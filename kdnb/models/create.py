@@ -118,7 +118,7 @@ def list_models(pattern: str = '*') -> list[str]:
 # %% ../../nbs/04_models/10_create.ipynb #build
 _LARGEST = {'depth': 1202, 'width': 1024, 'expansion': 1024}
 
-def _check_numbers(what: object, args: Mapping[str, object]) -> None:
+def _check_call_numbers(what: object, args: Mapping[str, object]) -> None:
     "Refuse numbers of a call, or of a file, that are out of reason before anything is built of them."
     most = dict.fromkeys(args, 10**6) | _LARGEST
     for k, v in args.items():
@@ -130,7 +130,7 @@ def build_called(call: Mapping[str, object], file: object) -> nn.Module:
     args = {k: v for k, v in call.items() if k != 'builder'}
     try:
         build = known_builders()[str(call['builder'])]
-        _check_numbers(str(call['builder']), args)
+        _check_call_numbers(str(call['builder']), args)
         with torch.device('meta'), suppress(NotImplementedError):       # a few of torchvision's need memory
             if num_params(build(**args)) > 10**9: raise WrongValue('it has over 1,000,000,000 parameters')
         return build(**args)
@@ -139,7 +139,7 @@ def build_called(call: Mapping[str, object], file: object) -> nn.Module:
 
 def _model_of_ours(name: str, build: Callable[..., nn.Module], args: dict, num_classes: int) -> nn.Module:
     "Build one of ours, unless its numbers are so large that they must be a slip."
-    _check_numbers(name, args)
+    _check_call_numbers(name, args)
     if args.get('depth', 0) > 110 or args.get('width', 1) > 4 or args.get('expansion', 1) > 4:
         with torch.device('meta'):
             n = num_params(build(num_classes=num_classes, **args))

@@ -100,7 +100,7 @@ def rebuild_model(call: dict | None, file: object, changed: str | None = None) -
     return build_called(call, file)
 
 # %% ../../nbs/04_models/11_store.ipynb #load-model
-def _fill(model: nn.Module, saved: dict, where: object) -> nn.Module:
+def _take_file(model: nn.Module, saved: dict, where: object) -> nn.Module:
     "Give a model the weights of a file, and its own images."
     state = fit_to_model(model, saved['state'])
     check_weights(model, state, where)
@@ -149,7 +149,7 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     where = f"{file} ({saved['format']})" if 'format' in saved else file
     model = rebuild_model(saved.get('call'), where, saved.get('changed')) if model is None else check_module(model)
     try:
-        return _fill(model, saved, where)
+        return _take_file(model, saved, where)
     except Mistake: raise
     except Exception as e:                                          # well-formed, with other contents
         raise FileTrouble(f'{where} is damaged ({one_sentence(e):.200}): copy it anew') from e

@@ -169,6 +169,7 @@ def check_archive(data: bytes, file: object) -> None:
     bad = archive.testzip()
     if bad: raise zipfile.BadZipFile(bad)
 
+# %% ../../nbs/04_models/09_weights.ipynb #load-safely
 def _load_safely(data: bytes, file: str | Path) -> tuple[object, str]:
     "Load tensors and plain containers only, and name the format; the checksums are looked at first."
     if _is_safetensors(data): return _load_safetensors(data, file), 'safetensors'

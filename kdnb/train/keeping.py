@@ -72,6 +72,7 @@ def _load_optimiser(learn: Any, train: dict, longer: bool) -> None:
         getattr(learn, name).load_state_dict(train[name])
     if not all(isinstance(kept, dict) for kept in learn.opt.state.values()): raise TypeError('its optimiser')
 
+# %% ../../nbs/10_train/05e_keeping.ipynb #rows-in
 def _rows_in(train: dict) -> list[dict]:
     "The history that last.pt holds, as text; runs before format 1 have a list."
     kept = train['history']
@@ -98,6 +99,7 @@ def _restore(learn: Any, saved: dict, longer: bool) -> None:
     if learn.epoch < learn.epochs:
         _load_optimiser(learn, train, longer)
 
+# %% ../../nbs/10_train/05e_keeping.ipynb #load-progress
 def load_progress(learn: Any, longer: bool = False) -> None:
     "Put back what last.pt holds; `longer`: into a run of more epochs."
     saved = load_state(learn.run, 'last.pt')

@@ -276,7 +276,8 @@ def _tell_state(learn: 'Learner', state: str) -> None:
     say(f'{learn.run}: {found}')
 
 def _prepare_device(learn: 'Learner') -> None:
-    "Count memory anew, and keep what is freed; report that compiling takes its time."
+    "Check what is there; count memory anew, and keep what is freed; report that compiling takes its time."
+    on_rank_0(lambda: check_progress(learn))
     if learn.cbs is not None and learn.program is not learn.scheme:
         say('torch.compile works in the first steps: half a minute and more, less where its cache is warm')
     watch_memory(learn.data.device)
@@ -330,7 +331,6 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
     learn.result = _read_result(learn.run)
     _tell_state(learn, state)
     if state == 'finished': return state
-    on_rank_0(lambda: check_progress(learn))
     _prepare_device(learn)
     if world_size() > 1:
         _join_ranks(learn)

@@ -387,8 +387,9 @@ def _start_anew(run: Run, config: dict) -> str:
     run.save_json('config.json', config)
     return 'new'
 
-def _remove_left(run: Run) -> None:
-    "Remove what killed processes left; the lock is held, so none of them is alive."
+def _hold_alone(run: Run) -> None:
+    "Hold a run, and remove what killed processes left: none of them is alive."
+    run.hold(wait=world_size() == 1)
     for file in run.path.glob('*.[0-9]*.tmp') if run.path else ():
         file.unlink(missing_ok=True)
 
@@ -396,8 +397,7 @@ def _open_here(run: Run, config: dict, fresh: bool) -> str:
     "Open a run in this process."
     _refuse_foreign(run)
     if fresh or 'result.json' not in run:
-        run.hold(wait=world_size() == 1)
-        _remove_left(run)
+        _hold_alone(run)
     if fresh: return _start_anew(run, config)
     old = run.json('config.json')
     if old is None:
