@@ -67,6 +67,7 @@ def _draw_curves(ax: 'Axes', rows: _Rows, colours: Mapping[str, str], earlier: i
         best = _best_row(rows, name)
         ax.plot(best['epoch'], best[name], 'o', color=colour, markersize=4)
 
+# %% ../../nbs/12_callbacks/01_progress.ipynb #curves-figure
 def live_curves(rows: _Rows, epochs: int, earlier: int = 0) -> 'Figure':
     "Losses and scores, from the rows of `learn.history`; the first `earlier` rows are of another session."
     import matplotlib

@@ -17,7 +17,16 @@ from torch import Tensor
 from ..data import Data
 from ..errors import WrongValue
 from ..measure import attention_correlation
-from .canvas import as_photos, as_written, check_count, fitting_letters, new_figure, shades_of, square_axes, write_text
+from kdnb.show.canvas import (
+    as_photos,
+    as_written,
+    check_count,
+    fitting_letters,
+    new_figure,
+    shades_of,
+    square_axes,
+    write_text,
+)
 from .places import NamedModels, PlaceNames, check_images, find_cast
 from ..text import format_number, short_label
 

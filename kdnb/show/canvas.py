@@ -12,7 +12,7 @@ import functools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ def write_text(fig: 'Figure', x: float, y: float, text: str, **style: Any) -> No
 
 def fitting_letters(ax: 'Axes', fontsize: float = 8) -> int:
     "How many letters fit above or below axes."
-    return max(int(ax.get_position().width*ax.get_figure().get_size_inches()[0]*72/(.6*fontsize)), 4)
+    points = ax.bbox.width*72/cast('Figure', ax.figure).dpi
+    return max(int(points/(.6*fontsize)), 4)
 
 def reduced_note(fig: 'Figure', models: Mapping[str, object]) -> None:
     "The last line of a figure: which runs are shorter than their recipe, or saw fewer images."

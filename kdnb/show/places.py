@@ -85,7 +85,8 @@ def check_one_class(y: Tensor) -> None:
 
 def labelled_images(images: Tensor | Data, y: Tensor | None, data: Data | None) -> tuple[Tensor, Tensor, Data | None]:
     "Images, labels (on the CPU), and the data that they are from, if that is known."
-    if isinstance(images, Data): images, y, data = *spread_images(images), images
+    if isinstance(images, Data):
+        images, y, data = *spread_images(images), images
     n = len(check_images(images, 'a Data, or '))
     if not isinstance(y, Tensor) or len(y) != n:
         raise WrongValue(f'{n} images need as many labels: give both, as in *data.examples(200)')

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..data import Data, TrainSplit, draw_lots
-from ..errors import FileTrouble, Interrupted, WrongValue, say, unknown_name
+from ..errors import Interrupted, WrongValue, say, unknown_name
 from ..measure import predict
 from kdnb.models import (
     describe_model,
@@ -67,10 +67,10 @@ from kdnb.train.recipe import (
     pick_amp,
     pick_recipe,
 )
-from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong
+from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong, read_result
 from .scoring import Tally, score_columns, score_models, score_of_all, student_name
 from .state import copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
-from .words import progress_words, scheme_words
+from .words import progress_words, scheme_words, why_reduced
 
 # %% ../../nbs/10_train/06_loop.ipynb #starting-callbacks
 def starting_callbacks() -> list[type[Callback]]:
@@ -235,13 +235,6 @@ def run_config(learn: 'Learner') -> dict:
         data=learn.data.describe(), recipe=learn.recipe_name, optimiser=learn.optimising, epochs=learn.epochs,
         seed=learn.seed, amp=learn.amp, about=about)
 
-# %% ../../nbs/10_train/06_loop.ipynb #reduced
-def _why_reduced(epochs: int, usual: int, data: str) -> str:
-    "Why a result is not comparable with published ones, or ''."
-    few = f'{epochs} of {usual} epochs' if 0 < epochs < usual else ''
-    why = ', '.join(filter(None, [few, data]))
-    return f'REDUCED: {why}' if why else ''
-
 # %% ../../nbs/10_train/06_loop.ipynb #check-fit
 def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     "Refuse what cannot be trained, while nothing is written or removed."
@@ -255,12 +248,6 @@ def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     if before != now:
         raise WrongValue(f'{learn.run} was begun in {before} and would go on in {now}: say amp= as there, or start '
                          'over with fresh=True')
-
-def _read_result(run: Run) -> dict | None:
-    result = run.json('result.json')
-    if result is None or 'last' in result: return result
-    raise FileTrouble(f'result.json of {run} is damaged: remove it, and the run is scored again, or start over with '
-                      'fresh=True')
 
 # %% ../../nbs/10_train/06_loop.ipynb #tell
 def _tell_state(learn: 'Learner', state: str) -> None:
@@ -328,7 +315,7 @@ def begin_fit(learn: 'Learner', epochs: int, fresh: bool) -> str:
         start_over(learn)
     else:
         load_progress(learn, longer)
-    learn.result = _read_result(learn.run)
+    learn.result = read_result(learn.run)
     _tell_state(learn, state)
     if state == 'finished': return state
     _prepare_device(learn)
@@ -562,7 +549,7 @@ class Learner(HtmlTable):
     @property
     def reduced(self) -> str:
         """Tell why a result is not comparable with published ones, 'REDUCED: ...'; '' if it is."""
-        return _why_reduced(self.epoch if self.result else self.epochs, self.recipe.epochs, self.data.reduced)
+        return why_reduced(self.epoch if self.result else self.epochs, self.recipe.epochs, self.data.reduced)
 
     @property
     def epochs(self) -> int:

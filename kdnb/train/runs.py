@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['flatten_dict', 'differences', 'Run', 'check_config', 'read_config', 'open_run', 'asks_for_more', 'prolong',
-           'note_stop', 'device_name', 'about_process', 'later_process', 'note_going_on', 'held_out', 'stamp']
+           'note_stop', 'device_name', 'about_process', 'later_process', 'note_going_on', 'read_result', 'held_out',
+           'stamp']
 
 # %% ../../nbs/10_train/00_runs.ipynb #imports
 import datetime
@@ -524,6 +525,14 @@ def note_going_on(run: Run, about: dict, epoch: int) -> None:
     run.save_json('config.json', config | dict(about=config['about'] | dict(went_on=went)))
     told = ', '.join(f'{k} {v} (before: {was[k]})' for k, v in changed.items())
     warn_user(f'{run} goes on with {told}: its last digits may not be those of an uninterrupted run')
+
+# %% ../../nbs/10_train/00_runs.ipynb #read-result
+def read_result(run: Run) -> dict | None:
+    "Read the result of a finished run; None of another."
+    result = run.json('result.json')
+    if result is None or 'last' in result: return result
+    raise FileTrouble(f'result.json of {run} is damaged: remove it, and the run is scored again, or start over with '
+                      'fresh=True')
 
 # %% ../../nbs/10_train/00_runs.ipynb #held-out
 def held_out(config: dict) -> str:
