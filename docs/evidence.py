@@ -20,7 +20,7 @@ class Evidence(NamedTuple):
     head: float                 # mean of the last epoch
     gain: float | None
 
-PLACES = {'zoo:*': 'zoo', str(ROOT/'nbs/results.json'): 'results.json'}
+PLACES = {'zoo:shapes-*': 'zoo', 'zoo:minute-*': 'zoo', str(ROOT/'nbs/results.json'): 'results.json'}
 
 def _mean(value: tuple) -> str:
     mean, std = value
