@@ -481,7 +481,7 @@ def test_a_term_that_starts_far_above_the_labels_is_told(digits):
         ('dkd(beta=None)', 'beta must be a number'),
         ('ls(smoothing=2)', 'between 0 and 1'),
         ('fitnet(until(100, 3))', 'from 0 to 1'),
-        ('fitnet(ramp(100))', 'not a number'),
+        ('fitnet(slope(100))', 'not a number'),
         ('kd(nan)', 'not a number|is not'),
         ('fitnet(taps=7)', 'there is no stage 7: this model has 1, 2, 3'),
         ("at(taps={'stages.9': 'stages.0'})", 'stages.9'),

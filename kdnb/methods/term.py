@@ -317,7 +317,14 @@ class Term(HtmlTable):
 
     def __repr__(self) -> str: return _term_text(self)
     def as_table(self) -> Table:
-        "Return the term as a table, for Jupyter."
+        """
+        Return the term as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            Weight, what is read, and the words of each term.
+        """
         return Method([self]).as_table()
 
     def __add__(self, other: 'str | Term | Iterable[Term]') -> 'Method': return Method([self]) + other
@@ -535,7 +542,14 @@ class Method(HtmlTable, list[Term]):
 
     def __repr__(self) -> str: return ' + '.join(map(repr, self))
     def as_table(self) -> Table:
-        "Return a row a term, for Jupyter."
+        """
+        Return a row a term, for Jupyter.
+
+        Returns
+        -------
+        Table
+            Weight, what is read, and the words of each term.
+        """
         rows = [[t.name, str(t.weight), 'logits' if t.taps is None else f'taps {t.taps}', repr(t)] for t in self]
         return Table(['term', 'weight', Column('reads', align='left'), Column('in words', align='left')], rows)
 

@@ -428,8 +428,7 @@ def _find_stages(model: nn.Module, size: Pixels) -> Taps:
 # %% ../../nbs/05_taps/01_find.ipynb #find-taps
 def find_taps(model: nn.Module, size: Pixels | None = None) -> Taps:
     """
-    Find the stages of a model: at each resolution the last activation that every path crosses; of a vision
-    transformer, each block.
+    Find the stages of a model: the last activation at each resolution, or each block of a transformer.
 
     Parameters
     ----------

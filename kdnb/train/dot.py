@@ -112,12 +112,13 @@ class DOT(Optimizer):
         self.apart = {}
 
 # %% ../../nbs/10_train/03b_dot.ipynb #backward
-def take_teachers(opt: Optimizer, scheme: Scheme, losses: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
-    "The losses whose gradients are still to be found; DOT takes those of the teacher here."
-    if not isinstance(opt, DOT): return losses
-    taught = [loss for name, loss in losses.items() if name not in scheme.task]
+def take_teachers(opt: Optimizer, scheme: Scheme, names: Iterable[str], losses: Tensor, parts: int) -> Tensor:
+    "The sum of the losses whose gradient is still to be found; DOT takes that of the teacher's here."
+    if not isinstance(opt, DOT): return losses.sum()
+    of_labels = [name in scheme.task for name in names]
+    taught = [loss for loss, own in zip(losses, of_labels, strict=True) if not own]
     opt.take_apart(torch.stack(taught).sum()/parts)
-    return {name: loss for name, loss in losses.items() if name in scheme.task}
+    return torch.stack([loss for loss, own in zip(losses, of_labels, strict=True) if own]).sum()
 
 def check_apart(learn: Any, epochs: int) -> None:
     "Refuse DOT where there is one gradient only, or where two cannot be taken apart."

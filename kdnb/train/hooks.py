@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Callback', 'random_states', 'set_random_states', 'random_kept', 'Watched', 'call_back', 'wrap_with',
-           'check_callbacks', 'step_hooks']
+           'check_callbacks', 'step_hooks', 'change_gradients']
 
 # %% ../../nbs/10_train/05d_hooks.ipynb #imports
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -210,3 +210,9 @@ def step_hooks(cbs: Sequence[Callback] | None, clip: float | None) -> list[Callb
     "Those of yours that look at gradients, and last the recipe's clipping."
     own = [c for c in cbs or () if type(c).before_step is not Callback.before_step]
     return own if clip is None else [*own, _Clip(clip)]
+
+def change_gradients(learn: Any) -> None:
+    "Let the hooks of a step change the gradients; what they draw is their own."
+    for cb in learn.on_step:
+        with random_kept(learn.data.device):
+            cb.before_step(learn)

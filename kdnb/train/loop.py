@@ -55,7 +55,7 @@ from kdnb.train.checks import (
     warn_of_heavy,
 )
 from .dot import check_apart, take_teachers
-from .hooks import Callback, call_back, check_callbacks, random_kept, step_hooks, wrap_with
+from .hooks import Callback, call_back, change_gradients, check_callbacks, step_hooks, wrap_with
 from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
 from kdnb.train.recipe import (
@@ -86,9 +86,7 @@ def take_gradient_step(learn: 'Learner') -> None:
     "Let the optimiser take its step."
     if learn.on_step:
         learn.scaler.unscale_(learn.opt)
-    for cb in learn.on_step:
-        with random_kept(learn.data.device):
-            cb.before_step(learn)
+        change_gradients(learn)
     learn.scaler.step(learn.opt)
     learn.scaler.update()
     learn.opt.zero_grad()
@@ -104,8 +102,7 @@ def train_step(learn: 'Learner', *batch) -> None:
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
-    left = take_teachers(learn.opt, learn.scheme, losses, parts)
-    total = terms.sum() if len(left) == len(losses) else torch.stack([*left.values()]).sum()
+    total = take_teachers(learn.opt, learn.scheme, losses, terms, parts)
     learn.scaler.scale(total if parts == 1 else total/parts).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
     if len(learn.tally.steps) % parts == 0:
