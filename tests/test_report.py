@@ -580,7 +580,7 @@ def test_a_page_of_real_runs_has_pictures_of_the_best(quiet, data, tmp_path):
     text = report_page(device='cpu')
     check(text)
     assert (
-        'alt="comparison"' in text
+        'attention maps of test images' in text
         and 'teacher is teacher, alone is alone-0, another is alone-1, taught is kd-0' in text
         and 'No pictures' not in text)
     for f in ('best', 'last'):
