@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
+from kdnb.errors import WrongValue
 from kdnb.experiments import load_results
 from kdnb.methods import parse_method
 from kdnb.systems import find_preset
@@ -49,8 +50,11 @@ def all_evidence() -> list[Evidence]:
     return found
 
 def _kind(means: str) -> tuple[str, bool]:
-    """The name of a method's term, and whether its logits are standardised; a sum of several has none."""
-    terms = parse_method(means)
+    """The name of a method's term, and whether its logits are standardised; a sum or another scheme has none."""
+    try:
+        terms = parse_method(means)
+    except WrongValue:
+        return '', False                    # Online, JointRD
     if len(terms) > 2: return '', False
     return terms[-1].name, 'standardize=True' in means
 
