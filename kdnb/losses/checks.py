@@ -52,7 +52,7 @@ def is_soft(y: Tensor) -> bool:
 
 def is_multi_hot(y: Tensor) -> bool:
     "Whether labels are rows of 0 and 1, (B, C) whole numbers, of images that may have several classes."
-    return y.ndim == 2 and not y.dtype.is_floating_point
+    return isinstance(y, Tensor) and y.ndim == 2 and not y.dtype.is_floating_point
 
 def harden(y: Tensor) -> Tensor:
     "The class numbers of labels: of soft ones, the most probable class."
