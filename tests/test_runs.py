@@ -380,11 +380,13 @@ def test_each_epoch_draws_something_else_and_each_run_the_same(data):
     def draws(seed):
         drawn = []
 
-        class Draw(Callback):
-            def after_batch(self, learn):
-                drawn.append(torch.rand(()).item())  # what a dropout would have been given
+        def draw(model, *_):
+            if model.training:
+                drawn.append(torch.rand(()).item())  # what a dropout would be given
 
-        learner(data, cbs=[Draw()], seed=seed).fit(3)
+        learn = learner(data, seed=seed)
+        learn.student.register_forward_hook(draw)
+        learn.fit(3)
         return drawn
 
     a = draws(0)

@@ -187,8 +187,9 @@ def wrap_with(watched: Watched, what: str, it: Iterable) -> Iterable:
     "Let each callback wrap the epochs or the batches."
     for hook in _hooks_of(watched, what):
         with random_kept(watched.data.device):
-            it = hook(watched, it)
-        it = _apart(it, watched.data.device)
+            wrapped = hook(watched, it)
+        if wrapped is not it:
+            it = _apart(wrapped, watched.data.device)
     return it
 
 # %% ../../nbs/10_train/05d_hooks.ipynb #check-callbacks
