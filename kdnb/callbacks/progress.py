@@ -6,9 +6,6 @@
 __all__ = ['epoch_line', 'live_curves', 'Progress']
 
 # %% ../../nbs/12_callbacks/01_progress.ipynb #imports
-import base64
-import html
-import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
@@ -18,7 +15,7 @@ from ..board import Board, count_on, html_bar, in_notebook
 from .registry import callback
 from ..errors import say
 from ..measure import score_ends
-from ..show import label_axes, new_figure
+from ..show import figure_html, label_axes, new_figure
 from ..text import Column, Table, count_of, format_time
 from ..train import Callback, Learner
 
@@ -87,13 +84,6 @@ def live_curves(rows: _Rows, epochs: int, earlier: int = 0) -> 'Figure':
     return fig
 
 # %% ../../nbs/12_callbacks/01_progress.ipynb #draw
-def _picture(fig: 'Figure', alt: str) -> str:
-    "A figure as an element of HTML that says in words what it shows."
-    png = io.BytesIO()
-    fig.savefig(png, transparent=True)
-    code = base64.b64encode(png.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" style="background: none" src="data:image/png;base64,{code}">'
-
 def _last_epochs(rows: _Rows) -> Table:
     "The last eight epochs."
     names = [name for name in rows[-1] if name not in ('epoch', 'lr', 'seconds', 'images_per_second')]
@@ -143,7 +133,8 @@ class _Fit:
         if not rows: return f'{bar}{words}', words
         if len(rows) > self.drawn:
             self.drawn = len(rows)
-            self.picture = _picture(live_curves(rows, self.learn.epochs, self.earlier), f'Losses and scores: {words}')
+            self.picture = figure_html(
+                live_curves(rows, self.learn.epochs, self.earlier), f'Losses and scores: {words}', transparent=True)
         table = _last_epochs(rows)
         inside = f'{bar}{words}{self.picture}{table.html()}'
         page = f'{_style}<div class="kdnb-fit" style="height: 300px; overflow: auto">{inside}</div>'

@@ -6,10 +6,8 @@
 __all__ = ['draw_curves', 'make_curves', 'report_page']
 
 # %% ../../nbs/13_experiments/11_report.ipynb #imports
-import base64
 import datetime
 import html
-import io
 import json
 import os
 import shlex
@@ -29,7 +27,7 @@ from .table import ResultsTable
 from .tradeoff import show_tradeoff, trim_names
 from ..files import data_root
 from ..models import load_model
-from ..show import compare, show_history
+from ..show import compare, figure_html, show_history
 from ..text import count_of
 from ..train import Run, read_history
 
@@ -67,14 +65,6 @@ def _gather_page(runs: Any, **images: Any) -> _Gathered:
     return _Gathered(results, {run.path.name: run.path for run in found if run.path}, results.table(), images)
 
 # %% ../../nbs/13_experiments/11_report.ipynb #image
-def _picture_tag(fig: 'Figure', alt: str) -> str:
-    from PIL import Image
-    full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format='png', dpi=110)
-    palette = Image.open(full).convert('RGB').quantize(64, dither=Image.Dither.NONE)
-    palette.save(small, format='png', optimize=True)
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}">'
-
 def _element(tag: str, text: str) -> str: return f'<{tag}>{html.escape(text)}</{tag}>'
 def _folded(head: str, inner: str) -> str: return f'<details>{_element("summary", head)}{inner}</details>'
 
@@ -125,7 +115,7 @@ def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
     if any({'train_acc', 'train_mAP'}.isdisjoint(row) or not columns <= row.keys() for row in rows): return ''
-    return _element('h4', method) + _picture_tag(show_history(histories), f'losses of {method}')
+    return _element('h4', method) + figure_html(show_history(histories), f'losses of {method}', dpi=110)
 
 def _block_curves(page: _Gathered, block: Block) -> str:
     "The curves of a block, and each method's losses below."
@@ -138,7 +128,7 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     figure = draw_curves({method: values for method, (values, _) in found.items()}, scores)
     losses = ''.join(_own_losses(method, runs[method]) for method in found)
     folded = _folded('losses and scores of each run, method by method', losses) if losses else ''
-    return head + _picture_tag(figure, f'{scores}, epoch by epoch') + folded
+    return head + figure_html(figure, f'{scores}, epoch by epoch', dpi=110) + folded
 
 def make_curves(page: _Gathered) -> str:
     "The section on curves."
@@ -152,7 +142,7 @@ def _tradeoff_of(name: str, results: Results) -> str:
     try:
         figures = {cost: show_tradeoff(results, cost) for cost in ('latency', 'parameters')}
     except (ValueError, RuntimeError) as e: return _element('p', f'{name}: {e}.')
-    pictures = ''.join(_picture_tag(fig, f'accuracy against {cost}') for cost, fig in figures.items())
+    pictures = ''.join(figure_html(fig, f'accuracy against {cost}', dpi=110) for cost, fig in figures.items())
     return _element('h3', name) + pictures
 
 def _make_tradeoffs(page: _Gathered) -> str:

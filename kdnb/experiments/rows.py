@@ -21,6 +21,7 @@ import torch
 from ..data import count_left_out, zoo_names
 from ..errors import WrongValue, unknown_name
 from ..files import run_path, runs_root
+from ..measure import score_ends
 from ..models import model_name, weights_hash
 from ..seeds import seed_from
 from ..train import Run, check_config, held_out, load_state, read_history, score_on_test
@@ -108,7 +109,7 @@ def _check_row(row: Row, history: list[dict]) -> None:
     of = row.get('memory', {}).get('of', '')
     odd += [] if isinstance(of, str) else ['memory']
     odd += [] if isfinite(row['seconds']) else ['seconds']
-    odd += [k for line in history for k, v in line.items() if k.endswith('_acc') and isinstance(v, str)]
+    odd += [k for line in history for k, v in line.items() if k.endswith(score_ends) and isinstance(v, str)]
     if odd: raise WrongValue(f'{odd[0]} in its files is {row.get(odd[0])!r:.40}')
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #read-row

@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'as_photos', 'new_figure', 'square_axes', 'pixel_side', 'fonts_for', 'as_written', 'write_text',
-           'fitting_letters', 'reduced_note', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar', 'check_count',
-           'name_label', 'show_batch']
+           'fitting_letters', 'reduced_note', 'figure_html', 'colour_of', 'shades_of', 'draw_matrix', 'draw_colour_bar',
+           'check_count', 'name_label', 'show_batch']
 
 # %% ../../nbs/11_show/00_canvas.ipynb #imports
+import base64
 import functools
+import html
+import io
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -108,6 +111,18 @@ def reduced_note(fig: 'Figure', models: Mapping[str, object]) -> None:
     "The last line of a figure: which runs are shorter than their recipe, or saw fewer images."
     reduced = dict.fromkeys(getattr(m, 'reduced', '') for m in models.values())
     write_text(fig, .1, fig.get_size_inches()[1] - .18, '; '.join(filter(None, reduced)), color='.35')
+
+# %% ../../nbs/11_show/00_canvas.ipynb #figure-html
+def figure_html(fig: 'Figure', alt: str, **save: Any) -> str:
+    "A figure as an element of HTML, of 256 colours; `alt` says in words what it shows, `save` is matplotlib's."
+    from PIL import Image
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format='png', **save)
+    with Image.open(full) as image:
+        seen = image if save.get('transparent') else image.convert('RGB')
+        seen.quantize(256, dither=Image.Dither.NONE).save(small, format='png', optimize=True)
+    code = base64.b64encode(small.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" style="background: none" src="data:image/png;base64,{code}">'
 
 # %% ../../nbs/11_show/00_canvas.ipynb #colours
 COLOURS = {'teacher': 'black', 'alone': '#E69F00', 'another': '#CC79A7', 'taught': '#0072B2'}

@@ -6,9 +6,6 @@
 __all__ = ['ComparisonRow', 'Comparison', 'compare']
 
 # %% ../../nbs/11_show/05_comparison.ipynb #imports
-import base64
-import html
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -31,7 +28,16 @@ from kdnb.measure import (
     similarity_matrix,
 )
 from .attention import draw_attention, map_likeness
-from .canvas import as_photos, check_count, new_figure, pixel_side, reduced_note, square_axes, write_text
+from kdnb.show.canvas import (
+    as_photos,
+    check_count,
+    figure_html,
+    new_figure,
+    pixel_side,
+    reduced_note,
+    square_axes,
+    write_text,
+)
 from kdnb.show.places import (
     Cast,
     Look,
@@ -301,16 +307,6 @@ def _draw_page(study: _Study, rows: Sequence[ComparisonRow], title: str, models:
     reduced_note(fig, models)
     return fig
 
-# %% ../../nbs/11_show/05_comparison.ipynb #small-png
-def _small_png(fig: 'Figure') -> bytes:
-    "The figure with 256 colours."
-    from PIL import Image
-    full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format='png')
-    with Image.open(full) as image:
-        image.convert('RGB').quantize(256, dither=Image.Dither.NONE).save(small, format='png', optimize=True)
-    return small.getvalue()
-
 # %% ../../nbs/11_show/05_comparison.ipynb #comparison-class
 class Comparison:
     """
@@ -356,12 +352,11 @@ class Comparison:
     def __repr__(self) -> str: return f'{self.table().text()}\n{self.note}'
 
     def _repr_html_(self) -> str:
-        image = base64.b64encode(_small_png(self.fig)).decode()
         title, *notes = self.note.split('\n')
         best = ', '.join(f"{r['name']} {r['agreement']:.1f} %" for r in self.rows)
-        alt = html.escape(f'{title}: attention maps of test images and similarity matrices. The same answer: {best}')
+        alt = f'{title}: attention maps of test images and similarity matrices. The same answer: {best}'
         table = _as_table(self.rows, title, [' '.join(notes)])
-        return f'{table.html()}\n<img alt="{alt}" src="data:image/png;base64,{image}">'
+        return f'{table.html()}\n{figure_html(self.fig, alt)}'
 
 # %% ../../nbs/11_show/05_comparison.ipynb #compare-fn
 def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels) -> Data:
