@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISTAKES', 'logger', 'printable', 'one_sentence', 'show_tracebacks', 'Mistake', 'WrongValue', 'WrongType',
-           'FileTrouble', 'CannotRun', 'Interrupted', 'unknown_name', 'warn_user', 'say']
+           'FileTrouble', 'CannotRun', 'Interrupted', 'unknown_name', 'check_type', 'check_all', 'warn_user', 'say']
 
 # %% ../nbs/00_basics/00_errors.ipynb #imports
 import difflib
@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 # %% ../nbs/00_basics/00_errors.ipynb #mistakes
 MISTAKES = ValueError, TypeError, OSError, RuntimeError, MemoryError
@@ -174,6 +175,19 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> WrongValue
     more = f' and {len(known) - 20} more' if len(known) > 20 else ''
     hint = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20]) or 'none'}{more}"
     return WrongValue(f'unknown {kind} {str(name)!r}: {hint}')
+
+# %% ../nbs/00_basics/00_errors.ipynb #check-type
+_Kind = TypeVar('_Kind')
+
+def check_type(what: str, value: object, kinds: type[_Kind] | tuple[type[_Kind], ...], needed: str) -> _Kind:
+    "Return a value that is of a kind; refuse another one with what is needed."
+    if isinstance(value, kinds): return value
+    raise WrongType(f'{what} is {needed}, not {type(value).__name__}')
+
+def check_all(what: str, values: object, kinds: type[_Kind] | tuple[type[_Kind], ...], needed: str) -> list[_Kind]:
+    "Return a list of values that are all of a kind; refuse what is no such list."
+    if isinstance(values, Iterable): return [check_type(what, item, kinds, needed) for item in values]
+    raise WrongType(f'{what} is {needed}, in a list, not {type(values).__name__}')
 
 # %% ../nbs/00_basics/00_errors.ipynb #warn-user
 def warn_user(text: str) -> None:

@@ -242,7 +242,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--student', 'resnet20000000'],
-            "'resnet20000000' has depth 20,000,000: a name takes one up to 1,202"),
+            "'resnet20000000' has depth 20,000,000: it takes one from 0 to 1,202"),
         (
             'kdnb_train',
             [*DIGITS, '--method', 'online(students=1000000)'],

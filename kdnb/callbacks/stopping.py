@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .registry import callback
-from ..errors import WrongValue
+from ..errors import WrongValue, check_type
 from ..measure import score_ends
 from ..show import check_count
 from ..train import Callback, Learner
@@ -54,6 +54,7 @@ class EarlyStop(Callback):
     3
     """
     def __init__(self, patience: int = 10, watch: str = 'valid_acc', least: float = 0.):
+        check_type('watch', watch, str, "a column of the history, such as 'valid_acc'")
         if watch.startswith('test'): raise WrongValue(f'{watch!r} may not end a run: test images choose nothing')
         self.patience, self.watch, self.least = check_count('patience', patience), watch, least
 

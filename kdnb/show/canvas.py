@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data
+from ..data import Data, check_data
 from ..errors import WrongValue
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def show_batch(data: Data, n: int = 16) -> 'Figure':
     4
     """
     count = check_count('n', n)
-    xb, yb = data.one_batch()
+    xb, yb = check_data(data).one_batch()
     labels = yb[:count].tolist()
     cols = min(len(labels), 8)
     rows = math.ceil(len(labels)/cols)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..data import Data, Mixing, soften_labels
+from ..data import Data, Mixing, check_data, soften_labels
 from ..errors import CannotRun, WrongType, WrongValue, warn_user
 from ..measure import evaluating, score_ends
 from ..parallel import check_joined, copy_rank_0
@@ -37,7 +37,7 @@ def _as_scheme(model: nn.Module) -> Scheme:
 
 def check_loaded(data: Data, recipe: str) -> None:
     "Refuse what is no data, and processes that have not met; warn of data that were loaded for another recipe."
-    if not isinstance(data, Data): raise WrongType(f"a learner needs data, such as load_data('digits'), not {data!r}")
+    check_data(data)
     check_joined(data.device)
     loaded = data.describe()['recipe']
     if loaded not in (None, recipe) and recipe != 'own':
