@@ -192,13 +192,14 @@ def check_all(what: str, values: object, kinds: type[_Kind] | tuple[type[_Kind],
 # %% ../nbs/00_basics/00_errors.ipynb #warn-user
 def warn_user(text: str) -> None:
     "Warn in one sentence with the remedy; the warning points at the line outside kdnb that led here."
-    frame, level, found = sys._getframe(1), 2, 2
+    frame, level, found, ours = sys._getframe(1), 2, 2, 2
     while frame:
-        module = str(frame.f_globals.get('__name__')).partition('.')[0]
-        if module == 'kdnb' or module == 'contextlib' and found == level:      # a decorator of ours stands between
+        is_ours = str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb'
+        ours = level + 1 if is_ours else ours
+        if is_ours or found == level and _is_installed(frame.f_code.co_filename):   # a decorator, or torch's call
             found = level + 1
         frame, level = frame.f_back, level + 1
-    warnings.warn(printable(text), stacklevel=found)
+    warnings.warn(printable(text), stacklevel=found if found < level else ours)
 
 # %% ../nbs/00_basics/00_errors.ipynb #handler
 logger = logging.getLogger('kdnb')

@@ -140,8 +140,8 @@ def _check_numbers(
     "Return size and workers; refuse a number of pixels or of processes, or constants of the channels, that are none."
     if size is not None and (type(size) is not int or not 1 <= size <= 10_000):
         raise WrongValue(f'size={size!r}: give the pixels of a side, from 1 to 10,000')
-    if workers is not None and (type(workers) is not int or workers < 0):
-        raise WrongValue(f'workers={workers!r}: give the number of processes, 0 or more')
+    if workers is not None and (type(workers) is not int or not 0 <= workers <= 1024):
+        raise WrongValue(f'workers={workers!r}: give the number of processes, 0 or more, at most 1,024')
     if stats is not None and (not isinstance(stats, (list, tuple)) or [*map(np.size, stats)] != [3, 3]):
         raise WrongValue(f'stats={stats!r}: give (means, standard deviations) of three channels')
     return size, workers
@@ -538,7 +538,8 @@ def check_loading(
         recipe: str | None, size: int | None, augment: str | None, workers: int | None,
         split_seed: int = 0) -> Loading:
     "Return how a recipe loads data, or refuse a recipe, a size, an augmentation or a seed that cannot be."
-    if type(split_seed) is not int: raise WrongValue(f'split_seed={split_seed!r}: give a whole number')
+    if type(split_seed) is not int or not 0 <= split_seed < 2**63:
+        raise WrongValue(f'split_seed={split_seed!r}: give a whole number from 0 up, of 63 bits')
     if augment != 'auto':
         parse_augment(augment)
     _check_numbers(size, workers)

@@ -473,9 +473,7 @@ def _make_plan(data: Data, recipe: str | Recipe, epochs: int | None, name: str |
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
-    epochs = usual if epochs is None else plain_number(epochs)
-    if type(epochs) is not int or epochs < 1:
-        raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
+    epochs = usual if epochs is None else whole_number('epochs', epochs)
     if name and run_name(name) != name:
         raise WrongValue(f'name={name!r} begins names of runs: take letters and digits, such as {run_name(name)!r}')
     name = name or _sweep_name(data, recipe, epochs, learner)

@@ -85,9 +85,9 @@ def _paired_ends(student: nn.Module, teacher: Tapped | Frozen, size: Pixels) -> 
 # %% ../../nbs/09_schemes/04_joint.ipynb #check-options
 def _check_joint_options(fade_to: float, ramp: float, weight: float, train_teacher: bool, as_released: bool) -> None:
     "Refuse options that have no meaning, alone or together."
-    for name, v, top in ('fade_to', fade_to, 1), ('ramp', ramp, math.inf):
-        if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= top and v < math.inf: continue
-        raise WrongValue(f"{name} is a number from 0 {'up' if top > 1 else f'to {top}'}, not {v!r}")
+    for name, v, top in ('fade_to', fade_to, 1), ('ramp', ramp, 1e19):
+        if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= top: continue
+        raise WrongValue(f"{name} is a number from 0 {'up' if top > 1 else f'to {top}'}, not {v!r:.60}")
     if callable(check_weight('the feature loss', weight)):
         raise WrongValue('the weight of the feature loss is a number: the gate is what changes with the epoch')
     if ramp == 0:

@@ -159,7 +159,7 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
         n = low - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         n = low - 1
-    if n < low: raise WrongValue(f'{name} is a whole number from {low} up, not {value!r}')
+    if not low <= n <= 10**9: raise WrongValue(f'{name} is a whole number from {low} up, not {value!r:.60}')
     return n
 
 # %% ../../nbs/11_show/00_canvas.ipynb #show-batch

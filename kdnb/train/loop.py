@@ -40,13 +40,12 @@ from kdnb.parallel import (
     world_size,
 )
 from ..schemes import Scheme, meet_data, trial_batch
-from ..seeds import seed_from, seeded
+from ..seeds import check_seed, seed_from, seeded
 from ..systems import Recipe
 from ..text import HtmlTable, Table, count_of, facts_table, plain_number, whole_number
 from .average import Average, make_average
 from kdnb.train.checks import (
     Diverged,
-    as_seed,
     check_finite,
     check_loaded,
     check_loss_names,
@@ -504,7 +503,7 @@ class Learner(HtmlTable):
         check_callbacks(cbs)
         _take_recipe(self, recipe, cbs or (), lr, wd, opt=opt, sched=sched)
         check_loaded(data, self.recipe_name)
-        self.data, self.run, self.seed = data, Run(run), as_seed(seed)
+        self.data, self.run, self.seed = data, Run(run), check_seed(seed)
         self.scheme = ready_scheme(model, data)
         self.amp, self.dtype, self.mixing = amp, pick_amp(amp, data.device), pick_mixing(self.scheme, self.recipe, data)
         plain = self.scheme, data.train
