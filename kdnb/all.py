@@ -24,7 +24,7 @@ from kdnb.methods import (
 from kdnb.schemes import Alone, Distill, Frozen, JointRD, Online, Scheme, joint_gate, weigh
 from kdnb.train import Callback, Diverged, Learner, Run, fit_together, read_history, remember, stamp
 from kdnb.show import (
-    compare, show_attention, show_batch, show_cka, show_dark_knowledge, show_history, show_logits,
+    compare, explore, show_attention, show_batch, show_cka, show_dark_knowledge, show_history, show_logits,
     show_similarity,
 )
 from kdnb.callbacks import EMA, EarlyStop, Film, LRFinder, Progress, TensorBoard, show_film
@@ -45,8 +45,9 @@ __all__ = [
     'standardize_logits', 'wttm_loss', 'AT', 'CE', 'DIST', 'DKD', 'KD', 'LS', 'NST', 'OFD', 'PKT', 'RKD', 'SP', 'WTTM',
     'FitNet', 'Method', 'ReviewKD', 'Term', 'known_methods', 'parse_method', 'regressor', 'Alone', 'Distill', 'Frozen',
     'JointRD', 'Online', 'Scheme', 'joint_gate', 'weigh', 'Callback', 'Diverged', 'Learner', 'Run', 'fit_together',
-    'read_history', 'remember', 'stamp', 'compare', 'show_attention', 'show_batch', 'show_cka', 'show_dark_knowledge',
-    'show_history', 'show_logits', 'show_similarity', 'EMA', 'EarlyStop', 'Film', 'LRFinder', 'Progress', 'TensorBoard',
-    'show_film', 'Job', 'Results', 'grid_noise', 'load_results', 'mean_std', 'paired_difference', 'published_table',
-    'report_page', 'run_jobs', 'show_grid', 'show_tradeoff', 'sweep', 'sweep_commands',
+    'read_history', 'remember', 'stamp', 'compare', 'explore', 'show_attention', 'show_batch', 'show_cka',
+    'show_dark_knowledge', 'show_history', 'show_logits', 'show_similarity', 'EMA', 'EarlyStop', 'Film', 'LRFinder',
+    'Progress', 'TensorBoard', 'show_film', 'Job', 'Results', 'grid_noise', 'load_results', 'mean_std',
+    'paired_difference', 'published_table', 'report_page', 'run_jobs', 'show_grid', 'show_tradeoff', 'sweep',
+    'sweep_commands',
 ]

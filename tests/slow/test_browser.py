@@ -167,6 +167,22 @@ def test_the_index_runs_and_its_links_open(page, lab):
     panel.locator('a', has_text='what a teacher sees').click()
     page.locator('.lm-TabBar-tab.jp-mod-current', has_text='00_teacher.ipynb').wait_for()
 
+LOOK = '''from kdnb.all import *
+explore(dict(teacher=resnet(14), student=resnet(8)), load_data('digits', size=16, device='cpu'), n=8)'''
+
+def test_knobs_turn(page, lab, checkout):
+    cell = dict(cell_type='code', id='look', metadata={}, source=LOOK, outputs=[], execution_count=None)
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3'))
+    nb = dict(nbformat=4, nbformat_minor=5, metadata=kernel, cells=[cell])
+    (checkout/'look.ipynb').write_text(json.dumps(nb))
+    panel = open_notebook(page, lab, 'look.ipynb')
+    run_all(page, panel)
+    picture = panel.locator('.jp-OutputArea img')
+    before = picture.get_attribute('src')
+    panel.locator('.jp-OutputArea select').select_option(index=0)
+    until(lambda: picture.get_attribute('src') != before)
+    keep_places(page, panel, 'explore', knobs='.jp-OutputArea img')
+
 def test_a_training_is_seen_interrupted_and_goes_on(page, lab):
     panel = open_notebook(page, lab, KD)
     choose(page, 'Run', 'Run All Cells')
