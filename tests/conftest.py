@@ -17,6 +17,10 @@ def pytest_collection_modifyitems(items):
         if Path(item.path).parent.name == 'slow':
             item.add_marker('slow')
 
+def pytest_collection_finish():
+    "What a file of tests changes while it is imported, changes the tests of others."
+    assert Learner.callbacks, 'a file of tests sets Learner.callbacks'
+
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
     "No bars, runs in a folder of the test's own, and one thread: many threads on a busy machine wait for each other."
