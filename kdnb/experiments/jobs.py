@@ -51,7 +51,6 @@ from kdnb.train import (
     pick_recipe,
 )
 
-
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
     """

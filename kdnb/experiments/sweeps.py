@@ -114,8 +114,8 @@ def _chain(preset: Preset, setting: _CommandSetting, chain: tuple[str, ...], met
         run = _preset_run_name(setting, student, *line, name_method(method), seed + k)
         yield ['kdnb_distill', *_option_words(setting | {
             '--student': student, '--lr': preset.lr.get(student), '--teacher': before,
-            '--method': preset.words(method, (chain[k - 1], student)), '--weights': _weights_for(preset, method), '--seed': seed + k,
-            '--run': run})]
+            '--method': preset.words(method, (chain[k - 1], student)), '--weights': _weights_for(preset, method),
+            '--seed': seed + k, '--run': run})]
         before = run
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #asked-preset
