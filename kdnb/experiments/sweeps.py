@@ -19,7 +19,7 @@ from ..methods import Term, parse_method
 from ..schemes import parse_scheme
 from ..seeds import seed_from
 from ..systems import Preset, find_preset, find_recipe
-from ..text import plain_number
+from ..text import whole_number
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #setting
 _CommandSetting = dict[str, object]                                # {option: value}, the same in all commands
@@ -138,10 +138,9 @@ def _known_pair(preset: Preset, asked: Sequence[str]) -> tuple[str | None, str]:
     known = ', '.join(f'{t} {s}' for t, s in preset.pairs if t) or 'none'
     raise WrongValue(f"{preset.name} has no pair {' '.join(map(str, asked))} (teacher, then student): it has {known}")
 
-def _check_counts(epochs: int | None, seeds: int) -> None:
-    for name, count in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
-        if type(plain_number(count)) is not int or count < 1:
-            raise WrongValue(f'{name} must be a whole number from 1 up, not {count!r}')
+def _check_counts(epochs: int | None, n_train: int | None, seeds: int) -> None:
+    for name, count in dict(epochs=epochs, n_train=n_train, seeds=seeds).items():
+        whole_number(name, 1 if count is None and name != 'seeds' else count)
     if seeds > 1000: raise WrongValue(f'{seeds:,} seeds are more than a table takes: up to 1,000')
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #sweep-commands
@@ -192,7 +191,7 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     'kdnb_train --data cifar100 --recipe distillation --epochs 5'
     """
     asked = _asked_preset(preset, data, methods, pairs)
-    _check_counts(epochs, seeds)
+    _check_counts(epochs, n_train, seeds)
     same = dict(n_train=n_train, valid=valid, size=size, augment=augment)
     setting = _setting_options(asked, dict(epochs=epochs) | same)
     twice = _setting_options(asked, dict(epochs=2 * (epochs or find_recipe(asked.recipe).epochs)) | same)

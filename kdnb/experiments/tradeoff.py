@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data import Data
-from ..errors import WrongType, WrongValue, one_sentence, unknown_name
+from ..errors import WrongType, WrongValue, check_all, one_sentence, unknown_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
@@ -26,7 +26,7 @@ from .statistics import mean_std, scores_by_seed
 from ..measure import predict, profile, score
 from ..models import rebuild_model
 from ..show import bare_student
-from ..text import count_of
+from ..text import count_of, whole_number
 from ..train import device_name, score_on_test
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     >>> fig.axes[0].get_xlabel()
     'parameters'
     """
-    axes = dict(latency=f"latency, ms for {count_of(bs, 'image')}", MACs='multiply-accumulates an image',
-                parameters='parameters')
+    axes = {'latency': f"latency, ms for {count_of(whole_number('bs', bs), 'image')}",
+            'MACs': 'multiply-accumulates an image', 'parameters': 'parameters'}
     if against not in axes: raise unknown_name('cost', against, axes)
     if isinstance(who, (str, Path)):
         who = load_results(who)
@@ -242,6 +242,7 @@ def _score_of_points(who: Any, data: Data | None) -> str:
     return 'mAP' if any(own is not None and own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
+    check_all('a row of results', results, Mapping, 'a dict, as load_results makes it')
     names = list(dict.fromkeys(row['data'] for row in results))
     if len(names) < 2: return results
     on = ' and '.join(names)

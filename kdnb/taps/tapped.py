@@ -83,7 +83,7 @@ Reading = str | Sequence[str]
 
 def reading_pair(reading: Reading) -> tuple[str, str]:
     "Return the student's and the teacher's reading of a stage: one word for both, or a list of the two."
-    both = (reading, reading) if isinstance(reading, str) else tuple(reading)
+    both = tuple(reading) if isinstance(reading, (list, tuple)) else (str(reading), str(reading))
     if len(both) != 2: raise WrongValue(f"a reading is one word, or two: [student's, teacher's], not {reading!r}")
     for word in both:
         if word not in ('sum', 'pre', 'post'): raise unknown_name('reading', word, ['sum', 'pre', 'post'])
