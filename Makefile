@@ -34,8 +34,8 @@ gpu: setup ## What only a GPU can show: its tests, bench, two pairs of the 240-e
 torture: setup ## Kills, bit flips, damaged files, wrong calls: what was tried and survived goes to torture/table.md; an hour, goes on where it stopped; ARGS='--help'.
 	$(BIN)/python -m torture $(ARGS)
 
-lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb.
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb
+lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb; its options: ARGS='--no-browser --port=8890'.
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(ARGS) nbs/index.ipynb
 
 check test quick notebooks slow: export KDNB_RUNS = $(CURDIR)/.runs-of-tests
 check: lint types sync quick ## What to try before each commit: ruff, pyright, notebooks and code agree, the quick tests; under 3 minutes on 2 cores.

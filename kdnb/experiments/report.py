@@ -27,7 +27,7 @@ from .table import ResultsTable
 from .tradeoff import show_tradeoff, trim_names
 from ..files import data_root
 from ..models import load_model
-from ..show import compare, figure_html, show_history
+from ..show import PALETTE, compare, figure_html, new_figure, show_history
 from ..text import count_of
 from ..train import Run, read_history
 
@@ -85,19 +85,21 @@ def _name_ends(fig: 'Figure', curves: Mapping[str, Sequence[float]], styles: Map
     ax = fig.axes[0]
     low, high = ax.get_ylim()
     ends = sorted((values[-1], len(values), name) for name, values in curves.items())
-    heights = spread_labels([end for end, _, _ in ends], (high - low)*.17/(fig.get_figheight() - .5), high)
+    heights = spread_labels([end for end, _, _ in ends], (high - low)*.19/(fig.get_figheight() - .5), high)
     short = trim_names(curves)
     for (end, epoch, name), y in zip(ends, heights, strict=True):
         line = dict(arrowstyle='-', lw=.5, relpos=(0, .5), shrinkA=0, shrinkB=2, **styles[name])
-        ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center',
+        ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=8, va='center',
                     annotation_clip=False, color=styles[name]['color'], arrowprops=line)
 
 def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     "Draw a line for each method, its name at its end."
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
-    fig, ax = plt.subplots(figsize=(7, max(2.8, .6 + .17*len(curves))), dpi=72, layout='constrained')
-    styles: dict[str, Any] = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
+    fig = new_figure(7, max(2.8, .6 + .19*len(curves)))
+    fig.set_layout_engine('constrained')
+    ax = fig.subplots()
+    lines = '-', '--', ':'
+    styles: dict[str, Any] = {m: dict(color=PALETTE[i % 8], ls=lines[i//8 % 3]) for i, m in enumerate(curves)}
     for name, values in curves.items():
         ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
     _name_ends(fig, curves, styles)
@@ -106,7 +108,6 @@ def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     ax.grid(alpha=.3)
     ax.tick_params(labelsize=8)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plt.close(fig)
     return fig
 
 # %% ../../nbs/13_experiments/11_report.ipynb #curves
@@ -115,7 +116,7 @@ def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
     if any({'train_acc', 'train_mAP'}.isdisjoint(row) or not columns <= row.keys() for row in rows): return ''
-    return _element('h4', method) + figure_html(show_history(histories), f'losses of {method}', dpi=110)
+    return _element('h4', method) + figure_html(show_history(histories), f'losses of {method}')
 
 def _block_curves(page: _Gathered, block: Block) -> str:
     "The curves of a block, and each method's losses below."
@@ -128,7 +129,7 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     figure = draw_curves({method: values for method, (values, _) in found.items()}, scores)
     losses = ''.join(_own_losses(method, runs[method]) for method in found)
     folded = _folded('losses and scores of each run, method by method', losses) if losses else ''
-    return head + figure_html(figure, f'{scores}, epoch by epoch', dpi=110) + folded
+    return head + figure_html(figure, f'{scores}, epoch by epoch') + folded
 
 def make_curves(page: _Gathered) -> str:
     "The section on curves."
@@ -142,7 +143,7 @@ def _tradeoff_of(name: str, results: Results) -> str:
     try:
         figures = {cost: show_tradeoff(results, cost) for cost in ('latency', 'parameters')}
     except (ValueError, RuntimeError) as e: return _element('p', f'{name}: {e}.')
-    pictures = ''.join(figure_html(fig, f'accuracy against {cost}', dpi=110) for cost, fig in figures.items())
+    pictures = ''.join(figure_html(fig, f'accuracy against {cost}') for cost, fig in figures.items())
     return _element('h3', name) + pictures
 
 def _make_tradeoffs(page: _Gathered) -> str:
