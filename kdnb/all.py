@@ -32,7 +32,7 @@ from kdnb.experiments import (
     Job, Results, grid_noise, load_results, mean_std, paired_difference, published_table, report_page, run_jobs,
     show_grid, show_tradeoff, sweep, sweep_commands,
 )
-from kdnb.deploy import predict
+from kdnb.deploy import export, predict
 
 __all__ = [
     'seeded', 'Recipe', 'recipes', 'sweep_presets', 'torchrun', 'Data', 'list_zoo', 'load_data', 'resnet', 'wrn',
@@ -49,4 +49,5 @@ __all__ = [
     'show_history', 'show_logits', 'show_similarity', 'EMA', 'EarlyStop', 'Film', 'LRFinder', 'Progress', 'TensorBoard',
     'show_film', 'Job', 'Results', 'grid_noise', 'load_results', 'mean_std', 'paired_difference', 'published_table',
     'report_page', 'run_jobs', 'show_grid', 'show_tradeoff', 'sweep', 'sweep_commands',
+    'export',
 ]

@@ -74,7 +74,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
-    "The point of a module, scheme or learner; scored on test if it has no result yet."
+    "The point of a module, scheme or learner, scored on test if it has no result yet; or of known figures."
+    if isinstance(model, Mapping): return dict(name=name, model=name, budget='', std=None, **model)
     net, own = bare_student(model), getattr(model, 'data', data)
     done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
@@ -145,7 +146,7 @@ def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str)
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #tradeoff-note
 def _measured_on(models: Iterable[Any]) -> str:
     "Where and when the latency was measured."
-    model = next(map(bare_student, models), None)
+    model = next(filter(None, map(bare_student, models)), None)
     device = 'cpu' if model is None else next(model.parameters()).device
     return f'latency measured on {device_name(device)}, {datetime.date.today()}: median of repeated forward passes'
 
@@ -191,7 +192,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     Parameters
     ----------
     who : Results, str or dict
-        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}.
+        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}. A dict in their place has
+        the figures of a file: `export(...).points()`.
     against : str
         'latency', 'MACs' or 'parameters'.
     data : Data, optional
