@@ -98,7 +98,7 @@ class ExportedFile(NamedTuple):
     score: float
     latency: float
 
-def _size_of(path: Path) -> int:
+def _bytes_at(path: Path) -> int:
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
 
@@ -111,7 +111,7 @@ def _try_file(name: str, path: Path | None, answer: Answer, x: Tensor, y: Tensor
     far, same = None, None
     if expected is not None:
         far, same = (z - expected).abs().max().item(), agreement(z, expected)
-    return ExportedFile(name, path, path and _size_of(path), far, same, score(z, y), ms), z
+    return ExportedFile(name, path, path and _bytes_at(path), far, same, score(z, y), ms), z
 
 # %% ../../nbs/14_deploy/02_exporting.ipynb #exported
 class Exported(AsTable, list[ExportedFile]):
@@ -247,7 +247,7 @@ def export(model: Any, path: str | Path, format: str | None = None, data: Data |
 
     Examples
     --------
-    >>> data = load_data('digits', size=8, n_train=60, device='cpu')
+    >>> data = load_data('digits', size=16, n_train=100, device='cpu')
     >>> files = export(resnet(8), 'small.pt2', data=data)
     >>> [row.name for row in files], files[1].difference < 1e-4
     (['kdnb', 'torch'], True)
