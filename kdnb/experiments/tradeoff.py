@@ -16,23 +16,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from kdnb.data import Data
-from kdnb.errors import WrongType, WrongValue, check_all, one_sentence, unknown_name
-from kdnb.experiments.blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
-from kdnb.experiments.grid import spread_labels
-from kdnb.experiments.results import load_results
-from kdnb.experiments.rows import Row, score_word
-from kdnb.experiments.statistics import mean_std, scores_by_seed
-from kdnb.measure import predict, profile, score
-from kdnb.models import rebuild_model
-<<<<<<< /tmp/tmpg518cdmf
-from kdnb.show import bare_student
-from kdnb.text import count_of, whole_number
-=======
-from kdnb.show import PALETTE, bare_student, new_figure, tell_figure
-from kdnb.text import count_of
->>>>>>> /tmp/tmpw949tdw0
-from kdnb.train import device_name, score_on_test
+from ..data import Data
+from ..errors import WrongType, WrongValue, check_all, one_sentence, unknown_name
+from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
+from .grid import spread_labels
+from .results import load_results
+from .rows import Row, score_word
+from .statistics import mean_std, scores_by_seed
+from ..measure import predict, profile, score
+from ..models import rebuild_model
+from ..show import PALETTE, bare_student, new_figure, tell_figure
+from ..text import count_of, whole_number
+from ..train import device_name, score_on_test
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +74,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
-    "The point of a module, scheme or learner; scored on test if it has no result yet."
+    "The point of a module, scheme or learner, scored on test if it has no result yet; or of known figures."
+    if isinstance(model, Mapping): return dict(name=name, model=name, budget='', std=None, **model)
     net, own = bare_student(model), getattr(model, 'data', data)
     done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
@@ -152,7 +148,7 @@ def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str)
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #tradeoff-note
 def _measured_on(models: Iterable[Any]) -> str:
     "Where and when the latency was measured."
-    model = next(map(bare_student, models), None)
+    model = next(filter(None, map(bare_student, models)), None)
     device = 'cpu' if model is None else next(model.parameters()).device
     return f'latency measured on {device_name(device)}, {datetime.date.today()}: median of repeated forward passes'
 
@@ -198,7 +194,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     Parameters
     ----------
     who : Results, str or dict
-        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}.
+        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}. A dict in their place has
+        the figures of a file: `export(...).points()`.
     against : str
         'latency', 'MACs' or 'parameters'.
     data : Data, optional
