@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .registry import callback
 from ..errors import WrongValue
+from ..losses import check_number
 from ..parallel import world_size
 from ..show import check_count, new_figure, tell_figure
 from ..train import Callback, Learner, set_weights
@@ -58,7 +59,8 @@ class LRFinder(Callback):
     (1e-06, True)
     """
     def __init__(self, low: float = 1e-6, high: float = 10., steps: int = 100):
-        if not 0 < low < high: raise WrongValue(f'the rate rises from low to high, above 0, not from {low} to {high}')
+        low, high = check_number('low', low, 'above 0'), check_number('high', high, 'above 0')
+        if not low < high: raise WrongValue(f'the rate rises from low to high, above 0, not from {low} to {high}')
         self.low, self.high, self.steps = low, high, check_count('steps', steps, 2)
         self.rates: list[float] = []
         self.losses: list[float] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WrongValue, unknown_name
+from ..errors import WrongValue, check_all, unknown_name
 from .blocks import count_teachers, group_by, list_differences, setting_of, teaching_of, typed_method
 from .results import Results
 from .rows import Row
@@ -37,7 +37,8 @@ def _left_out_notes(results: object) -> list[str]: return results.notes() if isi
 
 def _rows_with_both(results: Sequence[Row], rows: str, cols: str) -> list[Row]:
     "The runs that have both settings."
-    if not results: raise WrongValue('; '.join(['there is no finished run to show', *_left_out_notes(results)]))
+    found = check_all('a row of results', results, Mapping, 'a dict, as load_results makes it')
+    if not found: raise WrongValue('; '.join(['there is no finished run to show', *_left_out_notes(results)]))
     known = dict.fromkeys(k for row in results for k in _method_settings(row))
     for name in (rows, cols):
         if name not in known: raise unknown_name('setting', name, known)

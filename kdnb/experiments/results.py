@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import CannotRun, WrongValue, one_sentence
+from ..errors import CannotRun, WrongValue, check_all, one_sentence
 from .blocks import make_blocks
 from .rows import Row, find_runs, name_teachers, read_row
 from .table import ResultsTable
@@ -59,8 +59,8 @@ class Results(AsTable, list[Row]):
     left out, 1 unfinished: kd-2 (3 of 9 epochs)
     """
     def __init__(self, rows: Iterable[Row] = (), left_out: Iterable[Mapping[str, str]] = ()):
-        super().__init__(rows)
-        self.left_out = list(left_out)
+        super().__init__(check_all('a row of results', rows, Mapping, 'a dict, as load_results makes it'))
+        self.left_out = check_all('left_out', left_out, Mapping, 'dicts of run, why and detail')
 
     def notes(self) -> list[str]:
         """

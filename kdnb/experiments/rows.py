@@ -26,7 +26,6 @@ from ..models import model_name, weights_hash
 from ..seeds import seed_from
 from ..train import Run, check_config, held_out, load_state, read_history, score_on_test
 
-
 # %% ../../nbs/13_experiments/01_rows.ipynb #student-name
 Row = dict[str, Any]                                       # a finished run; plain values, as JSON has them
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data import Data
-from ..errors import WrongType, WrongValue, one_sentence, unknown_name
+from ..errors import WrongType, WrongValue, check_all, one_sentence, unknown_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
@@ -26,7 +26,7 @@ from .statistics import mean_std, scores_by_seed
 from ..measure import predict, profile, score
 from ..models import rebuild_model
 from ..show import PALETTE, bare_student, new_figure, tell_figure
-from ..text import count_of
+from ..text import count_of, whole_number
 from ..train import device_name, score_on_test
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
-    "The point of a module, scheme or learner; scored on test if it has no result yet."
+    "The point of a module, scheme or learner, scored on test if it has no result yet; or of known figures."
+    if isinstance(model, Mapping): return dict(name=name, model=name, budget='', std=None, **model)
     net, own = bare_student(model), getattr(model, 'data', data)
     done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
@@ -147,7 +148,7 @@ def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str)
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #tradeoff-note
 def _measured_on(models: Iterable[Any]) -> str:
     "Where and when the latency was measured."
-    model = next(map(bare_student, models), None)
+    model = next(filter(None, map(bare_student, models)), None)
     device = 'cpu' if model is None else next(model.parameters()).device
     return f'latency measured on {device_name(device)}, {datetime.date.today()}: median of repeated forward passes'
 
@@ -193,7 +194,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     Parameters
     ----------
     who : Results, str or dict
-        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}.
+        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}. A dict in their place has
+        the figures of a file: `export(...).points()`.
     against : str
         'latency', 'MACs' or 'parameters'.
     data : Data, optional
@@ -220,8 +222,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     >>> fig.axes[0].get_xlabel()
     'parameters'
     """
-    axes = dict(latency=f"latency, ms for {count_of(bs, 'image')}", MACs='multiply-accumulates an image',
-                parameters='parameters')
+    axes = {'latency': f"latency, ms for {count_of(whole_number('bs', bs), 'image')}",
+            'MACs': 'multiply-accumulates an image', 'parameters': 'parameters'}
     if against not in axes: raise unknown_name('cost', against, axes)
     if isinstance(who, (str, Path)):
         who = load_results(who)
@@ -246,6 +248,7 @@ def _score_of_points(who: Any, data: Data | None) -> str:
     return 'mAP' if any(own is not None and own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
+    check_all('a row of results', results, Mapping, 'a dict, as load_results makes it')
     names = list(dict.fromkeys(row['data'] for row in results))
     if len(names) < 2: return results
     on = ' and '.join(names)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Data
+from ..data import Data, check_data
 from ..errors import WrongValue
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
         n = low - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         n = low - 1
-    if n < low: raise WrongValue(f'{name} is a whole number from {low} up, not {value!r}')
+    if not low <= n <= 10**9: raise WrongValue(f'{name} is a whole number from {low} up, not {value!r:.60}')
     return n
 
 # %% ../../nbs/11_show/00_canvas.ipynb #show-batch
@@ -223,7 +223,7 @@ def show_batch(data: Data, n: int = 16) -> 'Figure':
     4
     """
     count = check_count('n', n)
-    xb, yb = data.one_batch()
+    xb, yb = check_data(data).one_batch()
     labels = yb[:count].tolist()
     cols = min(len(labels), 8)
     rows = math.ceil(len(labels)/cols)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import Data
+from ..data import Data, check_data
 from ..errors import WrongValue
 from kdnb.measure import (
     accuracy,
@@ -366,7 +366,7 @@ def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels)
     own = [getattr(m, 'data', None) for m in models.values() if not isinstance(m, nn.Module)]
     found = next((d for d in [data, *own] if d is not None), None)
     if found is None: raise WrongValue('compare needs images: give data=, or a learner, which has its own')
-    return found
+    return check_data(found)
 
 def compare(data: Data | None = None, *unnamed: object, stage: int | None = None, n: int = 500,
             taps: PlaceNames | None = None, **models: Showable) -> Comparison:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import torch
 
-from ..errors import FileTrouble, WrongType
+from ..errors import FileTrouble, WrongType, check_type
 from ..files import parse_json
 from ..models import check_archive
 from ..parallel import rank
@@ -122,6 +122,7 @@ def read_history(run: Run) -> list[dict]:
     >>> [row['epoch'] for row in read_history(learn.run)]
     [1, 2]
     """
+    check_type('a run', run, Run, "a Run, such as learn.run or Run('taught')")
     try:
         rows = [parse_json(line) for line in (run.read('history.jsonl') or b'').splitlines()]
         if all(isinstance(row, dict) and all(isinstance(v, (int, float, str)) for v in row.values()) for row in rows):
