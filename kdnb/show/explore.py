@@ -66,7 +66,7 @@ def _draw_said(fig: 'Figure', left: float, probs: Mapping[str, Tensor], classes:
     for k, (name, p) in enumerate(probs.items()):
         lanes = np.arange(len(top)) + (k - (len(probs) - 1)/2)*high
         ax.barh(lanes, p.numpy()[top], high, color=colour_of(name, k), label=name)
-    ax.set_yticks(range(len(top)), [classes[c] for c in top], fontsize=8, **as_written(''.join(classes)))
+    ax.set_yticks(range(len(top)), [classes[int(c)] for c in top], fontsize=8, **as_written(''.join(classes)))
     ax.invert_yaxis()
     ax.tick_params(labelsize=8, length=2)
     ax.spines[['top', 'right']].set_visible(False)
@@ -103,7 +103,8 @@ def _with_knobs(explorer: 'Explorer') -> Any:
     stage.value = stage.options[-1][1]
     T = ipywidgets.FloatLogSlider(4, min=0, max=2, description='T', readout_format='.2g', continuous_update=False)
     picture = ipywidgets.HTML()
-    def redraw(*_: object) -> None: picture.value = figure_html(explorer.draw(image.value, stage.value, T.value))
+    def redraw(*_: object) -> None:
+        picture.value = figure_html(explorer.draw(image.value, int(stage.value or -1), T.value))
     for knob in (image, stage, T): knob.observe(redraw, 'value')
     redraw()
     return ipywidgets.VBox([ipywidgets.HBox([image, stage, T]), picture])
