@@ -672,7 +672,7 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'cut',
-        replace(TINY, pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
+        replace(TINY, name='cut', pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
     assert kdnb_sweep(['cut', *NUMBERS]) == 0
     out = capsys.readouterr().out
     runs = [w[-1] for w in sweep_commands('cut', epochs=1, n_train=100, size=8)]

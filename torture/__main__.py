@@ -16,6 +16,7 @@ import torch
 from kdnb import __version__
 from kdnb.seeds import seed_from
 from kdnb.text import Table
+from kdnb.train import Learner
 
 from .attacks import ATTACKS
 
@@ -54,6 +55,7 @@ def main() -> int:
     ask.add_argument('--number', type=int, help='with --only: this one attack again, with its traceback')
     a = ask.parse_args()
     torch.set_num_threads(1)
+    Learner.callbacks = []
     with tempfile.TemporaryDirectory() as tmp:
         if a.number is not None:
             attack = next(f for f in ATTACKS if f.__name__ == a.only)

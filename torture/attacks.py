@@ -28,7 +28,6 @@ from kdnb.train import Callback, Learner, Run, read_history
 
 from .odd import ODD, VALUES, flip, odd_history, odd_json
 
-Learner.callbacks = []
 EPOCHS = 2
 
 

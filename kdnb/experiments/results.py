@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import CannotRun, WrongValue, check_all, one_sentence
 from .blocks import make_blocks
@@ -59,7 +59,8 @@ class Results(AsTable, list[Row]):
     left out, 1 unfinished: kd-2 (3 of 9 epochs)
     """
     def __init__(self, rows: Iterable[Row] = (), left_out: Iterable[Mapping[str, str]] = ()):
-        super().__init__(check_all('a row of results', rows, Mapping, 'a dict, as load_results makes it'))
+        checked = check_all('a row of results', rows, Mapping, 'a dict, as load_results makes it')
+        super().__init__(cast('list[Row]', checked))
         self.left_out = check_all('left_out', left_out, Mapping, 'dicts of run, why and detail')
 
     def notes(self) -> list[str]:

@@ -3,6 +3,7 @@ from .frozen import *
 from .seen import *
 from .scheme import *
 from .teachers import *
+from .places import *
 from .distill import *
 from .weighing import *
 from .joint import *

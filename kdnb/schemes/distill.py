@@ -7,9 +7,7 @@ __all__ = ['needs_classes', 'Distill']
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #imports
 import copy
-import functools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import Data, StreamTrainSplit, TrainSplit
-from ..errors import WrongValue, say
+from ..errors import WrongValue
 from ..measure import evaluating
 from ..methods import CE, FeatureList, Method, Term, parse_method, tap_pairs
 from ..models import weights_hash
 from ..parallel import gather
-from .frozen import Ensemble, Frozen, Teacher
+from .frozen import Frozen, Teacher
+from .places import Pairs, Side, errors_in, named_pairs
 from kdnb.schemes.scheme import (
     Scheme,
     ask_model,
@@ -39,16 +38,8 @@ from kdnb.schemes.scheme import (
     weighted_loss,
 )
 from .seen import check_teacher_data
-from kdnb.schemes.teachers import (
-    Memory,
-    check_models,
-    combined_teacher,
-    draw_teacher,
-    given_teacher,
-    of_each_teacher,
-)
-from ..taps import Pixels, Tapped, Taps, find_taps, pixels_of, reading_pair
-from ..text import count_of
+from .teachers import Memory, check_models, combined_teacher, draw_teacher, given_teacher
+from ..taps import Pixels, Tapped, pixels_of
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #teacher-bn
 def _teacher_statistics(method: Iterable[Term], teacher: nn.Module) -> str:
@@ -58,98 +49,15 @@ def _teacher_statistics(method: Iterable[Term], teacher: nn.Module) -> str:
     why = f"teacher_bn='batch' needs a teacher with BatchNorm, and {type(teacher).__name__} has none"
     raise WrongValue(f"{why}: pass teacher_bn='running'")
 
-# %% ../../nbs/09_schemes/02_distill.ipynb #side
-@contextmanager
-def _errors_in(who: str) -> Iterator[None]:
-    "Inside the `with` an error about a place tells in which model."
-    try:
-        yield
-    except ValueError as e:
-        raise WrongValue(f'in the {who}, {e}') from e
-
-class _Side:
-    "One of the two models, and its stages, which are found once."
-    def __init__(self, who: str, model: nn.Module, size: Pixels):
-        self.who, self.model, self.size = who, model, size
-
-    @functools.cached_property
-    def taps(self) -> Taps: return find_taps(self.model, self.size)
-
-    def name_of(self, tap: int | str, reading: str) -> str:
-        "The name of a place."
-        if isinstance(tap, str): return tap
-        taps = self.taps                                # what this raises names the model
-        with _errors_in(self.who):
-            return taps.name(tap, reading)
-
-# %% ../../nbs/09_schemes/02_distill.ipynb #shared-stages
-def _pixels(tap) -> str: return 'x'.join(map(str, tap.size))
-
-def _last_stages(side: _Side, n: int) -> list[int]:
-    "The last n stages; of blocks, which are all of one size, n at even distances."
-    stages = [r.stage for r in side.taps if r.stage]
-    if len({r.size for r in side.taps if r.stage}) > 1: return list(range(-n, 0))
-    return [stages[len(stages)*(k + 1)//n - 1] for k in range(n)]
-
-def _count_stages(side: _Side) -> int: return sum(r.stage > 0 for r in side.taps)
-
-def _shared_stages(student: _Side, teacher: _Side) -> list[tuple[int, int]]:
-    "The pairs of n stages of both, n the smaller count, up to the last; says which if the counts differ."
-    n_ours, n_theirs = _count_stages(student), _count_stages(teacher)
-    n = min(n_ours, n_theirs)
-    pairs = list(zip(_last_stages(student, n), _last_stages(teacher, n)))
-    if n_ours != n_theirs:
-        last = f'{n} are' if n > 1 else 'ones are'
-        which = 'last' if all(tap < 0 for pair in pairs for tap in pair) or n == 1 else 'evenly spread'
-        sizes = ', '.join(f'{_pixels(student.taps[a])} ~ {_pixels(teacher.taps[b])}' for a, b in pairs)
-        both = f"the student has {count_of(n_ours, 'stage')} and the teacher {n_theirs}"
-        say(f'{both}: the {which} {last} paired, {sizes}')
-    return pairs
-
-# %% ../../nbs/09_schemes/02_distill.ipynb #stages-in-words
-def _stages_in_words(side: _Side) -> str:
-    "The stages of a model, or why it has none."
-    try:
-        rows = [f'{r.stage} {r.post!r} ({r.channels}, {r.size[0]}, {r.size[1]})' for r in side.taps]
-    except ValueError as e:
-        return f'the {side.who} has no stages: {e}'
-    except Exception as e:
-        return f'the {side.who} has no stages that can be found: {str(e).splitlines()[0]}'
-    return f"the {side.who} has the stages {', '.join(rows)}"
-
-# %% ../../nbs/09_schemes/02_distill.ipynb #named-pairs
-def _asked_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple]:
-    "The taps of a term, (student's, teacher's); 'stages' stands for the stages of both, {'stages': place} for ours."
-    asked: list[tuple] = []
-    for ours, theirs in tap_pairs(term.taps):
-        if ours == 'stages' and isinstance(theirs, str) and theirs != 'stages':
-            n = _count_stages(student)
-            blocks = len({r.size for r in student.taps if r.stage}) == 1
-            asked += [(stage, theirs) for stage in _last_stages(student, min(n, 4) if blocks else n)]
-        else:
-            asked += _shared_stages(student, teacher) if 'stages' in (ours, theirs) else [(ours, theirs)]
-    return asked
-
-def _named_pairs(term: Term, student: _Side, teacher: _Side) -> list[tuple[str, str]]:
-    "The places that a term compares, by name; or an error that shows the stages of both models."
-    try:
-        ours, theirs = reading_pair(term.reading)
-        asked = _asked_pairs(term, student, teacher)
-        return [(student.name_of(a, ours), teacher.name_of(b, theirs)) for a, b in asked]
-    except Exception as e:
-        both = f'{_stages_in_words(student)}; {_stages_in_words(teacher)}'
-        why = str(e).splitlines()[0]
-        reason = both if why in both else f'{why}; {both}'
-        remedy = "Name pairs by hand, taps={student's: teacher's}, or take a method that reads no stages: "
-        raise WrongValue(f'{term.name} finds no pair of taps: {reason}. {remedy}kd, dkd, dist, wttm; rkd, pkt') from e
+def _meet_models(method: Iterable[Term], student: nn.Module, teacher: Frozen) -> None:
+    "Refuse two models that are no pair for these terms, and choose what the teacher's BatchNorms use."
+    check_models(method, student, teacher.model)
+    teacher.bn = _teacher_statistics(method, teacher.model)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-tap
-_Pairs = list[tuple[str, str]]
-
-def _all_pairs(method: Iterable[Term], student: nn.Module, teacher: Frozen, size: Pixels) -> list[_Pairs]:
+def _all_pairs(method: Iterable[Term], student: Side, teacher: Side) -> list[Pairs]:
     "The places that each term compares."
-    sides = _Side('student', student, size), _Side('teacher', teacher, size)
-    return [_named_pairs(t, *sides) for t in method]
+    return [named_pairs(t, student, teacher) for t in method]
 
 def needs_classes(method: str | Term | Iterable[Term], weights: str | None = None) -> bool:
     """
@@ -177,16 +85,19 @@ def needs_classes(method: str | Term | Iterable[Term], weights: str | None = Non
     terms = [term for term in parse_method(method, weights) if not isinstance(term, CE)]
     return any(term.taps is None or any('logits' in pair for pair in tap_pairs(term.taps)) for term in terms)
 
-def _tap_models(student: nn.Module, teacher: Frozen, method: Method, pairs: list[_Pairs]) -> Tapped:
-    "Tap both models at these places, and let each term read its margins; returns the tapped student."
-    ours, theirs = (dict.fromkeys(pair[k] for ps in pairs for pair in ps) for k in (0, 1))
-    with _errors_in('student'):
-        net = Tapped(student, list(ours))
-    with _errors_in('teacher'):
+def _tap_student(student: nn.Module, pairs: Iterable[Pairs]) -> Tapped:
+    "Tap the student at its side of these places."
+    ours = dict.fromkeys(a for ps in pairs for a, _ in ps)
+    with errors_in('the student'):
+        return Tapped(student, list(ours))
+
+def _tap_teacher(who: str, teacher: Frozen, method: Method, pairs: list[Pairs]) -> None:
+    "Tap a teacher at its side of these places, and let each term read its margins."
+    theirs = dict.fromkeys(b for ps in pairs for _, b in ps)
+    with errors_in(who):
         teacher.tap(teacher.model, theirs, needs_classes(method))
     for t, ps in zip(method, pairs):
         t.prepare(teacher.model, [b for _, b in ps])
-    return net
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-forward
 _Answer = tuple[Tensor, dict[str | int, Tensor]]        # (logits, {place: feature})
@@ -195,7 +106,7 @@ _Answers = tuple[_Answer, _Answer]                      # the student's and the 
 def _gather_each(v: Tensor | FeatureList) -> Tensor | FeatureList:
     return gather(v) if isinstance(v, Tensor) else [gather(f) for f in v]
 
-def _read_term(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer) -> tuple:
+def _read_term(term: Term, pairs: Pairs, adapters: nn.Module | None, student: _Answer, teacher: _Answer) -> tuple:
     "What a term compares: the logits of both, or their features, the student's behind its adapters."
     (s, fs), (t, ft) = student, teacher
     if term.taps is not None:
@@ -203,7 +114,7 @@ def _read_term(term: Term, pairs: _Pairs, adapters: nn.Module | None, student: _
         s = s if adapters is None or term.with_adapters else term.through(adapters, s, t)
     return (_gather_each(s), _gather_each(t)) if term.batchwise else (s, t)
 
-def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _Answers, y: Tensor,
+def _term_loss(term: Term, pairs: Pairs, adapters: nn.Module | None, answers: _Answers, y: Tensor,
                index: Tensor | None = None, second: _Answers | None = None) -> Tensor:
     "The loss of a term, not weighted; `second`: the answers to a second view of the images."
     asked = pick_asked(term, dict(index=index, view=second))
@@ -214,7 +125,17 @@ def _term_loss(term: Term, pairs: _Pairs, adapters: nn.Module | None, answers: _
         asked |= {'index': gather(asked['index'])} if 'index' in asked else {}
     asked |= {'adapters': adapters} if term.with_adapters else {}
     s, t = _read_term(term, pairs, adapters, *answers)
-    losses = [term(s, own, y, **more) for own, more in of_each_teacher(t, asked)]
+    return term(s, t, y, **asked)
+
+_Said = tuple[_Answer, dict[int, _Answer]]              # the student's, and by its number each teacher's that speaks
+
+def _each_loss(scheme: 'Distill', i: int, said: _Said, y: Tensor, index: Tensor | None, second: _Said | None) -> Tensor:
+    "The mean of a term's losses with each teacher that speaks."
+    losses = []
+    for k, t in said[1].items():
+        name, term, pairs = [*scheme.each_term(k)][i]
+        view = second and (second[0], second[1][k])
+        losses.append(_term_loss(term, pairs, scheme.adapters_of(name, k), (said[0], t), y, index, view))
     return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-adapters
@@ -226,19 +147,22 @@ def _makes_adapters(term: Term) -> bool:
     "Whether a term may ask for a module that is trained beside the student."
     return type(term).connect is not Term.connect or term.taps is not None and term.adapt is not None
 
+def _adapter_name(name: str, teacher: int) -> str: return f'{name}_of_{teacher + 1}' if teacher else name
+
 def _adapters_of_terms(scheme: 'Distill', images: Tensor) -> nn.ModuleDict:
-    "The adapters that the terms ask for, by the names of the terms."
+    "The adapters that the terms ask for, by the names of the terms, for each teacher its own."
     adapters = nn.ModuleDict()
     if not any(map(_makes_adapters, scheme.method)): return adapters
     scheme.teacher.to(images.device)
     shades = torch.linspace(-1, 1, images.numel()).view_as(images).to(images)   # of black ones all features may be 0
     with evaluating(scheme.net):
         _, fs = ask_model('the student', scheme.net, shades)
-        _, ft = ask_model('the teacher', scheme.teacher, shades)
-    for name, term, pairs in scheme.each_term():
-        made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
-        if made:
-            adapters[name] = made.to(images).train(scheme.training)
+    for k, teacher in enumerate(scheme.teachers):
+        _, ft = ask_model(scheme.called(k), teacher, shades)
+        for name, term, pairs in scheme.each_term(k):
+            made = term.connect([fs[a] for a, _ in pairs], [ft[b] for _, b in pairs])
+            if made:
+                adapters[_adapter_name(name, k)] = made.to(images).train(scheme.training)
     return adapters
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-measure
@@ -249,39 +173,44 @@ def _measure_teacher(scheme: 'Distill', data: Data) -> None:
     if not scheme.needs_teacher(): return
     measured = any(type(t).measure is not Term.measure for t in scheme.method)      # else one image will do
     x = data.examples(min(256, len(data.train)) if measured else 1, 'train')[0]
-    for teacher in scheme.teacher.members:
-        z, features = ask_model('the teacher', teacher, x)
-        if z is not None:
-            check_classes(check_logits('the teacher', z, x).shape[1], data)
-            tell_softmax('the teacher', z)
-    for name, term, pairs in scheme.each_term():
-        term.measure([features[b] for _, b in pairs])
-        term.meet(scheme.adapters_of(name), data)
+    said = [ask_model('the teacher', teacher, x) for teacher in scheme.teacher.members]
+    for z in (z for z, _ in said if z is not None):
+        check_classes(check_logits('the teacher', z, x).shape[1], data)
+        tell_softmax('the teacher', z)
+    for k in range(len(scheme.teachers)):
+        for name, term, pairs in scheme.each_term(k):
+            term.measure([said[k][1][b] for _, b in pairs])
+            term.meet(scheme.adapters_of(name, k), data)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #trial
-def _unlike(pairs: _Pairs, student: _Answer, teacher: _Answer) -> str:
+def _ask_teachers(scheme: 'Distill', x: Tensor, only: int | None = None) -> dict[int, tuple]:
+    "What each teacher says, or `only` one of them, for what the terms read: {its number: (logits, features)}."
+    if not scheme.needs_teacher(): return {0: (None, {})}
+    return {k: teacher(x) for k, teacher in enumerate(scheme.teachers) if only in (None, k)}
+
+def _unlike(pairs: Pairs, student: _Answer, teacher: _Answer) -> str:
     "The shapes of the features that are compared."
     (_, fs), (_, ft) = student, teacher
     return '; '.join(f'{a!r} {tuple(fs[a].shape)} ~ {b!r} {tuple(ft[b].shape)}' for a, b in pairs)
 
-def _teacher_says(scheme: 'Distill', x: Tensor, lot: Tensor | int | None = 0) -> tuple:
-    "The teacher's logits and features, for what the terms read."
-    if not scheme.needs_teacher(): return None, {}
-    if 'lot' in scheme.asks:
-        draw_teacher(scheme.teacher.model, lot)
-    return scheme.teacher(x)
+def _try_term(lesson: tuple[str, Term, Pairs], adapters: nn.Module | None, answers: _Answers, *rest: Any) -> None:
+    "Compute a term once; what cannot be compared is an error with its shapes."
+    name, term, pairs = lesson
+    try:
+        _term_loss(term, pairs, adapters, answers, *rest)
+    except (ValueError, RuntimeError) as e:
+        if not pairs: raise
+        shapes, why = _unlike(pairs, *answers), str(e).splitlines()[0]
+        raise WrongValue(f"{name} cannot compare the student's taps with the teacher's, {shapes}: {why}") from e
 
 def _try_terms(scheme: 'Distill', x: Tensor, y: Tensor, asked: dict[str, Tensor]) -> None:
-    "Compute each term once; what cannot be compared is an error with its shapes. Draws no random numbers."
+    "Compute each term once with each teacher. Draws no random numbers."
     with evaluating(scheme), torch.random.fork_rng([x.device] if x.is_cuda else []):
-        answers = scheme.net(x), _teacher_says(scheme, x)
-        for name, term, pairs in scheme.each_term():
-            try:
-                _term_loss(term, pairs, scheme.adapters_of(name), answers, y, asked.get('index'), answers)
-            except (ValueError, RuntimeError) as e:
-                if not pairs: raise
-                shapes, why = _unlike(pairs, *answers), str(e).splitlines()[0]
-                raise WrongValue(f"{name} cannot compare the student's taps with the teacher's, {shapes}: {why}") from e
+        student = scheme.net(x)
+        for k, said in _ask_teachers(scheme, x).items():
+            answers = student, said
+            for lesson in scheme.each_term(k):
+                _try_term(lesson, scheme.adapters_of(lesson[0], k), answers, y, asked.get('index'), answers)
 
 # %% ../../nbs/09_schemes/02_distill.ipynb #distill-class
 class Distill(Scheme):
@@ -308,8 +237,9 @@ class Distill(Scheme):
         Pixels of a side of the images, or (height, width). None: of the learner's data, or of the first batch; see
         `settle`.
     combine : str, default 'logits'
-        How several teachers speak. 'logits': with the mean of their logits. 'losses': the loss is the mean of those
-        with each. 'random': one speaks a batch, drawn by the seed of the run.
+        How several teachers speak. 'logits': with the mean of their logits, which have no features. 'losses': the loss
+        is the mean of those with each. 'random': one speaks a batch, drawn by the seed of the run. With these two each
+        teacher has its own places and adapters.
 
     Attributes
     ----------
@@ -319,9 +249,9 @@ class Distill(Scheme):
         The name of each term in the losses and in the history; a second 'kd' is 'kd_2'.
     pairs : list of list of tuple
         The places that each term compares, [(student's, teacher's), ...]; empty if it reads the logits. They are found
-        when the size of the images is known.
+        when the size of the images is known. Those of several teachers follow each other.
     adapters : ModuleDict
-        What is trained beside the student, by the names of the terms.
+        What is trained beside the student, by the names of the terms; see `adapters_of`.
     teacher : Frozen
         The teacher.
 
@@ -362,8 +292,9 @@ class Distill(Scheme):
     >>> Distill(student, teacher, [KD(T=2), term]).settle(16).pairs[-1]
     [('stages.2.0.act2', 'stages.2.1.act2')]
     """
-    at_size = ('pairs',)
-    pairs: list[_Pairs]
+    at_size = ('pairs', 'pairs_of')
+    pairs: list[Pairs]
+    pairs_of: list[list[Pairs]]            # of each teacher
 
     def __init__(self, student: nn.Module, teacher: Teacher | Sequence[Teacher] | Memory,
                  method: str | Term | Iterable[Term] = 'kd', weights: str | None = None, size: Pixels | None = None,
@@ -371,12 +302,13 @@ class Distill(Scheme):
         super().__init__()
         check_student(student)
         given, self.memory = given_teacher(teacher)
-        self.method = Method(copy.copy(t) for t in parse_method(method, weights))   # copies: terms learn margins
-        self.teacher = combined_teacher(given, combine, self.memory is not None, self.method)
-        self.names = unique_names(t.name for t in self.method)
+        asked, self.combine = parse_method(method, weights), combine
+        self.teacher = combined_teacher(given, combine, self.memory is not None, asked)
+        self.methods = [Method(map(copy.copy, asked)) for _ in self.teachers]       # copies: terms learn margins
+        self.method, self.names = self.methods[0], unique_names(t.name for t in asked)
         self.trained_on = [t.trained_on for t in given.members if t.trained_on]
-        check_models(self.method, student, given.model)
-        self.teacher.bn = _teacher_statistics(self.method, given.model)
+        for terms, own in zip(self.methods, self.teachers):
+            _meet_models(terms, student, own)
         if self.memory is not None:
             self.memory.fits(self.method)
         self.net, self.adapters = Tapped(student), nn.ModuleDict()
@@ -392,9 +324,36 @@ class Distill(Scheme):
         images : Tensor
             Two black images of the right size, (2, C, H, W), where the student is.
         """
-        self.pairs = _all_pairs(self.method, self.student, self.teacher, pixels_of(images))
-        self.net = _tap_models(self.student, self.teacher, self.method, self.pairs).train(self.training)
+        size = pixels_of(images)
+        student = Side('the student', self.student, size)
+        sides = [Side(self.called(k), teacher, size) for k, teacher in enumerate(self.teachers)]
+        self.pairs_of = [_all_pairs(self.method, student, side) for side in sides]
+        self.pairs = [[pair for pairs in each for pair in pairs] for each in zip(*self.pairs_of)]
+        self.net = _tap_student(self.student, self.pairs).train(self.training)
+        for side, teacher, method, pairs in zip(sides, self.teachers, self.methods, self.pairs_of):
+            _tap_teacher(side.who, teacher, method, pairs)
         self.adapters = _adapters_of_terms(self, images)
+
+    @property
+    def teachers(self) -> list[Frozen]:
+        """Return the teachers that speak for themselves; the one, or their mean, with combine='logits'."""
+        return [self.teacher] if self.combine == 'logits' else self.teacher.members
+
+    def called(self, teacher: int) -> str:
+        """
+        Say what errors call a teacher.
+
+        Parameters
+        ----------
+        teacher : int
+            The number of one of `teachers`.
+
+        Returns
+        -------
+        str
+            Such as 'the teacher', or 'teacher 2' if there are several.
+        """
+        return 'the teacher' if len(self.teachers) == 1 else f'teacher {teacher + 1}'
 
     @property
     def student(self) -> nn.Module:
@@ -406,23 +365,28 @@ class Distill(Scheme):
         """Return the name of the batches that bring remembered logits; None without these."""
         return None if self.memory is None else self.memory.stream
 
-    def each_term(self) -> Iterator[tuple[str, Term, list[tuple[str, str]]]]:
+    def each_term(self, teacher: int = 0) -> Iterator[tuple[str, Term, list[tuple[str, str]]]]:
         """
         Iterate over the terms.
+
+        Parameters
+        ----------
+        teacher : int, default 0
+            The number of one of `teachers`.
 
         Returns
         -------
         iterator of tuple
             (name, term, pairs of places).
         """
-        return zip(self.names, self.method, self.pairs)
+        return zip(self.names, self.methods[teacher], self.pairs_of[teacher])
 
     @property
     def task(self) -> list[str]:
         """Return the names of the losses that come from the labels alone."""
         return [name for name, term in zip(self.names, self.method) if isinstance(term, CE)]
 
-    def adapters_of(self, name: str) -> nn.Module | None:
+    def adapters_of(self, name: str, teacher: int = 0) -> nn.Module | None:
         """
         Find what is trained beside the student for a term.
 
@@ -430,14 +394,17 @@ class Distill(Scheme):
         ----------
         name : str
             Of the term, one of `names`.
+        teacher : int, default 0
+            The number of one of `teachers`.
 
         Returns
         -------
         Module or None
             What the term's `connect` made; None if it needs nothing.
         """
-        if name not in self.adapters: return None
-        return self.adapters[name]
+        known = _adapter_name(name, teacher)
+        if known not in self.adapters: return None
+        return self.adapters[known]
 
     def needs_teacher(self) -> bool:
         """
@@ -453,7 +420,7 @@ class Distill(Scheme):
     @property
     def asks(self) -> tuple[str, ...]:
         """Return what the terms ask for beside images and labels: 'index', 'view'."""
-        drawn = getattr(self.teacher.model, 'combine', '') == 'random' and self.needs_teacher()
+        drawn = self.combine == 'random' and self.needs_teacher()
         return (*join_asks(self.method), 'lot') if drawn else join_asks(self.method)
 
     def forward(self, x: Tensor, y: Tensor, taught: tuple | None = None, index: Tensor | None = None,
@@ -486,13 +453,15 @@ class Distill(Scheme):
         """
         if self.waiting is not None:
             self.settle(x)
-        answers = self.net(x), taught or _teacher_says(self, x, lot)
-        second = None if view is None else (self.net(view), taught_view or _teacher_says(self, view, lot))
+        only = draw_teacher(len(self.teachers), lot) if self.combine == 'random' else None
+        said = self.net(x), {0: taught} if taught else _ask_teachers(self, x, only)
+        second = None
+        if view is not None:
+            second = self.net(view), {0: taught_view} if taught_view else _ask_teachers(self, view, only)
         now, losses = current_weights(self), {}
-        for name, term, pairs in self.each_term():
-            given = term, pairs, self.adapters_of(name), answers, y, index, second
-            losses[name] = weighted_loss(now[name], x, _term_loss, *given)
-        return losses, {'student': answers[0][0]}
+        for i, name in enumerate(self.names):
+            losses[name] = weighted_loss(now[name], x, _each_loss, self, i, said, y, index, second)
+        return losses, {'student': said[0][0]}
 
     def weights(self, epoch: int, epochs: int) -> dict[str, float]:
         """
@@ -529,8 +498,9 @@ class Distill(Scheme):
             If in this or a later epoch no weight is above 0.
         """
         super().begin_epoch(epoch, epochs)
-        for name, term in zip(self.names, self.method):
-            term.begin_epoch(epoch, epochs, self.adapters_of(name))
+        for k, method in enumerate(self.methods):
+            for name, term in zip(self.names, method):
+                term.begin_epoch(epoch, epochs, self.adapters_of(name, k))
         for e in range(epoch, epochs):
             if any(self.weights(e, epochs).values()): continue
             where = f'in epoch {e + 1} of {epochs} every weight of {self.method} is 0'
@@ -591,11 +561,12 @@ class Distill(Scheme):
             The method, each term to the last digit, and the hash of the teacher's weights.
         """
         terms = {}
-        for name, term, pairs in self.each_term():
-            adapters = {'adapters': repr(self.adapters[name])} if name in self.adapters else {}
+        for name, term, pairs in zip(self.names, self.method, self.pairs):
+            made = [repr(self.adapters_of(name, k)) for k in range(len(self.teachers)) if self.adapters_of(name, k)]
+            adapters = {'adapters': '; '.join(made)} if made else {}
             terms[name] = term.describe() | adapters | {'pairs': pairs}
         remembered = {} if self.memory is None else {'remembered': self.memory.views}
-        several = dict(combine=self.teacher.model.combine) if isinstance(self.teacher.model, Ensemble) else {}
+        several = dict(combine=self.combine) if len(self.teacher.members) > 1 else {}
         return dict(scheme='Distill', method=repr(self.method), terms=terms, teacher=weights_hash(self.teacher.model),
                     prepare=self.teacher.describe_prepare(), **remembered, **several)
 
@@ -609,5 +580,5 @@ class Distill(Scheme):
             A line for the method, and one for each pair of places.
         """
         if self.waiting is not None: return f'{self.method}\nplaces: at the size of the images, see settle'
-        pairs = [f'{n}: {a!r} ~ {b!r}' for n, _, ps in self.each_term() for a, b in ps]
+        pairs = [f'{n}: {a!r} ~ {b!r}' for n, ps in zip(self.names, self.pairs) for a, b in ps]
         return '\n'.join([repr(self.method), *pairs])

@@ -86,28 +86,25 @@ def _batch_statistics(model: nn.Module) -> Iterator[None]:
 # %% ../../nbs/09_schemes/00_frozen.ipynb #ensemble
 class Ensemble(nn.Module):
     """
-    Several frozen teachers as one model.
+    Several frozen teachers as one model, which says the mean of their logits.
 
     Parameters
     ----------
     members : sequence of Frozen
         The teachers, each with its own images.
-    combine : str, default 'logits'
-        'logits': it says the mean of their logits, (B, C). 'losses': those of each, (B, teachers, C). 'random': those
-        of one, which `only` names.
 
     Examples
     --------
     >>> import torch
     >>> from kdnb.schemes import Ensemble
-    >>> both = Ensemble([Frozen(resnet(8)), Frozen(resnet(14))], 'losses')
+    >>> both = Ensemble([Frozen(resnet(8)), Frozen(resnet(14))])
     >>> both(torch.rand(4, 3, 16, 16)).shape
-    torch.Size([4, 2, 10])
+    torch.Size([4, 10])
     """
-    def __init__(self, members: 'Sequence[Frozen]', combine: str = 'logits'):
+    def __init__(self, members: 'Sequence[Frozen]'):
         super().__init__()
         self.models = nn.ModuleList(member.model for member in members)
-        self.members, self.combine, self.only = [*members], combine, 0         # a list, so out of reach
+        self.members = [*members]                                               # a list, so out of reach
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -121,16 +118,14 @@ class Ensemble(nn.Module):
         Returns
         -------
         Tensor
-            The logits.
+            The logits, (B, C).
         """
-        if self.combine == 'random': return expect_logits(self.members[self.only](x)[0])
         each = [expect_logits(member(x)[0]) for member in self.members]
         counts = [z.shape[1] for z in each]
         if len({*counts}) > 1:
             both = ' and '.join(map(str, counts))
             raise WrongType(f'the teachers have {both} classes: take teachers for the same ones')
-        said = torch.stack(each, 1)
-        return said.mean(1) if self.combine == 'logits' else said
+        return torch.stack(each, 1).mean(1)
 
 def _as_one(teacher: Teacher | Sequence[Teacher]) -> Teacher:
     "One teacher as it is, two or more frozen as an `Ensemble`."

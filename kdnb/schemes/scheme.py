@@ -69,7 +69,7 @@ def _why_refused(name: str, model: nn.Module, x: Tensor, error: str) -> str:
     if odd:
         remedy = 'call .float() on it, and choose the format of the forward pass with amp='
         return f'{name} has weights of {odd[0]} and the images are {x.dtype}: {remedy}'
-    channels, size = _teacher_remedies if name == 'the teacher' else _student_remedies
+    channels, size = _teacher_remedies if 'teacher' in name else _student_remedies
     counts = re.search(r'to have (\d+) channels, but got (\d+)', error)         # torch's words
     if counts and int(counts[2]) == x.shape[1]:
         return f"{name} takes {count_of(int(counts[1]), 'channel')}, the images have {counts[2]}: {channels}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import WrongValue, check_all, printable
 from ..measure import score_ends
-from .canvas import as_written, colour_of, new_figure
+from .canvas import as_written, colour_of, new_figure, tell_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,7 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     ['loss', 'accuracy, %']
     """
     histories = _named_histories(learners, unnamed)
-    fig = new_figure(7.2, 2.7, dpi=72)
+    fig = new_figure(7.2, 2.7)
     fig.set_layout_engine('constrained')
     left, right = fig.subplots(1, 2)
     for i, (name, rows) in enumerate(histories.items()):
@@ -117,4 +117,4 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     _add_legend(right)
     most = max(len(ax.lines) for ax in (left, right))
     fig.set_figheight(max(2.7, 1 + .085*most))         # room for the legend
-    return fig
+    return tell_figure(fig, 'Curves, epoch by epoch')

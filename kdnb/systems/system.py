@@ -397,6 +397,7 @@ class Preset(HtmlTable):
         at = self.pairs.index(pair)
         return {p.source: {name: row[at] for name, row in p.scores.items()} for p in self.published}
 
+    def __repr__(self) -> str: return f'Preset({self.name!r}: {self.title})'
     def as_table(self) -> Table:
         """Return what is trained, how and on what as a table, for Jupyter.
 
@@ -413,7 +414,7 @@ class Preset(HtmlTable):
 
 # %% ../../nbs/01_systems/00_system.ipynb #system-class
 @dataclass(frozen=True)
-class System:
+class System(HtmlTable):
     """Hold everything of a source system or a published protocol.
 
     Parameters
@@ -446,6 +447,20 @@ class System:
     loading: Mapping[str, Loading] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     presets: tuple[Preset, ...] = ()
+
+    def __repr__(self) -> str: return f'System({self.name!r}: {self.title})'
+    def as_table(self) -> Table:
+        """
+        Return what there is of the system as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            Source, paper, and the names of recipes, weights and presets.
+        """
+        return facts_table(self.title, {
+            'name': self.name, 'source': self.source, 'paper': self.paper, 'recipes': ', '.join(self.recipes),
+            'weights of': ', '.join(self.weights), 'presets': ', '.join(preset.name for preset in self.presets)})
 
 # %% ../../nbs/01_systems/00_system.ipynb #views
 systems: dict[str, System] = {}                            # {name: system}

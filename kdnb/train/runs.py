@@ -542,7 +542,7 @@ def note_going_on(run: Run, about: dict, epoch: int) -> None:
     config = run.json('config.json') if rank() == 0 else None
     if config is None: return
     was, now = later_process(config['about']), {'processes': 1, **about}
-    changed = {k: now[k] for k in _process_facts if was.get(k, now[k]) != now[k]}
+    changed = {k: now[k] for k in _process_facts if k in now and was.get(k, now[k]) != now[k]}
     if not changed: return
     went = [*config['about'].get('went_on', ()), dict(after=epoch, date=now['date'], **changed)]
     run.save_json('config.json', config | dict(about=config['about'] | dict(went_on=went)))
