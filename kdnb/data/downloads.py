@@ -130,8 +130,7 @@ _download_waits: tuple[float, ...] = (1, 2, 4)  # seconds
 
 def _fetch_rest(url: str, path: Path, part: Path, md5: str) -> None:
     "Fetch what `part` lacks, over as many connections as it takes while they bring more."
-    most = _bytes_of(part)
-    waits: list[float] = []
+    most, waits = _bytes_of(part), list(_download_waits[:0])
     for attempt in count():
         try:
             answer, start, total = _ask_from(url, _bytes_of(part))

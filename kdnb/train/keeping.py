@@ -75,7 +75,7 @@ def _load_optimiser(learn: Any, train: dict, longer: bool) -> None:
     if not all(isinstance(kept, dict) for kept in learn.opt.state.values()): raise TypeError('its optimiser')
 
 # %% ../../nbs/10_train/05e_keeping.ipynb #rows-in
-def _rows_of(learn: Any, train: dict) -> list[dict]:
+def _kept_rows(learn: Any, train: dict) -> list[dict]:
     "The history that last.pt goes on from; in runs before format 1 it is a list."
     kept = train['history']
     if isinstance(kept, list): return kept
@@ -91,7 +91,7 @@ def _check_progress(learn: Any, train: dict, history: list[dict]) -> None:
 
 def _restore(learn: Any, saved: dict, longer: bool) -> None:
     "Give a learner what a checkpoint holds."
-    train, history = saved['train'], _rows_of(learn, saved['train'])
+    train, history = saved['train'], _kept_rows(learn, saved['train'])
     _check_progress(learn, train, history)
     if train['rest'].keys() != other_state(learn.scheme).keys():
         raise WrongValue(f'{learn.run} holds other adapters than this scheme: start over with fresh=True')

@@ -417,18 +417,17 @@ def _open_here(run: Run, config: dict, fresh: bool) -> str:
     if differ:
         raise WrongValue(f'{run} was run differently: {differ}. Choose another run=, or start over with fresh=True')
     if 'result.json' in run: return 'finished'
-    if 'last.pt' in run: return 'unfinished'
-    _refuse_lost(run)
-    return _start_anew(run, config)
+    return 'unfinished' if 'last.pt' in run else _begin_again(run, config)
 
-def _refuse_lost(run: Run) -> None:
-    "Refuse to begin anew where a history tells of epochs that were kept; the first may have been cut off."
+def _begin_again(run: Run, config: dict) -> str:
+    "Begin anew; refuse it where a history tells of epochs that were kept; the first may have been cut off."
     epochs = len((run.read('history.jsonl') or b'').splitlines())
     if epochs > 1:
         raise FileTrouble(f'last.pt of {run} is missing, and its history tells of {epochs:,} epochs: restore it, or '
                           'start over with fresh=True')
     if epochs:
         say(f'{run}: the first epoch was not kept, so it begins anew')
+    return _start_anew(run, config)
 
 # %% ../../nbs/10_train/00_runs.ipynb #open-run
 def open_run(run: Run, config: dict, fresh: bool = False) -> str:
