@@ -98,6 +98,28 @@ def test_other_versions_and_processes_are_noted_once(data, recwarn):
     assert len(Run('old').json('config.json')['about']['went_on']) == 1
 
 
+def test_another_machine_and_precision_are_noted(data, recwarn):
+    interrupted(data, 'old')
+    config = Run('old').json('config.json')
+    assert config['about']['compiled'] is False
+    config['about'] |= dict(machine='Darwin arm64, DEFAULT', float32_products='medium', compiled=True)
+    Run('old').save_json('config.json', config)
+    learner(data, 'old').fit(2)
+    told = str(recwarn.pop(UserWarning).message)
+    assert '(before: Darwin arm64, DEFAULT)' in told and 'float32_products highest (before: medium)' in told
+    went, = Run('old').json('config.json')['about']['went_on']
+    assert went['machine'] != 'Darwin arm64, DEFAULT' and went['float32_products'] == 'highest' and not went['compiled']
+
+
+def test_what_runs_of_before_did_not_record_is_no_change(data, recwarn):
+    interrupted(data, 'old')
+    config = Run('old').json('config.json')
+    for name in 'machine', 'float32_products', 'compiled': del config['about'][name]
+    Run('old').save_json('config.json', config)
+    learner(data, 'old').fit(2)
+    assert not recwarn.list and 'went_on' not in Run('old').json('config.json')['about']
+
+
 def test_nothing_is_said_where_nothing_changed(data, recwarn):
     interrupted(data, 'same')
     learner(data, 'same').fit(2)

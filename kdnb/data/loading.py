@@ -36,7 +36,7 @@ from kdnb.data.reading import (
 from .sources import ChannelStats, Source, SplitLike, as_mask, draw_stratified, known_sources
 from .stream import StreamSplit, StreamTrainSplit
 from .tables import read_table
-from ..errors import FileTrouble, WrongType, WrongValue, check_type, unknown_name, warn_user
+from ..errors import FileTrouble, WrongType, WrongValue, check_type, printable, unknown_name, warn_user
 from ..files import data_root
 from ..systems import Loading, find_loading
 from ..text import Column, HtmlTable, Table, plain_number
@@ -168,7 +168,7 @@ def _checked_sources(train, valid, test, c: int, size: int | None, bs: int) -> l
 def _class_names(classes: Iterable[object]) -> list[str]:
     "Return the names of classes as a list of words; refuse a name that stands twice."
     try:
-        names = [str(c) for c in classes]
+        names = [printable(str(c)) for c in classes]
     except TypeError:
         raise WrongType(f'classes={classes!r}: give their names in order, such as range(10)') from None
     if len({*names}) < len(names):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import pick_device
-from ..errors import FileTrouble, WrongValue, logger, one_sentence
+from ..errors import FileTrouble, WrongValue, logger, one_sentence, printable
 from .blocks import Block, Line
 from .grid import spread_labels
 from .repeat import load_run_data, option_words, repeat_options
@@ -383,4 +383,4 @@ def report_page(runs: Any = '*', pictures: int = 1, data: str | Path | None = No
         if say:
             say(f'{title}: {name}')
         sections[name] = _make_section(make)
-    return _whole_page(title, _page_marks(page.results), sections)
+    return printable(_whole_page(title, _page_marks(page.results), sections))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import WrongValue, check_all
+from ..errors import WrongValue, check_all, printable
 from ..measure import score_ends
 from .canvas import as_written, colour_of, new_figure, tell_figure
 
@@ -38,7 +38,7 @@ def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str
     if unnamed or is_list and not all(isinstance(row, Mapping) for row in learners):
         raise WrongValue('several learners have no names: give names: show_history(dict(alone=alone, taught=taught))')
     given = learners if isinstance(learners, Mapping) else {'': learners}
-    rows = {name: _history_of(name, h) for name, h in given.items()}
+    rows = {printable(name): _history_of(name, h) for name, h in given.items()}
     empty = [name for name, h in rows.items() if not h]
     if empty or not rows:
         raise WrongValue(f"no history to show for {', '.join(empty) or 'anything'}: fit the learner first")

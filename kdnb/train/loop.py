@@ -215,12 +215,16 @@ def one_epoch(learn: 'Learner') -> None:
     close_epoch(learn, seconds_since(start, learn.data.device))
 
 # %% ../../nbs/10_train/06_loop.ipynb #config
+def _about_training(learn: 'Learner') -> dict:
+    "What the last digits of a result may depend on beside the configuration."
+    return about_process(learn.data.device) | dict(compiled=learn.program is not learn.scheme)
+
 def run_config(learn: 'Learner') -> dict:
     "What `config.json` says of a learner."
     first = learn.scheme.students[0]
     made, start = getattr(first, 'made', None), getattr(first, 'started_from', None)
     begins, fetched = ({'init': start['hash']}, {'init_from': start['weights']}) if start else ({}, {})
-    about = about_process(learn.data.device) | learn.about | learn.data.identify() | dict(
+    about = _about_training(learn) | learn.about | learn.data.identify() | dict(
         init=weights_hash(learn.init['state']), params=num_params(first), reduced=learn.reduced,
         dtype=name_dtype(learn.dtype)) | fetched
     own = describe_own_images(first)
@@ -248,7 +252,7 @@ def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
 def _tell_state(learn: 'Learner', state: str) -> None:
     "Report what `fit` finds in the run."
     if state == 'unfinished':
-        note_going_on(learn.run, about_process(learn.data.device), learn.epoch)
+        note_going_on(learn.run, _about_training(learn), learn.epoch)
     if learn.cbs is None or state == 'new': return
     found = f'goes on after epoch {learn.epoch} of {learn.epochs}'
     if learn.result:

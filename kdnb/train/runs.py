@@ -517,17 +517,20 @@ def device_name(device: str | torch.device) -> str:
 
 # %% ../../nbs/10_train/00_runs.ipynb #about
 def about_process(device: str | torch.device = 'cpu') -> dict[str, object]:
-    "Date, device, versions and command of this process, for config.json under 'about'."
+    "Date, device, machine, versions, precision and command of this process, for config.json under 'about'."
     from kdnb import __version__
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     many = {'processes': world_size()} if world_size() > 1 else {}
+    machine = f'{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}'
     return dict(
-        format=RUN_FORMAT, date=datetime.date.today().isoformat(), device=device_name(device), kdnb=__version__,
-        torch=str(torch.__version__), torchvision=str(torchvision.__version__), python=platform.python_version(),
+        format=RUN_FORMAT, date=datetime.date.today().isoformat(), device=device_name(device), machine=machine,
+        kdnb=__version__, torch=str(torch.__version__), torchvision=str(torchvision.__version__),
+        python=platform.python_version(), float32_products=torch.get_float32_matmul_precision(),
         command='notebook' if 'ipykernel' in sys.modules else command, **many)
 
 # %% ../../nbs/10_train/00_runs.ipynb #going-on
-_process_facts = 'processes', 'device', 'kdnb', 'torch', 'torchvision', 'python'
+_process_facts = ('processes', 'device', 'machine', 'kdnb', 'torch', 'torchvision', 'python', 'float32_products',
+                  'compiled')
 
 def later_process(about: dict) -> dict:
     "What is known of the process that trained the last epochs of a run."
@@ -539,7 +542,7 @@ def note_going_on(run: Run, about: dict, epoch: int) -> None:
     config = run.json('config.json') if rank() == 0 else None
     if config is None: return
     was, now = later_process(config['about']), {'processes': 1, **about}
-    changed = {k: now[k] for k in _process_facts if was.get(k, now[k]) != now[k]}
+    changed = {k: now[k] for k in _process_facts if k in now and was.get(k, now[k]) != now[k]}
     if not changed: return
     went = [*config['about'].get('went_on', ()), dict(after=epoch, date=now['date'], **changed)]
     run.save_json('config.json', config | dict(about=config['about'] | dict(went_on=went)))
