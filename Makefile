@@ -7,7 +7,7 @@ QUIET := MPLBACKEND=Agg OMP_NUM_THREADS=$(shell expr $(CORES) / $(WORKERS))
 SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \) -exec cksum {} + | sort -k 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench torture lab check test lint types sync quick notebooks slow fix export readme docs clean
+.PHONY: help setup run bench gpu torture lab check test lint types sync quick notebooks slow fix export readme docs clean
 
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -28,11 +28,14 @@ run: setup ## The demonstration: teacher, student alone, student taught on digit
 bench: setup ## kdnb beside the plain way: speed, levers, students together, memory, start, profile, each method; under 20 minutes; ARGS='--help' tells the options.
 	$(BIN)/python -m bench $(ARGS)
 
+gpu: setup ## What only a GPU can show: its tests, bench, two pairs of the 240-epoch protocol; goes on where it stopped; ARGS='--help'.
+	$(BIN)/python -m bench.gpu $(ARGS)
+
 torture: setup ## Kills, bit flips, damaged files, wrong calls: what was tried and survived goes to torture/table.md; an hour, goes on where it stopped; ARGS='--help'.
 	$(BIN)/python -m torture $(ARGS)
 
-lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb.
-	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb
+lab: setup ## JupyterLab on this checkout, opened on nbs/index.ipynb; its options: ARGS='--no-browser --port=8890'.
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(ARGS) nbs/index.ipynb
 
 check test quick notebooks slow: export KDNB_RUNS = $(CURDIR)/.runs-of-tests
 check: lint types sync quick ## What to try before each commit: ruff, pyright, notebooks and code agree, the quick tests; under 3 minutes on 2 cores.

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISTAKES', 'logger', 'printable', 'one_sentence', 'show_tracebacks', 'Mistake', 'WrongValue', 'WrongType',
-           'FileTrouble', 'CannotRun', 'Interrupted', 'unknown_name', 'warn_user', 'say']
+           'FileTrouble', 'CannotRun', 'Interrupted', 'unknown_name', 'check_type', 'check_all', 'warn_user', 'say']
 
 # %% ../nbs/00_basics/00_errors.ipynb #imports
 import difflib
@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 # %% ../nbs/00_basics/00_errors.ipynb #mistakes
 MISTAKES = ValueError, TypeError, OSError, RuntimeError, MemoryError
@@ -175,16 +176,30 @@ def unknown_name(kind: str, name: object, known: Iterable[object]) -> WrongValue
     hint = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(known[:20]) or 'none'}{more}"
     return WrongValue(f'unknown {kind} {str(name)!r}: {hint}')
 
+# %% ../nbs/00_basics/00_errors.ipynb #check-type
+_Kind = TypeVar('_Kind')
+
+def check_type(what: str, value: object, kinds: type[_Kind] | tuple[type[_Kind], ...], needed: str) -> _Kind:
+    "Return a value that is of a kind; refuse another one with what is needed."
+    if isinstance(value, kinds): return value
+    raise WrongType(f'{what} is {needed}, not {type(value).__name__}')
+
+def check_all(what: str, values: object, kinds: type[_Kind] | tuple[type[_Kind], ...], needed: str) -> list[_Kind]:
+    "Return a list of values that are all of a kind; refuse what is no such list."
+    if isinstance(values, Iterable): return [check_type(what, item, kinds, needed) for item in values]
+    raise WrongType(f'{what} is {needed}, in a list, not {type(values).__name__}')
+
 # %% ../nbs/00_basics/00_errors.ipynb #warn-user
 def warn_user(text: str) -> None:
     "Warn in one sentence with the remedy; the warning points at the line outside kdnb that led here."
-    frame, level, found = sys._getframe(1), 2, 2
+    frame, level, found, ours = sys._getframe(1), 2, 2, 2
     while frame:
-        module = str(frame.f_globals.get('__name__')).partition('.')[0]
-        if module == 'kdnb' or module == 'contextlib' and found == level:      # a decorator of ours stands between
+        is_ours = str(frame.f_globals.get('__name__')).partition('.')[0] == 'kdnb'
+        ours = level + 1 if is_ours else ours
+        if is_ours or found == level and _is_installed(frame.f_code.co_filename):   # a decorator, or torch's call
             found = level + 1
         frame, level = frame.f_back, level + 1
-    warnings.warn(printable(text), stacklevel=found)
+    warnings.warn(printable(text), stacklevel=found if found < level else ours)
 
 # %% ../nbs/00_basics/00_errors.ipynb #handler
 logger = logging.getLogger('kdnb')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['count_of', 'short_label', 'format_number', 'format_bytes', 'format_time', 'align_lines', 'Column', 'Marked',
-           'HtmlTable', 'AsTable', 'Table', 'facts_table', 'Tables', 'has_address', 'plain_number']
+           'HtmlTable', 'AsTable', 'Table', 'facts_table', 'Tables', 'has_address', 'plain_number', 'in_reason',
+           'whole_number']
 
 # %% ../nbs/00_basics/03_text.ipynb #imports
 import csv
@@ -357,3 +358,14 @@ def has_address(text: str) -> bool:
 def plain_number(value: Any) -> Any:
     "Return a number of NumPy or torch as Python's, and anything else as it is."
     return value.item() if hasattr(value, 'item') and getattr(value, 'ndim', 1) == 0 else value
+
+def in_reason(value: float) -> bool:
+    "Whether a setting is at most 1e19: its square is still a number of float32."
+    return value <= 1e19
+
+def whole_number(what: str, value: Any, low: int = 1, high: int = 10**7) -> int:
+    "Return a whole number of a range as Python's int; refuse anything else."
+    number = plain_number(value)
+    if type(number) is int and low <= number <= high: return number
+    room = f'to {high:,}' if type(number) is int and number > high else 'up'
+    raise WrongValue(f'{what} must be a whole number from {low:,} {room}, not {number!r:.60}')

@@ -10,12 +10,15 @@ from kdnb.train import Learner
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: starts processes, trains or compiles: `make slow`')
+    config.addinivalue_line('markers', 'gpu: needs a GPU: `make gpu`')
 
 def pytest_collection_modifyitems(items):
     "What stands in tests/slow is slow; other files say so themselves (pytestmark)."
     for item in items:
         if Path(item.path).parent.name == 'slow':
             item.add_marker('slow')
+        if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason='needs a GPU'))
 
 def pytest_collection_finish():
     "What a file of tests changes while it is imported, changes the tests of others."

@@ -242,7 +242,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         (
             'kdnb_train',
             [*DIGITS, '--student', 'resnet20000000'],
-            "'resnet20000000' has depth 20,000,000: a name takes one up to 1,202"),
+            "'resnet20000000' has depth 20,000,000: it takes one from 0 to 1,202"),
         (
             'kdnb_train',
             [*DIGITS, '--method', 'online(students=1000000)'],
@@ -287,7 +287,7 @@ TAUGHT = [*DIGITS, '--teacher', 'teacher']
         ('kdnb_train', [*DIGITS, '--size', '0'], '--size 0: give the pixels of a side'),
         ('kdnb_train', [*DIGITS, '--lr', '-1'], 'lr must be a number from 0 up, not -1'),
         ('kdnb_train', [*DIGITS, '--lr', 'nan'], 'lr must be a number from 0 up, not nan'),
-        ('kdnb_train', [*DIGITS, '--wd', 'inf'], 'wd must be a number from 0 up, not inf'),
+        ('kdnb_train', [*DIGITS, '--wd', 'inf'], 'wd must be a number from 0 up, at most 1e19, not inf'),
         # runs and teachers
         ('kdnb_distill', [*MINE, '--teacher', 'five'], 'the student has 10 classes and the teacher 5: take a teacher'),
         (
@@ -672,7 +672,7 @@ def test_reducenet_and_its_controls(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'cut',
-        replace(TINY, pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
+        replace(TINY, name='cut', pairs=(('reducenet8', 'resnet8'),), weights='reducenet', cut=True, published=()))
     assert kdnb_sweep(['cut', *NUMBERS]) == 0
     out = capsys.readouterr().out
     runs = [w[-1] for w in sweep_commands('cut', epochs=1, n_train=100, size=8)]

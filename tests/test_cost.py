@@ -223,7 +223,7 @@ def test_latency_is_of_what_runs():
     assert isinstance(took, Latency) and took.repeats >= 10 and 0 < took.lowest <= took.median <= took.highest
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_on_a_gpu():
     model = make('resnet20')
     here, there = profile(model, bs=64), adds_up(profile(model.cuda(), bs=64))

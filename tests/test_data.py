@@ -225,14 +225,14 @@ def test_archives_and_folders(tmp_path):
         load_data('split', root=tmp_path)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_gpu_and_cpu_make_the_same_batches():
     cpu, gpu = (load_data('digits', size=32, augment='crop_flip+reflect+cutout', device=d) for d in ('cpu', 'cuda'))
     for (xa, ya), (xb, yb) in zip(cpu.train.epoch(3, 1), gpu.train.epoch(3, 1)):
         assert xb.is_cuda and torch.equal(ya, yb.cpu()) and torch.allclose(xa, xb.cpu(), atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_no_batch_waits_for_the_gpu():
     data = load_data('digits', size=32, augment='crop_flip+cutout', device='cuda')
     batches = data.train.epoch(0, 0)
@@ -464,7 +464,7 @@ def test_a_dataset_streams_with_its_targets():
         same(list(held.train.epoch(0, 0)), list(streamed.train.epoch(0, 0))) and held.describe() == streamed.describe())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_a_stream_to_a_gpu(tmp_path):
     cpu, gpu = (load_data(parts(tmp_path), size=32, bs=8, device=d, stream=True) for d in ('cpu', 'cuda'))
     for (xa, ya), (xb, yb) in zip(cpu.train.epoch(3, 1), gpu.train.epoch(3, 1)):

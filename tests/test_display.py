@@ -11,13 +11,15 @@ from matplotlib.text import Text
 from kdnb import board
 from kdnb.callbacks import Progress, live_curves, progress
 from kdnb.data import load_data
-from kdnb.experiments import jobs, sweep
+from kdnb.experiments import jobs, load_results, sweep
+from kdnb.measure import profile
 from kdnb.methods import CE, KD
 from kdnb.models import resnet
-from kdnb.schemes import Alone
+from kdnb.schemes import Alone, Distill, weigh
 from kdnb.seeds import seeded
 from kdnb.show import compare
-from kdnb.systems import find_preset, recipes
+from kdnb.systems import find_preset, recipes, systems
+from kdnb.taps import find_taps
 from kdnb.train import Callback, Learner, Run, fit_together
 
 @pytest.fixture
@@ -113,13 +115,19 @@ def test_a_sweep_is_one_output(data, outputs, quiet, monkeypatch, capsys):
 def test_what_a_person_meets_is_a_table_in_a_cell(data, quiet):
     run = Run()
     run.save_json('config.json', {'student': 'resnet8', 'epochs': 3, 'about': {}})
+    weighed = weigh(Distill(resnet(8), resnet(8), 'kd', size=8), data.one_batch())
     met = {'train': data, 'resnet8': learner(data), 'parameters': Alone(resnet(8)), 'ce': CE(.5) + KD(.5),
-           'KD(0.5, T=4)': KD(.5), 'epochs': run, 'nesterov': recipes['crd'], 'cifar100': find_preset('crd')}
+           'KD(0.5, T=4)': KD(.5), 'epochs': run, 'nesterov': recipes['crd'], 'cifar100': find_preset('crd'),
+           '8 x 8': data.train, 'images in a batch': data.test, 'RepDistiller': systems['crd'],
+           'stage': find_taps(resnet(8), 8), 'latency': profile(resnet(8), size=8), 'cosine': weighed}
     for word, thing in met.items():
         page = thing._repr_html_()
         assert word in page and page.count('<table') == page.count('overflow-x: auto') == 1, thing
     assert repr(data.test) == 'Split: 719 images of 8 x 8 pixels, batches of 256'
     assert repr(data.train).startswith('TrainSplit: 100 images')
+    assert all(len(repr(thing)) < 3_000 and ' object at 0x' not in repr(thing) for thing in met.values())
+    for tables in (load_results('zoo:shapes-resnet8-kd-*'), load_results('zoo:shapes-resnet8-kd-*').table()):
+        assert '<table' in tables._repr_html_() and 'overflow-x: auto' in tables._repr_html_()
 
 def test_six_nets_are_compared_without_two_captions_on_each_other(quiet):
     data = load_data('digits', size=16, n_train=60, bs=20, device='cpu')

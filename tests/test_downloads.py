@@ -45,7 +45,7 @@ def server():
             if start >= len(s.content): return self.send_error(416)
             self.send_response(206 if start else 200)
             if s.length:
-                self.send_header('Content-Length', len(s.content) - start)
+                self.send_header('Content-Length', len(s.content) - start if s.length is True else s.length)
             if start:
                 self.send_header('Content-Range', f'bytes {start}-{len(s.content) - 1}/{len(s.content)}')
             self.end_headers()
@@ -249,6 +249,28 @@ def test_size_unknown_and_a_file_of_this_machine(server, path, capsys, tmp_path)
         download((tmp_path / 'gone').as_uri(), path, MD5)
 
 
+@pytest.mark.parametrize('length', ['abc', '-5', '', '1e3', '9' * 30, str(len(WHOLE) + 5)])
+def test_a_size_that_is_none_decides_nothing(server, path, length):
+    server.length = length
+    assert is_whole(download(server.url, path, MD5))
+
+
+def test_a_size_that_is_too_small_is_no_file(server, path):
+    server.length = '5'
+    with pytest.raises(OSError, match='its hash is not the published one, and it is deleted'):
+        download(server.url, path, MD5)
+    assert not part_of(path).exists()
+
+
+def test_hashes_in_capitals_and_hashes_that_are_none(server, path):
+    assert is_whole(download(server.url, path, MD5.upper())) and is_whole(download(server.url, path, f' {MD5}\n'))
+    path.unlink()
+    for wrong in None, '', 'abc', 5, 'g' * 32, MD5 * 2:
+        with pytest.raises(ValueError, match='is no hash: give the 32 hexadecimal digits'):
+            download(server.url, path, wrong)
+    assert server.asked == [None]                               # nothing was fetched for them
+
+
 def test_a_folder_that_cannot_be_written(server, path, monkeypatch):
     path.parent.mkdir()
     path.write_bytes(WHOLE)
@@ -387,6 +409,34 @@ def test_bad_archives_leave_nothing(tmp_path):
             not (tmp_path / 'new').exists()
             and not (tmp_path / 'new.unpacking').exists()
             and not (tmp_path / 'escaped').exists())
+
+
+def test_archives_without_a_file_are_damaged(tmp_path):
+    with tarfile.open(tmp_path / 'empty.tar.gz', 'w:gz'): pass
+    with zipfile.ZipFile(tmp_path / 'empty.zip', 'w'): pass
+    for name, target in (('here', '.'), ('round', 'round'), ('lost', 'nowhere')):
+        with tarfile.open(tmp_path / f'{name}.tar.gz', 'w:gz') as t:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            t.addfile(info)
+    with tarfile.open(tmp_path / 'folders.tar.gz', 'w:gz') as t:
+        info = tarfile.TarInfo('a')
+        info.type = tarfile.DIRTYPE
+        t.addfile(info)
+    for archive in sorted(tmp_path.glob('*.tar.gz')) + [tmp_path / 'empty.zip']:
+        with pytest.raises(OSError, match='could not be unpacked .* nothing of it is left'):
+            unpack(archive, tmp_path / 'new')
+        assert not os.path.lexists(tmp_path / 'new') and not (tmp_path / 'new.unpacking').exists()
+
+
+def test_a_link_beside_files_is_no_one_folder(tmp_path):
+    with tarfile.open(tmp_path / 'a.tar.gz', 'w:gz') as t:
+        for name, link in (('set/1.png', ''), ('set/again', '1.png')):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = (tarfile.SYMTYPE, link) if link else (tarfile.REGTYPE, '')
+            t.addfile(info)
+    new = unpack(tmp_path / 'a.tar.gz', tmp_path / 'a')
+    assert tree(new) == ['1.png', 'again'] and not new.is_symlink()
 
 
 def test_two_that_unpack_at_once(tmp_path):

@@ -167,7 +167,7 @@ def test_a_step_that_waits_is_noticed(look, data, teacher):
     assert waits(learner('kd', data, teacher, cbs=[Look()])) != []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 @pytest.mark.parametrize('kind', ['alone', 'jointrd', 'joint', 'online', *METHODS])
 def test_cuda_itself_sees_nothing_wait(kind):
     data = load_data('digits', size=16, n_train=96, bs=32, device='cuda')

@@ -44,3 +44,26 @@ def test_a_sum_of_terms_is_one_method(tmp_path, monkeypatch):
     assert [row['method'] for row in found] == ['CE(1)', 'CE(1)', 'CE(0.5) + KD(0.5, T=4)']
     assert [name_method(m) for m in ('kd', [CE(.5), KD(.5)])] == ['kd', name_method(CE(.5) + KD(.5))]
     assert len({name_method(m) for m in (SP(1, taps=1), SP(1, taps=-1), KD(.5), KD(.6))}) == 4
+
+
+def method_of(words): return words[words.index('--method') + 1], '--weights' in words
+
+
+def test_a_presets_own_method_by_its_name_is_the_presets():
+    pair = [('vgg13', 'vgg8')]
+    whole = sweep_commands('crd')
+    for name in ('kd', 'review', 'kd_ls'):
+        asked = sweep_commands('crd', methods=[name], pairs=pair)
+        assert len(asked) == 3 and all(words in whole for words in asked)
+    other = sweep_commands('crd', methods=['kd(T=2)', 'kd'], pairs=pair)
+    assert [method_of(words) for words in other[2:]] == [('kd(T=2)', False), ('kd', True)]
+
+
+def test_pairs_of_a_preset():
+    runs = runs_of(sweep_commands('crd', pairs=[('resnet56', 'resnet20'), ['resnet32x4', 'resnet8x4']]))
+    nets = {'resnet56', 'resnet20', 'resnet32x4', 'resnet8x4'}
+    assert {run.split('-')[2] for run in runs} == nets and len(runs) == 4 + 2*len(sweep_presets['crd'].methods)
+    with pytest.raises(ValueError, match='no pair resnet20 resnet56 .teacher, then student.: it has wrn_40_2'):
+        sweep_commands('crd', pairs=[('resnet20', 'resnet56')])
+    with pytest.raises(ValueError, match='has no pair r e s'):
+        sweep_commands('crd', pairs=['res'])

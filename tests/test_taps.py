@@ -482,7 +482,7 @@ def test_compile_whole_after_a_change_of_mode(tapped):
     torch.testing.assert_close(fast(images(32)), tapped(images(32)))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_cuda(tapped):
     want, got = tapped(images(32)), tapped.cuda()(images(32).cuda())
     torch.testing.assert_close(got[0].cpu(), want[0], rtol=1e-2, atol=1e-2)

@@ -444,7 +444,7 @@ def test_timm_without_a_network_and_without_weights(monkeypatch):
         create_model('timm/botnet50ts_256', 7, weights='timm')
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_on_a_gpu(tmp_path):
     model = create_model('resnet8').cuda().to(memory_format=torch.channels_last)
     save_model(model, tmp_path / 'm.pt')

@@ -150,6 +150,7 @@ def pictures(models: dict[str, Learner], data: Data) -> None:
     assert_type(show_cka(models, x), Figure)
     assert_type(show_dark_knowledge(models, data, T=4.), Figure)
     assert_type(show_tradeoff('runs/*', 'latency', data), Figure)
+    assert_type(explore(models['taught']).draw(3, stage=-1, T=4.), Figure)
     assert_type(compare(data, teacher=models['teacher'], taught=models['taught']), Comparison)
 
 def experiments() -> None:

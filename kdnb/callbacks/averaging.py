@@ -9,6 +9,7 @@ __all__ = ['EMA']
 from dataclasses import replace
 
 from .registry import callback
+from ..losses import check_number
 from ..systems import Recipe
 from ..train import Callback
 
@@ -32,7 +33,7 @@ class EMA(Callback):
     ['last', 'best', 'ema']
     """
     def __init__(self, decay: float = .9999):
-        self.decay = decay
+        self.decay = check_number('the decay', decay, 'between 0 and 1')
 
     def change_recipe(self, recipe: Recipe) -> Recipe:
         """

@@ -32,6 +32,7 @@ from kdnb.show import (
     new_figure,
     read_places,
     square_axes,
+    tell_figure,
     write_text,
 )
 from ..text import short_label
@@ -260,5 +261,5 @@ def show_film(films: Filmed | Mapping[str, Filmed], n: int = 4) -> 'Figure':
     for i, (name, film) in enumerate(zip(several, found)):
         _draw_strip(fig, .65 + i*high, name, film, rows)
     write_text(fig, .1, .08, _title_of(found))
-    write_text(fig, .1, bottom, '; '.join(dict.fromkeys(note for _, note in read if note)), fontsize=6.5, color='.35')
-    return fig
+    write_text(fig, .1, bottom, '; '.join(dict.fromkeys(note for _, note in read if note)), color='.35')
+    return tell_figure(fig, 'Attention maps, epoch by epoch')

@@ -74,7 +74,7 @@ def live_curves(rows: _Rows, epochs: int, earlier: int = 0) -> 'Figure':
     style: dict[Any, Any] = dict.fromkeys(_words, '#7a7a7a') | {'font.size': 8}
     with matplotlib.rc_context(style):
         colours = dict(zip([*losses, *scores], cycle(_colours), strict=False))
-        fig = new_figure(7.2, 1.6, dpi=96)
+        fig = new_figure(7.2, 1.6)
         for left, names, title in (.07, losses, 'loss'), (.42, scores, kind):
             ax = fig.add_axes((left, .25, .27, .7), xlim=(1, max(2, epochs)))
             _draw_curves(ax, rows, {name: colours[name] for name in names}, earlier)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from .registry import callback
 from ..errors import WrongValue
+from ..losses import check_number
 from ..parallel import world_size
-from ..show import check_count, new_figure
+from ..show import check_count, new_figure, tell_figure
 from ..train import Callback, Learner, set_weights
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class LRFinder(Callback):
     (1e-06, True)
     """
     def __init__(self, low: float = 1e-6, high: float = 10., steps: int = 100):
-        if not 0 < low < high: raise WrongValue(f'the rate rises from low to high, above 0, not from {low} to {high}')
+        low, high = check_number('low', low, 'above 0'), check_number('high', high, 'above 0')
+        if not low < high: raise WrongValue(f'the rate rises from low to high, above 0, not from {low} to {high}')
         self.low, self.high, self.steps = low, high, check_count('steps', steps, 2)
         self.rates: list[float] = []
         self.losses: list[float] = []
@@ -154,12 +156,12 @@ class LRFinder(Callback):
         Figure
             Closed; the last expression of a notebook cell shows it.
         """
-        guess, fig = self.rate, new_figure(4.6, 2.7, dpi=72)
+        guess, fig = self.rate, new_figure(4.6, 2.7)
         fig.set_layout_engine('constrained')
         ax = fig.subplots()
         ax.plot(self.rates, self.losses, '.', color='.7', label='each batch')
         ax.plot(self.rates, smoothed(self.losses), label='smoothed')
         ax.axvline(guess, color='.3', linestyle=':', label=f'{guess:.2g}')
         ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(0, 2*self.losses[0]))
-        ax.legend(fontsize=7)
-        return fig
+        ax.legend(fontsize=8)
+        return tell_figure(fig, 'Loss against learning rate')

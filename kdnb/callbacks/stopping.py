@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .registry import callback
-from ..errors import WrongValue
+from ..errors import WrongValue, check_type
+from ..losses import check_number
 from ..measure import score_ends
 from ..show import check_count
 from ..train import Callback, Learner
@@ -54,8 +55,10 @@ class EarlyStop(Callback):
     3
     """
     def __init__(self, patience: int = 10, watch: str = 'valid_acc', least: float = 0.):
+        check_type('watch', watch, str, "a column of the history, such as 'valid_acc'")
         if watch.startswith('test'): raise WrongValue(f'{watch!r} may not end a run: test images choose nothing')
-        self.patience, self.watch, self.least = check_count('patience', patience), watch, least
+        self.patience, self.watch = check_count('patience', patience), watch
+        self.least = check_number('least', least, 'from 0 up')
 
     def before_fit(self, learn: Learner) -> None:
         """

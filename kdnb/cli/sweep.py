@@ -113,8 +113,11 @@ def _run_all(commands: list[list[str]]) -> dict[str, str]:
 _which: Options = {
     'preset': dict(nargs='?', help=f"one of {', '.join(sweep_presets)}; without it they are listed"),
     '--method': dict(
-        metavar='WORDS', action='append', help="a method instead of the preset's, such as at or 'kd(T=2)+sp'; may be "
-        'given several times'),
+        metavar='WORDS', action='append', help="instead of all methods: one of the preset's own by its name, or "
+        "another, such as 'kd(T=2)+sp'; may be given several times"),
+    '--pair': dict(
+        nargs=2, metavar=('TEACHER', 'STUDENT'), action='append', help="instead of all pairs: one of the preset's; may "
+        'be given several times'),
     '--epochs': TRAIN_OPTIONS['--epochs'],
     '--seeds': dict(
         metavar='N', type=int, default=1, help='number of seeds of each student, from 0; teachers have one seed '
@@ -152,7 +155,8 @@ def asked_commands(a: argparse.Namespace) -> list[list[str]]:
         value = getattr(a, keyword_name(option))
         if option in _in_name or value is None or value is False: continue
         rest += [option] if value is True else [option, str(value)]
-    commands = sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment, a.method)
+    commands = sweep_commands(a.preset, a.epochs, a.seeds, a.data, a.n_train, a.valid, a.size, a.augment, a.method,
+                              a.pair)
     return [[words[0], *rest, *words[1:]] for words in commands]
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #sweep-listing
@@ -234,5 +238,7 @@ def kdnb_sweep(argv: Sequence[str] | None = None) -> int:
             'loaded, interrupted ones continue.\nThe same command in a second terminal (with --device cuda:1, say) '
             'takes the runs that the first has not begun.\nWithout a preset the tables are listed; with --dry-run the '
             'commands are printed, one a line, for a job scheduler.')
-    example = 'kdnb_sweep cifar100-wrn --seeds 3 --dry-run\nkdnb_sweep kd-grid --epochs 10 --n-train 10000'
+    example = ('kdnb_sweep cifar100-wrn --seeds 3 --dry-run\n'
+               'kdnb_sweep crd --pair resnet56 resnet20 --method kd --method dkd\n'
+               'kdnb_sweep kd-grid --epochs 10 --n-train 10000')
     return run_command(_sweep, make_parser('kdnb_sweep', says, example, *sweep_groups), argv)

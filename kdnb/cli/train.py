@@ -46,7 +46,8 @@ from kdnb.schemes import (
     parse_scheme,
     training_data_of,
 )
-from ..seeds import seeded
+from ..seeds import check_seed, seeded
+from ..text import whole_number
 from ..train import Learner, device_name, differences, pick_recipe, remember, run_config, score_on_test
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
@@ -251,7 +252,7 @@ def _tell_own_images(scheme: Scheme) -> None:
 
 def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
     "Build what the options describe, ready to fit; nothing is written yet."
-    if not 0 <= a.seed < 2**63: raise WrongValue(f'the seed is a whole number from 0 up, of 63 bits, not {a.seed}')
+    check_seed(a.seed)                                  # while no data are read
     data = _kept(a, 'data', lambda: load_asked_data(a))
     with seeded(a.seed):
         scheme = _asked_scheme(a, data)
@@ -289,7 +290,7 @@ def _train(a: argparse.Namespace) -> None:
     if getattr(a, 'taught', False) and not a.teacher and not parse_scheme(a.method):
         raise WrongValue(f'the student of {a.config} learnt alone: add --teacher RUN, or use kdnb_train')
     epochs = pick_recipe(a.recipe).epochs if a.epochs is None else a.epochs
-    if epochs < 1: raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs}')
+    whole_number('epochs', epochs)
     learn = build_learner(a)
     _check_repeat(a, learn, epochs)
     _print_result(learn.fit(epochs, fresh=a.fresh))

@@ -7,6 +7,7 @@ __all__ = ['download', 'unpack']
 
 # %% ../../nbs/03_data/00_downloads.ipynb #imports
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -24,11 +25,17 @@ from urllib.request import Request, urlopen
 
 from torchvision.datasets.utils import calculate_md5
 
-from ..errors import CannotRun, FileTrouble, say
+from ..errors import CannotRun, FileTrouble, WrongValue, say
 from ..files import Lock
 from ..text import format_bytes
 
 # %% ../../nbs/03_data/00_downloads.ipynb #md5-fn
+def _as_md5(md5: object) -> str:
+    "The hash in small letters; refused before anything is fetched if it is none."
+    text = md5.strip().lower() if isinstance(md5, str) else ''
+    if re.fullmatch('[0-9a-f]{32}', text): return text
+    raise WrongValue(f'md5={md5!r:.60} is no hash: give the 32 hexadecimal digits that are published with the file')
+
 def _is_finished(path: Path, md5: str) -> bool:
     "Tell whether the file is there; refuse one whose hash is not the published one."
     if not path.exists(): return False
@@ -49,8 +56,8 @@ def _ask_from(url: str, have: int) -> tuple[Any, int, int | None]:
     resumed = answer.status == 206
     if resumed and not answer.headers.get('Content-Range', '').startswith(f'bytes {have}-'): return _ask_from(url, 0)
     start = have if resumed else 0
-    length = answer.headers['Content-Length']
-    return answer, start, start + int(length) if length else None
+    length = answer.headers['Content-Length'] or ''
+    return answer, start, start + int(length) if re.fullmatch('[0-9]{1,15}', length) and int(length) else None
 
 # %% ../../nbs/03_data/00_downloads.ipynb #announce
 def _host_of(url: str) -> str: return urlsplit(url).hostname or 'this machine'
@@ -121,7 +128,7 @@ def _download_failed(url: str, path: Path, part: Path, e: BaseException) -> File
 # %% ../../nbs/03_data/00_downloads.ipynb #fetch
 _download_waits: tuple[float, ...] = (1, 2, 4)  # seconds
 
-def _fetch_rest(url: str, path: Path, part: Path) -> None:
+def _fetch_rest(url: str, path: Path, part: Path, md5: str) -> None:
     "Fetch what `part` lacks, over as many connections as it takes while they bring more."
     most = _bytes_of(part)
     waits: list[float] = []
@@ -132,6 +139,7 @@ def _fetch_rest(url: str, path: Path, part: Path) -> None:
                 _announce_download(url, path, start, total)
             return _receive_rest(answer, part, start, total)
         except (OSError, HTTPException) as e:
+            if isinstance(e, ConnectionError) and _bytes_of(part) and calculate_md5(part) == md5: return    # it was all
             if _bytes_of(part) > most:
                 most, waits = _bytes_of(part), list(_download_waits)
             if not waits: raise _download_failed(url, path, part, e) from e
@@ -171,7 +179,7 @@ def download(url: str, path: str | Path, md5: str) -> Path:
     path : str or Path
         Where the file goes; its folder is made.
     md5 : str
-        The published hash, 32 hexadecimal digits.
+        The published hash, 32 hexadecimal digits, small or capital.
 
     Returns
     -------
@@ -184,22 +192,29 @@ def download(url: str, path: str | Path, md5: str) -> Path:
         If it cannot be fetched or written, or if a file is there or comes that has another hash.
     RuntimeError
         If there is no room for it.
+    ValueError
+        If the hash is none.
     """
-    path = Path(path)
+    path, md5 = Path(path), _as_md5(md5)
     part = path.with_name(f'{path.name}.part')
     if _is_finished(path, md5): return path
     with _lock_beside(path):
         if _is_finished(path, md5): return path  # another process has fetched it meanwhile
         if not part.exists() or calculate_md5(part) != md5:
-            _fetch_rest(url, path, part)
+            _fetch_rest(url, path, part, md5)
         _name_if_whole(url, path, part, md5)
     return path
 
 # %% ../../nbs/03_data/00_downloads.ipynb #extract
+def _holds_files(folder: Path) -> bool:
+    "Tell whether there is a file in a folder; a link is none."
+    return any(not os.path.islink(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
+
 def _extract_all(archive: Path, new: Path) -> None:
     "Unpack into `new`, or leave nothing of it."
     try:
         shutil.unpack_archive(archive, new, filter=None if zipfile.is_zipfile(archive) else 'data')
+        if not _holds_files(new): raise FileNotFoundError('it holds no file')
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e:
         shutil.rmtree(new, ignore_errors=True)
         head = f'{archive} could not be unpacked ({_why_no_download(e)}), and nothing of it is left'
@@ -224,7 +239,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     Raises
     ------
     OSError
-        If the archive is damaged, or the folder cannot be written.
+        If the archive is damaged or holds no file, or the folder cannot be written.
     """
     folder = Path(folder)
     if folder.exists(): return folder
@@ -235,7 +250,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
         say(f'{Path(archive).name}: unpacked into {folder}')
         _extract_all(Path(archive), new)
         inside = list(new.iterdir())
-        one_folder = len(inside) == 1 and inside[0].is_dir()
+        one_folder = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
         os.replace(inside[0] if one_folder else new, folder)
         shutil.rmtree(new, ignore_errors=True)
     return folder

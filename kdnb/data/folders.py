@@ -8,7 +8,7 @@ __all__ = ['read_npz', 'cut_test', 'read_folder']
 # %% ../../nbs/03_data/06_folders.ipynb #imports
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,7 @@ class _Listing:
     root: str
     classes: list[str]
     seen: set[str] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)            # image files that are links
     left_out: Counter[str] = field(default_factory=Counter)
 
     def is_listed(self, folder: str) -> bool:
@@ -101,13 +102,33 @@ class _Listing:
         for entry in _entries_of(folder):
             kind = _kind_of(entry)
             if kind == 'image':
+                self.links |= {entry.path} if entry.is_symlink() else set()
                 yield entry.path
             elif kind != 'folder':
                 self.left_out[kind] += 1
-            elif entry.is_symlink() and self.is_listed(os.path.realpath(entry.path)):
+            elif self.leads_back(entry):
                 self.left_out['linked again'] += 1
             else:
                 yield from self.walk(entry.path)
+
+    def leads_back(self, folder: os.DirEntry) -> bool:
+        "Tell whether a folder has been walked through, by a link, or will be."
+        real = os.path.realpath(folder.path)
+        return real in self.seen or folder.is_symlink() and self.is_listed(real)
+
+    def repeated(self, files: Iterable[str]) -> set[str]:
+        "The links to images that are there anyway, or by a link before."
+        if not self.links: return set()
+        first: dict[tuple[int, int], str] = {}
+        for file in sorted(files, key=self.links.__contains__):
+            first.setdefault(_which_file(file), file)
+        again = {link for link in self.links if first[_which_file(link)] != link}
+        self.left_out.update({'linked again': len(again)} if again else {})
+        return again
+
+def _which_file(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 def _list_below(path: Path, classes: list[str]) -> _Listing:
     return _Listing(os.path.realpath(path), [os.path.realpath(path/name) for name in classes])
@@ -115,9 +136,20 @@ def _list_below(path: Path, classes: list[str]) -> _Listing:
 # %% ../../nbs/03_data/06_folders.ipynb #class-names
 _split_names = 'train', 'training', 'test', 'testing', 'val', 'valid', 'validation'
 
+def _leave_loops(path: Path, folders: list[Path]) -> list[str]:
+    "The names of folders, in order, without links to another one, to a part of it, or to what holds them."
+    own = _list_below(path, [f.name for f in folders if not f.is_symlink()])
+    kept = []
+    for f in sorted(folders):
+        real = os.path.realpath(f)
+        if f.is_symlink() and own.is_listed(real): continue
+        own.seen.add(real)
+        kept.append(f.name)
+    return sort_classes(kept)
+
 def _class_folders(path: Path) -> list[str]:
     "List the class folders, or raise an error that says what is wrong with them."
-    classes = sort_classes([f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__'))])
+    classes = _leave_loops(path, [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(('.', '__'))])
     for name in classes:
         if name.lower() in _split_names:
             raise WrongValue(f'{path/name} is called like a split: name splits train, test and valid, in small letters')
@@ -135,7 +167,8 @@ def _tell_left_out(path: Path, classes: list[str], left_out: Counter[str]) -> No
     for entry in os.scandir(path):
         if entry.name in classes: continue
         kind = _kind_of(entry)
-        left_out['outside the class folders' if kind == 'image' else kind] += 1
+        words = {'image': 'outside the class folders', 'folder': 'linked again' if entry.is_symlink() else 'folder'}
+        left_out[words.get(kind, kind)] += 1
     if left_out:
         counts = ', '.join(f'{n:,} {kind}' for kind, n in sorted(left_out.items()))
         say(f"{path}: left out {counts} (images end in {', '.join(image_file_endings)})")
@@ -149,8 +182,11 @@ def _class_files(path: Path) -> tuple[ImageFiles, list[str]]:
         found = sorted(listing.walk(str(path/name)), key=os.path.split)
         names += [os.path.relpath(file, path) for file in found]
         y += [number]*len(found)
+    again = listing.repeated(os.path.join(path, name) for name in names)
     _tell_left_out(path, classes, listing.left_out)
-    return ImageFiles(path, names, torch.tensor(y)), classes
+    files = ImageFiles(path, names, torch.tensor(y))
+    if not again: return files, classes
+    return files.pick(torch.tensor([i for i in range(len(names)) if files.path(i) not in again])), classes
 
 # %% ../../nbs/03_data/06_folders.ipynb #folder-fn
 def cut_test(files: ImageFiles) -> tuple[ImageFiles, ImageFiles]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..errors import WrongType, WrongValue, unknown_name
 from ..seeds import seed_from
+from ..text import HtmlTable, Table, facts_table
 
 # %% ../../nbs/03_data/01_images.ipynb #as-images
 def as_images(x: Tensor | np.ndarray) -> Tensor:
@@ -62,7 +63,7 @@ def as_labels(y: Tensor | np.ndarray | Sequence[int], n: int, c: int) -> Tensor:
 # %% ../../nbs/03_data/01_images.ipynb #split
 _AnySplit = TypeVar('_AnySplit', bound='Split')
 
-class Split:
+class Split(HtmlTable):
     """Hold the images and labels of one split on a device.
 
     Iterating gives normalised batches, in order, not augmented.
@@ -115,6 +116,19 @@ class Split:
     def __len__(self) -> int: return len(self.y)
     def __repr__(self) -> str:
         return f'{type(self).__name__}: {len(self):,} images of {self.size} x {self.size} pixels, batches of {self.bs}'
+
+    def as_table(self) -> Table:
+        """
+        Return what the split holds as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            Images, pixels, batches, device and memory.
+        """
+        return facts_table(type(self).__name__, {
+            'images': f'{len(self):,}', 'pixels': f'{self.size} x {self.size}', 'images in a batch': self.bs,
+            'device': self.y.device, 'held there, MiB': f'{self.held/2**20:.1f}'})
 
     @property
     def x(self) -> Tensor:

@@ -1,2 +1,4 @@
 """Using a student where it is needed."""
 from .photos import *
+from .formats import *
+from .exporting import *

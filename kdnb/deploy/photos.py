@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import measure
 from ..data import ImageFiles, StreamSplit, fitting, pick_device
-from ..errors import FileTrouble, WrongType, WrongValue
+from ..errors import FileTrouble, WrongType, WrongValue, warn_user
 from ..models import load_model
 from ..text import Column, Table
 from ..train import Run, move_module, read_config
@@ -31,10 +31,12 @@ def _photos_for(data: dict, files: Sequence[str | Path], device: torch.device) -
     return StreamSplit(source, source.y, data['size'], data['mean'], data['std'], 64, device, how, 0, strict=True)
 
 # %% ../../nbs/14_deploy/00_photos.ipynb #names
-def _names_of_run(config: dict, n: int) -> list[str]:
+def _names_of_run(run: Run, config: dict, n: int) -> list[str]:
     "The names of the classes of a run; their numbers if it has none, as runs of earlier versions."
-    names = (config.get('about') or {}).get('classes') or map(str, range(n))
-    return [str(name) for name in names]
+    names = (config.get('about') or {}).get('classes')
+    if not names:
+        warn_user(f"{run} keeps no names of its classes: they are told by their numbers, in the data set's order")
+    return [str(name) for name in names or range(n)]
 
 def _table_of_answers(run: Run, files: Sequence[str | Path], p: Tensor, names: list[str], top: int) -> Table:
     "One row a file: the likeliest classes, each with its probability."
@@ -58,7 +60,7 @@ def _ask_run(run: str | Path | Run, files: Sequence[str | Path], top: int, which
     logits, _ = measure.predict(model, photos)
     several = config['data'].get('multi_label')
     p = logits.sigmoid() if several else logits.softmax(1)
-    return _table_of_answers(run, files, p, _names_of_run(config, logits.shape[1]), top)
+    return _table_of_answers(run, files, p, _names_of_run(run, config, logits.shape[1]), top)
 
 @overload
 def predict(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]: ...

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WrongValue, unknown_name
+from ..errors import WrongValue, check_all, unknown_name
 from .blocks import count_teachers, group_by, list_differences, setting_of, teaching_of, typed_method
 from .results import Results
 from .rows import Row
 from .statistics import Noise, measure_noise, scores_by_seed
-from ..show import write_text
+from ..show import new_figure, tell_figure, write_text
 from ..train import flatten_dict
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def _left_out_notes(results: object) -> list[str]: return results.notes() if isi
 
 def _rows_with_both(results: Sequence[Row], rows: str, cols: str) -> list[Row]:
     "The runs that have both settings."
-    if not results: raise WrongValue('; '.join(['there is no finished run to show', *_left_out_notes(results)]))
+    found = check_all('a row of results', results, Mapping, 'a dict, as load_results makes it')
+    if not found: raise WrongValue('; '.join(['there is no finished run to show', *_left_out_notes(results)]))
     known = dict.fromkeys(k for row in results for k in _method_settings(row))
     for name in (rows, cols):
         if name not in known: raise unknown_name('setting', name, known)
@@ -185,7 +186,7 @@ def _draw_levels(fig: 'Figure', ax: 'Axes', scale: 'Normalize', marks: Mapping[s
     from matplotlib.cm import ScalarMappable
     bar = fig.colorbar(ScalarMappable(scale, 'viridis'), cax=ax)
     bar.ax.yaxis.set_ticks_position('left')
-    bar.ax.tick_params(labelsize=7, length=2)
+    bar.ax.tick_params(labelsize=8, length=2)
     low, high = ax.get_ylim()
     items = sorted(marks.items(), key=lambda item: item[1])
     heights = spread_labels([v for _, v in items], (high - low) * .09, high)
@@ -199,15 +200,13 @@ def _draw_levels(fig: 'Figure', ax: 'Axes', scale: 'Normalize', marks: Mapping[s
 # %% ../../nbs/13_experiments/09_grid.ipynb #draw-grid
 def _grid_axes(ys: list, lines: list[str], wide: float) -> tuple['Figure', 'Axes', 'Axes']:
     "The figure, with places for map and colour bar; sizes in inches."
-    import matplotlib.pyplot as plt
     left, high = .55 + .075*max(len(_tick_text(y)) for y in ys), .6 + .5*len(ys)
-    tall = high + .4 + .14*len(lines)
-    fig = plt.figure(figsize=(wide, tall), dpi=72)
+    tall = high + .4 + .16*len(lines)
+    fig = new_figure(wide, tall)
     under, map_height = 1 - (high - .1)/tall, (high - .35)/tall
     ax = fig.add_axes((left/wide, under, (wide - left - 1.6)/wide, map_height))
     bar = fig.add_axes((1 - 1.1/wide, under, .14/wide, map_height))
-    write_text(fig, .1, high + .35, '\n'.join(lines), fontsize=7, linespacing=1.35)
-    plt.close(fig)
+    write_text(fig, .1, high + .35, '\n'.join(lines), linespacing=1.35)
     return fig, ax, bar
 
 def _draw_grid(numbers: _Means, marks: Mapping[str, float], rows: str, cols: str, note: Iterable[str]) -> 'Figure':
@@ -215,9 +214,9 @@ def _draw_grid(numbers: _Means, marks: Mapping[str, float], rows: str, cols: str
     from matplotlib.colors import Normalize
     ys, xs = _order_values(y for y, _ in numbers), _order_values(x for _, x in numbers)
     seen = [v for v, _ in numbers.values()] + list(marks.values())
-    scale = Normalize(min(seen), max(max(seen), min(seen) + 1e-6))
+    scale = Normalize(min(seen), max(max(seen), min(seen) + 1))
     wide = max(4.8, 2.35 + .075*max(len(_tick_text(y)) for y in ys) + .75*len(xs))
-    lines = [line for text in note for line in textwrap.wrap(text, int(wide*17))]
+    lines = [line for text in note for line in textwrap.wrap(text, int(wide*15))]
     fig, ax, bar = _grid_axes(ys, lines, wide)
     _draw_cells(ax, numbers, ys, xs, scale)
     _draw_levels(fig, bar, scale, marks)
@@ -254,7 +253,9 @@ def show_grid(results: Sequence[Row], rows: str = 'kd.weight', cols: str = 'kd.T
     inside, cells, levels = _read_grid(results, rows, cols)
     numbers = {cell: (mean(scores.values()), len(scores)) for cell, scores in cells.items()}
     marks = {name: mean(scores.values()) for name, scores in levels.items()}
-    return _draw_grid(numbers, marks, rows, cols, _grid_note(results, inside, cells, levels, rows, cols))
+    fig = _draw_grid(numbers, marks, rows, cols, _grid_note(results, inside, cells, levels, rows, cols))
+    means = [f'{_tick_text(y)} and {_tick_text(x)}: {value:.1f}' for (y, x), (value, _) in numbers.items()]
+    return tell_figure(fig, f'Accuracy by {rows} and {cols} ({", ".join(means)})')
 
 # %% ../../nbs/13_experiments/09_grid.ipynb #grid-noise
 def grid_noise(results: Sequence[Row], rows: str = 'kd.weight', cols: str = 'kd.T') -> Noise | None:

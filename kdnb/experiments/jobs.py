@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..board import Board, html_bar, in_notebook
 from ..data import Data, load_data
-from ..errors import WrongType, WrongValue, logger, one_sentence, say
+from ..errors import WrongType, WrongValue, check_all, check_type, logger, one_sentence, say
 from .results import Results, load_results
 from .sweeps import name_method
 from ..files import Lock, run_name, run_path
@@ -40,7 +40,7 @@ from kdnb.schemes import (
 )
 from ..seeds import seed_from, seeded
 from ..systems import Recipe
-from ..text import count_of, format_time, plain_number
+from ..text import count_of, format_time, plain_number, whole_number
 from kdnb.train import (
     Learner,
     SomeFailed,
@@ -50,7 +50,6 @@ from kdnb.train import (
     pick_amp,
     pick_recipe,
 )
-
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -80,7 +79,11 @@ class Job:
     """
     def __init__(self, run: str | Path, epochs: int, make: Callable[[], Learner], needs: Iterable[str | Path] = (),
                  group: Hashable = None, cost: float = 0.):
-        self.run, self.epochs, self.make = str(run), epochs, make
+        self.run = str(check_type("a job's run", run, (str, Path), 'a name or a path'))
+        self.epochs = whole_number('epochs', epochs)
+        if not callable(make): raise WrongType(f'make is a function that builds a learner, not {type(make).__name__}')
+        self.make = make
+        check_type('needs', needs, (list, tuple, set, frozenset), 'a list of runs')
         self.needs = set(map(str, needs))
         self.group, self.cost = group, cost
 
@@ -144,7 +147,7 @@ def lock_run(run: str | Path) -> Lock | None:
 class _Book:
     "Which jobs are to be done, which are done, which failed and why; and how fast it goes."
     def __init__(self, jobs: Iterable[Job]):
-        self.todo = {job.run: job for job in jobs}
+        self.todo = {job.run: job for job in check_all('a job', jobs, Job, 'a Job')}
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
         self.told, self.waited = 0, False                  # failures told, and whether the wait was
@@ -471,9 +474,7 @@ def _make_plan(data: Data, recipe: str | Recipe, epochs: int | None, name: str |
     "Check epochs, name and what the learners are given."
     usual = pick_recipe(recipe, learner['lr'], learner['wd']).epochs
     pick_amp(learner['amp'], data.device)
-    epochs = usual if epochs is None else plain_number(epochs)
-    if type(epochs) is not int or epochs < 1:
-        raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
+    epochs = usual if epochs is None else whole_number('epochs', epochs)
     if name and run_name(name) != name:
         raise WrongValue(f'name={name!r} begins names of runs: take letters and digits, such as {run_name(name)!r}')
     name = name or _sweep_name(data, recipe, epochs, learner)

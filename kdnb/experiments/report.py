@@ -13,6 +13,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from .table import ResultsTable
 from .tradeoff import show_tradeoff, trim_names
 from ..files import data_root
 from ..models import load_model
-from ..show import compare, figure_html, show_history
+from ..show import PALETTE, compare, figure_html, new_figure, show_history
 from ..text import count_of
 from ..train import Run, read_history
 
@@ -85,19 +86,21 @@ def _name_ends(fig: 'Figure', curves: Mapping[str, Sequence[float]], styles: Map
     ax = fig.axes[0]
     low, high = ax.get_ylim()
     ends = sorted((values[-1], len(values), name) for name, values in curves.items())
-    heights = spread_labels([end for end, _, _ in ends], (high - low)*.17/(fig.get_figheight() - .5), high)
+    heights = spread_labels([end for end, _, _ in ends], (high - low)*.19/(fig.get_figheight() - .5), high)
     short = trim_names(curves)
     for (end, epoch, name), y in zip(ends, heights, strict=True):
         line = dict(arrowstyle='-', lw=.5, relpos=(0, .5), shrinkA=0, shrinkB=2, **styles[name])
-        ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=7, va='center',
+        ax.annotate(short[name], (epoch, end), (1.02, y), textcoords=ax.get_yaxis_transform(), fontsize=8, va='center',
                     annotation_clip=False, color=styles[name]['color'], arrowprops=line)
 
 def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     "Draw a line for each method, its name at its end."
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
-    fig, ax = plt.subplots(figsize=(7, max(2.8, .6 + .17*len(curves))), dpi=72, layout='constrained')
-    styles: dict[str, Any] = {m: dict(color=f'C{i % 10}', ls=['-', '--', ':'][i//10 % 3]) for i, m in enumerate(curves)}
+    fig = new_figure(7, max(2.8, .6 + .19*len(curves)))
+    fig.set_layout_engine('constrained')
+    ax = fig.subplots()
+    lines = '-', '--', ':'
+    styles: dict[str, Any] = {m: dict(color=PALETTE[i % 8], ls=lines[i//8 % 3]) for i, m in enumerate(curves)}
     for name, values in curves.items():
         ax.plot(range(1, len(values) + 1), values, **styles[name], lw=1.6, marker='.' if len(values) < 3 else '')
     _name_ends(fig, curves, styles)
@@ -106,16 +109,22 @@ def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     ax.grid(alpha=.3)
     ax.tick_params(labelsize=8)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    plt.close(fig)
     return fig
 
 # %% ../../nbs/13_experiments/11_report.ipynb #curves
-def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
+_MOST_RUNS, _MOST_METHODS = 10, 8                   # in pictures of single runs: more cannot be told apart
+
+def _first_of(most: int, there: int, what: str) -> str:
+    return f', the first {most} of {there} {what}' if there > most else ''
+
+def _own_losses(method: str, every: Mapping[str, list[dict]]) -> str:
     "A method's losses in its own picture; '' if its runs kept other columns."
+    histories = dict(islice(every.items(), _MOST_RUNS))
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
     if any({'train_acc', 'train_mAP'}.isdisjoint(row) or not columns <= row.keys() for row in rows): return ''
-    return _element('h4', method) + figure_html(show_history(histories), f'losses of {method}', dpi=110)
+    head = _element('h4', method + _first_of(_MOST_RUNS, len(every), 'runs'))
+    return head + figure_html(show_history(histories), f'losses of {method}')
 
 def _block_curves(page: _Gathered, block: Block) -> str:
     "The curves of a block, and each method's losses below."
@@ -126,9 +135,10 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     if not found: return head + _element('p', 'These runs kept no score of their epochs.')
     scores = next(iter(found.values()))[1]
     figure = draw_curves({method: values for method, (values, _) in found.items()}, scores)
-    losses = ''.join(_own_losses(method, runs[method]) for method in found)
-    folded = _folded('losses and scores of each run, method by method', losses) if losses else ''
-    return head + figure_html(figure, f'{scores}, epoch by epoch', dpi=110) + folded
+    losses = ''.join(_own_losses(method, runs[method]) for method in islice(found, _MOST_METHODS))
+    title = 'losses and scores of each run, method by method' + _first_of(_MOST_METHODS, len(found), 'methods')
+    folded = _folded(title, losses) if losses else ''
+    return head + figure_html(figure, f'{scores}, epoch by epoch') + folded
 
 def make_curves(page: _Gathered) -> str:
     "The section on curves."
@@ -142,7 +152,7 @@ def _tradeoff_of(name: str, results: Results) -> str:
     try:
         figures = {cost: show_tradeoff(results, cost) for cost in ('latency', 'parameters')}
     except (ValueError, RuntimeError) as e: return _element('p', f'{name}: {e}.')
-    pictures = ''.join(figure_html(fig, f'accuracy against {cost}', dpi=110) for cost, fig in figures.items())
+    pictures = ''.join(figure_html(fig, f'accuracy against {cost}') for cost, fig in figures.items())
     return _element('h3', name) + pictures
 
 def _make_tradeoffs(page: _Gathered) -> str:

@@ -13,6 +13,9 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import TypedDict
 
+from ..errors import WrongValue, check_all, check_type
+from ..text import plain_number
+
 # %% ../../nbs/13_experiments/00_statistics.ipynb #mean-std
 def mean_std(values: Iterable[float]) -> tuple[float, float | None]:
     """
@@ -36,7 +39,9 @@ def mean_std(values: Iterable[float]) -> tuple[float, float | None]:
     >>> mean_std([70., 71., 72.])
     (71.0, 1.0)
     """
-    values = list(values)
+    plain = map(plain_number, check_type('scores', values, Iterable, 'a number for each seed'))
+    values = check_all('a score', plain, (int, float), 'a number')
+    if not values: raise WrongValue('there is no score to average: give one for each seed')
     return mean(values), stdev(values) if len(values) > 1 else None
 
 # %% ../../nbs/13_experiments/00_statistics.ipynb #by-seed
@@ -80,6 +85,8 @@ def paired_difference(taught: Mapping[int, float], base: Mapping[int, float]) ->
     (2.0, 2)
     """
     from scipy.stats import t  # loads slowly
+    for scores in taught, base:
+        check_type('scores', scores, Mapping, 'a dict, {seed: accuracy}')
     differences = [taught[seed] - base[seed] for seed in taught if seed in base]
     if not differences: return None
     center, std = mean_std(differences)

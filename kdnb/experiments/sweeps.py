@@ -8,7 +8,7 @@ __all__ = ['name_method', 'sweep_commands']
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #imports
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..methods import Term, parse_method
 from ..schemes import parse_scheme
 from ..seeds import seed_from
 from ..systems import Preset, find_preset, find_recipe
-from ..text import plain_number
+from ..text import whole_number
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #setting
 _CommandSetting = dict[str, object]                                # {option: value}, the same in all commands
@@ -63,6 +63,10 @@ def _option_words(options: _CommandSetting) -> list[str]:
     "Options as they are typed, without those that are None."
     return [str(word) for option in options.items() if option[1] is not None for word in option]
 
+def _weights_for(preset: Preset, method: str) -> str | None:
+    "Whose weights a method means: other methods than the preset's own have those that are typed."
+    return preset.weights if method in find_preset(preset.name).methods else None
+
 def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, teacher: str | None = None,
              method: str | None = None, cut: str | None = None) -> list[str]:
     "The words of one command; `method`: its words' short name, `cut`: the teacher that is cut to make the student."
@@ -75,7 +79,7 @@ def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, 
         '--shrink': _preset_run_name(setting, cut, seed) if cut else None, '--student': None if cut else student,
         '--lr': preset.lr.get(student), '--teacher': by if teacher else None,
         '--method': preset.words(method, (teacher, student)) if method else None,
-        '--weights': preset.weights if teacher else None, '--seed': seed, '--run': run}
+        '--weights': _weights_for(preset, method) if method and teacher else None, '--seed': seed, '--run': run}
     return ['kdnb_distill' if teacher else 'kdnb_train', *_option_words(options)]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #of-a-seed
@@ -110,29 +114,40 @@ def _chain(preset: Preset, setting: _CommandSetting, chain: tuple[str, ...], met
         run = _preset_run_name(setting, student, *line, name_method(method), seed + k)
         yield ['kdnb_distill', *_option_words(setting | {
             '--student': student, '--lr': preset.lr.get(student), '--teacher': before,
-            '--method': preset.words(method, (chain[k - 1], student)), '--weights': preset.weights, '--seed': seed + k,
-            '--run': run})]
+            '--method': preset.words(method, (chain[k - 1], student)), '--weights': _weights_for(preset, method),
+            '--seed': seed + k, '--run': run})]
         before = run
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #asked-preset
-def _asked_preset(preset: str, data: str | Path | None, methods: Iterable[str] | None) -> Preset:
-    "The preset, with other data or methods."
+def _asked_preset(preset: str, data: str | Path | None, methods: Iterable[str] | None,
+                  pairs: Iterable[Sequence[str]] | None) -> Preset:
+    "The preset, with other data, methods, or some of its pairs."
     found = find_preset(preset)
     if methods is not None:
-        known = {''.join(m.split()): m for m in methods if parse_scheme(m) or parse_method(m)}
-        found = replace(found, methods=known, weights=None, settings={})
+        asked = {''.join(m.split()): m for m in methods
+                 if m in found.methods or parse_scheme(m) or parse_method(m)}
+        found = replace(found, methods={name: found.methods.get(name, words) for name, words in asked.items()})
+    if pairs is not None:
+        found = replace(found, pairs=tuple(_known_pair(found, pair) for pair in pairs), chains=())
     return found if data is None else replace(found, data=str(data))
 
-def _check_counts(epochs: int | None, seeds: int) -> None:
-    for name, count in dict(epochs=1 if epochs is None else epochs, seeds=seeds).items():
-        if type(plain_number(count)) is not int or count < 1:
-            raise WrongValue(f'{name} must be a whole number from 1 up, not {count!r}')
+def _known_pair(preset: Preset, asked: Sequence[str]) -> tuple[str | None, str]:
+    "A pair as the preset has it."
+    for pair in preset.pairs:
+        if pair == tuple(asked): return pair
+    known = ', '.join(f'{t} {s}' for t, s in preset.pairs if t) or 'none'
+    raise WrongValue(f"{preset.name} has no pair {' '.join(map(str, asked))} (teacher, then student): it has {known}")
+
+def _check_counts(epochs: int | None, n_train: int | None, seeds: int) -> None:
+    for name, count in dict(epochs=epochs, n_train=n_train, seeds=seeds).items():
+        whole_number(name, 1 if count is None and name != 'seeds' else count)
     if seeds > 1000: raise WrongValue(f'{seeds:,} seeds are more than a table takes: up to 1,000')
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #sweep-commands
 def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data: str | Path | None = None,
                    n_train: int | None = None, valid: float | None = None, size: int | None = None,
-                   augment: str | None = None, methods: Iterable[str] | None = None) -> list[list[str]]:
+                   augment: str | None = None, methods: Iterable[str] | None = None,
+                   pairs: Iterable[Sequence[str]] | None = None) -> list[list[str]]:
     """
     List the commands of a preset, in an order in which each finds its teacher.
 
@@ -155,7 +170,9 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     augment : str, optional
         Another augmentation; 'none' for none.
     methods : iterable of str, optional
-        Other methods than the preset's, as `parse_method` reads them.
+        Instead of all: names of the preset's own methods, or others as `parse_method` reads them.
+    pairs : iterable of (str, str), optional
+        Some of the preset's pairs, (teacher, student). None: all.
 
     Returns
     -------
@@ -165,7 +182,7 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     Raises
     ------
     ValueError
-        If there is no such preset or method, or a count is below 1.
+        If there is no such preset, method or pair, or a count is below 1.
 
     Examples
     --------
@@ -173,8 +190,8 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     >>> ' '.join(sweep_commands('kd-grid', epochs=5)[0][:7])
     'kdnb_train --data cifar100 --recipe distillation --epochs 5'
     """
-    asked = _asked_preset(preset, data, methods)
-    _check_counts(epochs, seeds)
+    asked = _asked_preset(preset, data, methods, pairs)
+    _check_counts(epochs, n_train, seeds)
     same = dict(n_train=n_train, valid=valid, size=size, augment=augment)
     setting = _setting_options(asked, dict(epochs=epochs) | same)
     twice = _setting_options(asked, dict(epochs=2 * (epochs or find_recipe(asked.recipe).epochs)) | same)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..data import Data
-from ..errors import WrongType, WrongValue, one_sentence, unknown_name
+from ..errors import WrongType, WrongValue, check_all, one_sentence, unknown_name
 from .blocks import count_teachers, group_by, made_and_typed, setting_of, teaching_key
 from .grid import spread_labels
 from .results import load_results
@@ -25,8 +25,8 @@ from .rows import Row, score_word
 from .statistics import mean_std, scores_by_seed
 from ..measure import predict, profile, score
 from ..models import rebuild_model
-from ..show import bare_student
-from ..text import count_of
+from ..show import PALETTE, bare_student, new_figure, tell_figure
+from ..text import count_of, whole_number
 from ..train import device_name, score_on_test
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], 
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #points-models
 def _point_of_model(name: str, model: Any, data: Data | None, bs: int) -> _CostPoint:
-    "The point of a module, scheme or learner; scored on test if it has no result yet."
+    "The point of a module, scheme or learner, scored on test if it has no result yet; or of known figures."
+    if isinstance(model, Mapping): return dict(name=name, model=name, budget='', std=None, **model)
     net, own = bare_student(model), getattr(model, 'data', data)
     done: Any = getattr(model, 'result', None)
     if not isinstance(net, nn.Module):
@@ -88,10 +89,12 @@ def _draw_points(ax: 'Axes', points: Sequence[_CostPoint], against: str) -> None
     "A mark for each point, in the colour of its budget."
     from matplotlib.ticker import EngFormatter
     for i, (budget, own) in enumerate(group_by(points, lambda point: point['budget']).items()):
+        colour = PALETTE[i % len(PALETTE)]
         for point in own:
-            point['colour'] = f'C{i}'
+            point['colour'] = colour
         xs, ys, stds = ([point[k] or 0 for point in own] for k in (against, 'accuracy', 'std'))
-        ax.errorbar(xs, ys, stds, fmt='os^Dvp*'[i % 7], color=f'C{i}', ms=4.5, lw=.8, alpha=.85, label=budget)
+        look: dict[str, Any] = dict(fmt='os^Dvp*'[i % 7], color=colour, ms=4.5, lw=.8, alpha=.85)
+        ax.errorbar(xs, ys, stds, **look, label=budget)
     ax.margins(x=.2, y=.08)
     costs = [point[against] for point in points]
     if max(costs) > 8*min(costs):
@@ -125,11 +128,11 @@ def _draw_label(fig: 'Figure', point: _CostPoint, against: str, text: str, y: fl
     low, high = ax.get_ylim()
     at = point[against], point['accuracy']
     x = ax.transAxes.inverted().transform(ax.transData.transform((at[0], y)))[0]
-    fits = x + .011*len(text) < 1  # a letter is about a hundredth of the width
+    fits = x + .0125*len(text) < 1  # a letter is about a hundredth of the width
     beside = offset_copy(ax.transData, fig, 7 if fits else -7, units='points')
     line = dict(arrowstyle='-', lw=.5, color=point['colour'], relpos=(not fits, .5), shrinkA=0, shrinkB=2)
     moved = abs(y - at[1]) > (high - low)*.02
-    ax.annotate(text, at, (at[0], y), textcoords=beside, fontsize=7, va='center', ha='left' if fits else 'right',
+    ax.annotate(text, at, (at[0], y), textcoords=beside, fontsize=8, va='center', ha='left' if fits else 'right',
                 color=point['colour'], arrowprops=line if moved else None)
 
 def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str) -> None:
@@ -137,7 +140,7 @@ def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str)
     low, high = fig.axes[0].get_ylim()
     named = sorted(_named_points(points), key=lambda point: point['accuracy'])
     short = trim_names({_point_label(point) for point in named})
-    gap = (high - low)*min(.05, .9/len(named))
+    gap = (high - low)*min(.055, .9/len(named))
     heights = spread_labels([point['accuracy'] for point in named], gap, high - (high - low)*.03)
     for point, y in zip(named, heights, strict=True):
         _draw_label(fig, point, against, short[_point_label(point)], y)
@@ -145,7 +148,7 @@ def _draw_point_names(fig: 'Figure', points: Sequence[_CostPoint], against: str)
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #tradeoff-note
 def _measured_on(models: Iterable[Any]) -> str:
     "Where and when the latency was measured."
-    model = next(map(bare_student, models), None)
+    model = next(filter(None, map(bare_student, models)), None)
     device = 'cpu' if model is None else next(model.parameters()).device
     return f'latency measured on {device_name(device)}, {datetime.date.today()}: median of repeated forward passes'
 
@@ -167,10 +170,11 @@ def _tradeoff_note(who: Any, points: Sequence[_CostPoint], missing: Mapping[str,
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #draw-tradeoff
 def _draw_tradeoff(points: Sequence[_CostPoint], against: str, labels: tuple[str, str], note: str) -> 'Figure':
     "The figure: points, names, legend, note."
-    import matplotlib.pyplot as plt
     budgets = {point['budget'] for point in points}
-    tall = max(3.6, .17*len(_named_points(points))) + .075*len(budgets)  # room for names and legend
-    fig, ax = plt.subplots(figsize=(6.4, tall), dpi=72, layout='constrained')
+    tall = max(3.6, .19*len(_named_points(points))) + .075*len(budgets)  # room for names and legend
+    fig = new_figure(6.4, tall)
+    fig.set_layout_engine('constrained')
+    ax = fig.subplots()
     _draw_points(ax, points, against)
     _draw_point_names(fig, points, against)
     ax.set_xlabel(labels[0], fontsize=9)
@@ -178,9 +182,8 @@ def _draw_tradeoff(points: Sequence[_CostPoint], against: str, labels: tuple[str
     ax.grid(alpha=.3)
     ax.tick_params(labelsize=8)
     if any(budgets):
-        fig.legend(*ax.get_legend_handles_labels(), fontsize=7, loc='outside upper left', ncols=2)
-    fig.supxlabel(note, fontsize=7, x=.02, ha='left')
-    plt.close(fig)
+        fig.legend(*ax.get_legend_handles_labels(), fontsize=8, loc='outside upper left', ncols=2)
+    fig.supxlabel(note, fontsize=8, x=.02, ha='left')
     return fig
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #show-tradeoff
@@ -191,7 +194,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     Parameters
     ----------
     who : Results, str or dict
-        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}.
+        Runs, from `load_results` or as it takes them; or {name: learner, scheme or module}. A dict in their place has
+        the figures of a file: `export(...).points()`.
     against : str
         'latency', 'MACs' or 'parameters'.
     data : Data, optional
@@ -218,8 +222,8 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     >>> fig.axes[0].get_xlabel()
     'parameters'
     """
-    axes = dict(latency=f"latency, ms for {count_of(bs, 'image')}", MACs='multiply-accumulates an image',
-                parameters='parameters')
+    axes = {'latency': f"latency, ms for {count_of(whole_number('bs', bs), 'image')}",
+            'MACs': 'multiply-accumulates an image', 'parameters': 'parameters'}
     if against not in axes: raise unknown_name('cost', against, axes)
     if isinstance(who, (str, Path)):
         who = load_results(who)
@@ -233,7 +237,9 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
         raise WrongValue('; '.join(['there is nothing to show', *why]))
     where = 'test' if isinstance(who, dict) else who[0]['data']
     labels = axes[against], f'{_score_of_points(who, data)} on {where} (last), %'
-    return _draw_tradeoff(points, against, labels, _tradeoff_note(who, points, missing, against))
+    fig = _draw_tradeoff(points, against, labels, _tradeoff_note(who, points, missing, against))
+    told = [f"{_point_label(point)} {point['accuracy']:.1f}" for point in points]
+    return tell_figure(fig, f'Accuracy against {against} ({", ".join(told)})')
 
 def _score_of_points(who: Any, data: Data | None) -> str:
     "What the scores are: 'accuracy' or 'mAP'."
@@ -242,6 +248,7 @@ def _score_of_points(who: Any, data: Data | None) -> str:
     return 'mAP' if any(own is not None and own.multi_label for own in known) else 'accuracy'
 
 def _of_one_data_set(results: Sequence[Row]) -> Sequence[Row]:
+    check_all('a row of results', results, Mapping, 'a dict, as load_results makes it')
     names = list(dict.fromkeys(row['data'] for row in results))
     if len(names) < 2: return results
     on = ' and '.join(names)

@@ -8,7 +8,6 @@ __all__ = ['tell_shapes', 'check_logits', 'check_pair_of_maps', 'check_channels'
 
 # %% ../../nbs/07_losses/00_checks.ipynb #imports
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import TypeVar
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..errors import WrongValue
 from ..measure import check_tensors
+from ..text import in_reason
 
 # %% ../../nbs/07_losses/00_checks.ipynb #tell-shapes
 def tell_shapes(s: Tensor, t: Tensor, what: str = 'features') -> str:
@@ -80,9 +80,9 @@ def check_labels(z: Tensor, y: Tensor) -> None:
 
 # %% ../../nbs/07_losses/00_checks.ipynb #check-number
 _ranges: dict[str, Callable[[float], bool]] = {
-    'from 0 up': lambda v: 0 <= v < math.inf,
-    'above 0': lambda v: 0 < v < math.inf,
-    'from 1 up': lambda v: 1 <= v < math.inf,
+    'from 0 up': lambda v: v >= 0 and in_reason(v),
+    'above 0': lambda v: v > 0 and in_reason(v),
+    'from 1 up': lambda v: v >= 1 and in_reason(v),
     'from 0 to 1': lambda v: 0 <= v <= 1,
     'between 0 and 1': lambda v: 0 < v < 1}
 
@@ -98,7 +98,8 @@ def check_number(what: str, value: object, within: str, otherwise: str = '') -> 
     "Return a number within a range as Python's; refuse anything else. `otherwise`: what may stand in its place."
     number = _as_number(value)
     if number is None or not _ranges[within](number):
-        raise WrongValue(f'{what} must be a number {within}{otherwise}, not {value!r}')
+        most = '' if not number or number != number or in_reason(number) else ', at most 1e19'
+        raise WrongValue(f'{what} must be a number {within}{most}{otherwise}, not {value!r:.60}')
     return number
 
 # %% ../../nbs/07_losses/00_checks.ipynb #batchwise

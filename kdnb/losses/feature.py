@@ -297,6 +297,7 @@ def ofd_margin_measured(f: Tensor) -> Tensor:
     >>> ofd_margin_measured(torch.tensor([[1., -2.], [-4., 3.]]).view(2, 1, 2, 1))
     tensor([-3.])
     """
+    check_tensors(f)
     shape = tuple(f.shape)
     if f.ndim != 4:
         raise WrongValue(f'margins are measured on maps (N, C, H, W), not {shape}: tap a convolutional stage')

@@ -8,7 +8,7 @@ __all__ = ['Layer', 'Layers', 'Latency', 'measure_latency', 'Profile', 'profile'
 # %% ../../nbs/06_measure/02_cost.ipynb #imports
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -288,7 +288,7 @@ class Latency(NamedTuple):
     highest: float
     repeats: int
 
-def _run_seconds(model: nn.Module, x: Tensor) -> float:
+def _run_seconds(model: Callable[[Tensor], object], x: Tensor) -> float:
     "Time one batch, until the device has finished."
     start = time.perf_counter()
     model(x)
@@ -296,7 +296,8 @@ def _run_seconds(model: nn.Module, x: Tensor) -> float:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - start
 
-def measure_latency(model: nn.Module, x: Tensor, warm: int = 3, least: int = 10, seconds: float = .5) -> Latency:
+def measure_latency(model: Callable[[Tensor], object], x: Tensor, warm: int = 3, least: int = 10,
+                    seconds: float = .5) -> Latency:
     "Time a batch again and again: `least` times or more, for `seconds` or longer, after `warm` runs."
     for _ in range(warm):
         _run_seconds(model, x)

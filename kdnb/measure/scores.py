@@ -7,7 +7,6 @@ __all__ = ['score_ends', 'check_tensors', 'check_count', 'accuracy', 'agreement'
            'mean_average_precision', 'score', 'evaluating', 'predict', 'calibration_error', 'rescued_broken']
 
 # %% ../../nbs/06_measure/00_scores.ipynb #imports
-import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import SupportsIndex, TypeVar
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import WrongType, WrongValue
 from ..models import eval_mode, own_images
 from ..taps import Prepared, expect_logits
+from ..text import whole_number
 
 # %% ../../nbs/06_measure/00_scores.ipynb #tensors
 def check_tensors(*values: object) -> None:
@@ -31,12 +31,7 @@ def check_tensors(*values: object) -> None:
 # %% ../../nbs/06_measure/00_scores.ipynb #check-count
 def check_count(name: str, value: SupportsIndex) -> int:
     "Return a whole number from 1 up as Python's int; refuse anything else."
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1: raise WrongValue(f'{name} must be a whole number from 1 up, not {value!r}')
-    return number
+    return whole_number(name, value, high=10**6)
 
 # %% ../../nbs/06_measure/00_scores.ipynb #same-shape
 def _check_two_logits(a: Tensor, b: Tensor) -> None:

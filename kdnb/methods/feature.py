@@ -26,6 +26,7 @@ from kdnb.losses import (
     review_loss,
     tell_shapes,
 )
+from ..measure import check_tensors
 from .logit import warm_up
 from .schedules import Weight
 from .term import FeatureList, TapSpelling, Term, method
@@ -97,6 +98,7 @@ class NST(Term):
 # %% ../../nbs/08_methods/04_feature.ipynb #need-maps
 def check_maps(who: str, s: Tensor, t: Tensor) -> None:
     "Refuse features that are not maps."
+    check_tensors(s, t)
     if s.ndim == t.ndim == 4: return
     remedy = "tap a convolutional stage of both, or name tokens with their size, such as 'blocks.1:7x7'"
     raise WrongValue(f'{who} needs maps (B, C, H, W); {tell_shapes(s, t)}: {remedy}')

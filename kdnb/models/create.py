@@ -21,9 +21,9 @@ import torch
 import torchvision.models as tvm
 from torch import Tensor, nn
 
-from ..errors import FileTrouble, WrongType, WrongValue, one_sentence, say, unknown_name
+from ..errors import FileTrouble, WrongType, WrongValue, check_type, one_sentence, say, unknown_name
 from .pretrained import OwnImages, published_images, read_own_images, set_own_images
-from .registry import known_models, parse_model_name
+from .registry import check_call_numbers, known_models, parse_model_name
 from .weights import model_file, num_params, read_weights, take_weights
 
 # %% ../../nbs/04_models/10_create.ipynb #torchvision
@@ -107,6 +107,7 @@ def list_models(pattern: str = '*') -> list[str]:
     >>> list_models('torchvision/resnet1*')
     ['torchvision/resnet101', 'torchvision/resnet152', 'torchvision/resnet18']
     """
+    check_type('a pattern', pattern, str, "text, such as 'resnet*'")
     if pattern.startswith('timm/'):
         names = [f'timm/{n}' for n in _import_timm('...').list_models()]
     elif pattern.startswith('torchvision/'):
@@ -116,21 +117,12 @@ def list_models(pattern: str = '*') -> list[str]:
     return [n for n in names if fnmatch(n, pattern)]
 
 # %% ../../nbs/04_models/10_create.ipynb #build
-_LARGEST = {'depth': 1202, 'width': 1024, 'expansion': 1024}
-
-def _check_call_numbers(what: object, args: Mapping[str, object]) -> None:
-    "Refuse numbers of a call, or of a file, that are out of reason before anything is built of them."
-    most = dict.fromkeys(args, 10**6) | _LARGEST
-    for k, v in args.items():
-        if isinstance(v, (int, float)) and not 0 <= v <= most[k]:
-            raise WrongValue(f'{what!r} has {k} {v:,}: a name takes one up to {most[k]:,}; look for a digit too many')
-
 def build_called(call: Mapping[str, object], file: object) -> nn.Module:
     "Build what the call in a file says, unless no machine could."
     args = {k: v for k, v in call.items() if k != 'builder'}
     try:
         build = known_builders()[str(call['builder'])]
-        _check_call_numbers(str(call['builder']), args)
+        check_call_numbers(str(call['builder']), args)
         with torch.device('meta'), suppress(NotImplementedError):       # a few of torchvision's need memory
             if num_params(build(**args)) > 10**9: raise WrongValue('it has over 1,000,000,000 parameters')
         return build(**args)
@@ -139,7 +131,7 @@ def build_called(call: Mapping[str, object], file: object) -> nn.Module:
 
 def _model_of_ours(name: str, build: Callable[..., nn.Module], args: dict, num_classes: int) -> nn.Module:
     "Build one of ours, unless its numbers are so large that they must be a slip."
-    _check_call_numbers(name, args)
+    check_call_numbers(name, args)
     if args.get('depth', 0) > 110 or args.get('width', 1) > 4 or args.get('expansion', 1) > 4:
         with torch.device('meta'):
             n = num_params(build(num_classes=num_classes, **args))

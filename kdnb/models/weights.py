@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import find_run_path
-from ..errors import FileTrouble, Mistake, WrongValue, say, unknown_name
+from ..errors import FileTrouble, Mistake, WrongValue, check_type, say, unknown_name
 from ..files import zoo_root
 from .checks import check_module
 
@@ -70,7 +70,8 @@ def weights_hash(model: nn.Module | Mapping[str, object]) -> str:
     >>> weights_hash(model) == weights_hash(model.state_dict())
     True
     """
-    state = model.state_dict() if isinstance(model, nn.Module) else model
+    found = check_type('a model', model, (nn.Module, Mapping), 'an nn.Module or its state_dict()')
+    state = found.state_dict() if isinstance(found, nn.Module) else found
     h = hashlib.sha256()
     for k, v in sorted(state.items()):
         if isinstance(v, Tensor):

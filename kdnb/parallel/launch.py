@@ -16,20 +16,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..errors import WrongValue, check_type
+from ..text import whole_number
+
 # %% ../../nbs/02_parallel/02_launch.ipynb #words
 def _find_program(name: str) -> str:
     "The path of a script, or of a command beside this Python or on PATH."
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
     found = name if name.endswith('.py') else shutil.which(name, path=folders)
     if found and Path(found).exists(): return found
-    raise ValueError(
+    raise WrongValue(
         f'there is no {name!r}: give kdnb_train, kdnb_distill or another command, or a script that ends in .py')
 
 def _torchrun_words(command: str | list, n: int) -> list[str]:
     "The words that start n processes of a command or of a script."
+    check_type('a command', command, (str, list, tuple), 'text or a list of words')
     words = shlex.split(command) if isinstance(command, str) else [str(w) for w in command]
-    if type(n) is not int or n < 1: raise ValueError(f'n is a whole number of processes from 1 up, not {n!r}')
-    if not words: raise ValueError("nothing to start: give a command, such as 'kdnb_train --data digits --run teacher'")
+    n = whole_number('n', n, high=1000)
+    if not words: raise WrongValue("nothing to start: give a command, such as 'kdnb_train --data digits --run teacher'")
     program = _find_program(words[0])
     start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(n)]
     kind = [] if words[0].endswith('.py') else ['--no-python']

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from ..data import Data
 from ..errors import WrongType, WrongValue
-from ..losses import ce_loss
+from ..losses import ce_loss, check_number
 from ..measure import evaluating
 from ..methods import OFD, check_weight, connector
 from ..models import describe_model, weights_hash
@@ -35,15 +35,15 @@ from .teachers import check_models
 from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate
-def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) -> float:
+def joint_gate(epoch: float, epochs: float, fade_to: float = 0.5, ramp: float = 60) -> float:
     """
     Compute the gate of the mixed paths in an epoch: from 1 along half a cosine to `fade_to`.
 
     Parameters
     ----------
-    epoch : int
+    epoch : float
         Counted from 0.
-    epochs : int
+    epochs : float
         Of the whole run.
     fade_to : float, default 0.5
         Where the gate ends.
@@ -64,6 +64,8 @@ def joint_gate(epoch: int, epochs: int, fade_to: float = 0.5, ramp: float = 60) 
     >>> [round(joint_gate(epoch, 200), 2) for epoch in (0, 30, 60, 199)]
     [1.0, 0.75, 0.5, 0.5]
     """
+    epoch, epochs = check_number('an epoch', epoch, 'from 0 up'), check_number('epochs', epochs, 'above 0')
+    ramp, fade_to = check_number('ramp', ramp, 'above 0'), check_number('fade_to', fade_to, 'from 0 to 1')
     sinks = epochs*(ramp if ramp <= 1 else ramp/200)
     return fade_to + (1 - fade_to)*(1 + math.cos(math.pi*min(1.0, epoch/sinks)))/2
 
@@ -83,9 +85,9 @@ def _paired_ends(student: nn.Module, teacher: Tapped | Frozen, size: Pixels) -> 
 # %% ../../nbs/09_schemes/04_joint.ipynb #check-options
 def _check_joint_options(fade_to: float, ramp: float, weight: float, train_teacher: bool, as_released: bool) -> None:
     "Refuse options that have no meaning, alone or together."
-    for name, v, top in ('fade_to', fade_to, 1), ('ramp', ramp, math.inf):
-        if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= top and v < math.inf: continue
-        raise WrongValue(f"{name} is a number from 0 {'up' if top > 1 else f'to {top}'}, not {v!r}")
+    for name, v, top in ('fade_to', fade_to, 1), ('ramp', ramp, 1e19):
+        if isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= top: continue
+        raise WrongValue(f"{name} is a number from 0 {'up' if top > 1 else f'to {top}'}, not {v!r:.60}")
     if callable(check_weight('the feature loss', weight)):
         raise WrongValue('the weight of the feature loss is a number: the gate is what changes with the epoch')
     if ramp == 0:

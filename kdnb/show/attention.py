@@ -7,7 +7,6 @@ __all__ = ['map_likeness', 'draw_attention', 'show_attention']
 
 # %% ../../nbs/11_show/02_attention.ipynb #imports
 import math
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,11 @@ from kdnb.show.canvas import (
     as_photos,
     as_written,
     check_count,
-    fitting_letters,
+    fit_name,
     new_figure,
     shades_of,
     square_axes,
+    tell_figure,
     write_text,
 )
 from .places import NamedModels, PlaceNames, check_images, find_cast
@@ -48,8 +48,7 @@ def draw_attention(axes: np.ndarray, photos: np.ndarray, maps: Mapping[str, Tens
     shares = {name: e/e.mean((1, 2, 3), keepdim=True).clamp(min=1e-12) for name, e in energy.items()}    # the mean is 1
     axes[0, 0].set_title('image', fontsize=8, pad=4)
     for ax, name in zip(axes[0, 1:], maps):
-        short = textwrap.fill(name, fitting_letters(ax), max_lines=2, placeholder='…')
-        title = f'{short}\n{format_number(".2f", likeness[name])}'
+        title = f'{fit_name(ax, name)}\n{format_number(".2f", likeness[name])}'
         ax.set_title(title, fontsize=8, pad=4, **as_written(title))
     for r, photo in enumerate(photos):
         axes[r, 0].imshow(photo)
@@ -117,4 +116,4 @@ def show_attention(models: NamedModels, images: Tensor, data: Data | None = None
     label = short_label(cast.shown[next(iter(maps))].label)
     write_text(fig, .1, .08, f'Attention at {label}{without}.\nAbove each column: likeness to {cast.reference} '
                              f'over {len(images)}\nimages: 1 is the same map, 0 chance')
-    return fig
+    return tell_figure(fig, 'Attention maps')

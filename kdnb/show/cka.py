@@ -21,10 +21,12 @@ from kdnb.show.canvas import (
     as_written,
     check_count,
     draw_colour_bar,
+    fit_name,
     new_figure,
     reduced_note,
     shades_of,
     square_axes,
+    tell_figure,
     write_text,
 )
 from .places import NamedModels, PlaceNames, device_of, find_cast, images_or_test, reading_at
@@ -133,17 +135,18 @@ def _draw_cka(ax: 'Axes', m: np.ndarray, row: str, column: str) -> 'AxesImage':
     image = ax.imshow(m, cmap=shades_of('viridis'), vmin=0, vmax=1, aspect='auto')
     for (i, j), v in np.ndenumerate(m):
         colour = 'black' if v > .6 else 'white'
-        ax.text(j, i, format_number('.2f', v), ha='center', va='center', fontsize=7, color=colour)
+        ax.text(j, i, format_number('.2f', v), ha='center', va='center', fontsize=8, color=colour)
     for axis, n, name in ((ax.xaxis, m.shape[1], column), (ax.yaxis, m.shape[0], row)):
-        axis.set_ticks(range(n), [str(i + 1) for i in range(n)], fontsize=7)
-        axis.set_label_text(name, fontsize=8, **as_written(name))
+        axis.set_ticks(range(n), [str(i + 1) for i in range(n)], fontsize=8)
+        short = fit_name(ax, name)
+        axis.set_label_text(short, fontsize=8, **as_written(short))
     ax.tick_params(length=0, pad=2)
     return image
 
 # %% ../../nbs/11_show/02b_cka.ipynb #cka-figure
 def _cka_figure(matrices: dict[tuple[str, str], Tensor]) -> 'Figure':
     "The matrices of all pairs on one scale, without a title."
-    side = max(1.4, .26*max(max(m.shape) for m in matrices.values()))
+    side = max(1.4, .3*max(max(m.shape) for m in matrices.values()))
     fig = new_figure(max(.15 + (side + .42)*len(matrices), 5.2), side + 1.87)
     axes = square_axes(fig, .5, .72, 1, len(matrices), side, (.42, 0))[0]
     images = [_draw_cka(ax, m.numpy(), a, b) for ax, ((a, b), m) in zip(axes, matrices.items())]
@@ -204,4 +207,6 @@ def show_cka(models: NamedModels, images: Tensor | Data, taps: PlaceNames | None
     write_text(fig, .1, .08, f'CKA of each stage (row) with each (column), over {len(images)} images{without}.\n1: the '
                              f'same up to rotation and scale, as {next(iter(grams))} with itself{seed_noise}')
     reduced_note(fig, models)
-    return fig
+    same = [f'{a} and {b} {", ".join(format_number(".2f", v) for v in m.diagonal().tolist())}'
+            for (a, b), m in matrices.items()]
+    return tell_figure(fig, f'CKA matrices, stage by stage: {"; ".join(same)}')

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data import Data
+from ..data import Data, check_data
 from ..errors import WrongValue
 from kdnb.measure import (
     accuracy,
@@ -36,6 +36,7 @@ from kdnb.show.canvas import (
     pixel_side,
     reduced_note,
     square_axes,
+    tell_figure,
     write_text,
 )
 from kdnb.show.places import (
@@ -271,7 +272,7 @@ def _lay_out(study: _Study) -> _Layout:
     beside = left + 1.2*matrices <= _page
     left, top = (left, 0.) if beside else (.1, under - .2)
     slot = min(1.6, (_page - left)/max(matrices, 1))
-    wide = pixel_side(slot - .12, len(study.block), 96)
+    wide = pixel_side(slot - .12, len(study.block))
     below = top + 1.05 + (wide*2 + 1.1 if study.cast.reference in study.sims and matrices > 1 else wide + 1.1)
     return _Layout(side, left, top, slot, wide, max(under, below if matrices else 0) + .2)
 
@@ -300,12 +301,13 @@ def _draw_sims(fig: 'Figure', study: _Study, at: _Layout, rows: Sequence[Compari
 def _draw_page(study: _Study, rows: Sequence[ComparisonRow], title: str, models: NamedModels) -> 'Figure':
     "The pictures."
     at = _lay_out(study)
-    fig = new_figure(_page + .1, at.high, dpi=96)
+    fig = new_figure(_page + .1, at.high)
     write_text(fig, .1, .08, title, fontsize=9, weight='bold')
     _draw_maps(fig, study, at, rows)
     _draw_sims(fig, study, at, rows)
     reduced_note(fig, models)
-    return fig
+    same = ', '.join(f"{r['name']} {r['agreement']:.1f} %" for r in rows)
+    return tell_figure(fig, f'{title}: attention maps of test images and similarity matrices. The same answer: {same}')
 
 # %% ../../nbs/11_show/05_comparison.ipynb #comparison-class
 class Comparison:
@@ -353,10 +355,8 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         title, *notes = self.note.split('\n')
-        best = ', '.join(f"{r['name']} {r['agreement']:.1f} %" for r in self.rows)
-        alt = f'{title}: attention maps of test images and similarity matrices. The same answer: {best}'
         table = _as_table(self.rows, title, [' '.join(notes)])
-        return f'{table.html()}\n{figure_html(self.fig, alt)}'
+        return f'{table.html()}\n{figure_html(self.fig)}'
 
 # %% ../../nbs/11_show/05_comparison.ipynb #compare-fn
 def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels) -> Data:
@@ -366,7 +366,7 @@ def _data_for(data: Data | None, unnamed: Sequence[object], models: NamedModels)
     own = [getattr(m, 'data', None) for m in models.values() if not isinstance(m, nn.Module)]
     found = next((d for d in [data, *own] if d is not None), None)
     if found is None: raise WrongValue('compare needs images: give data=, or a learner, which has its own')
-    return found
+    return check_data(found)
 
 def compare(data: Data | None = None, *unnamed: object, stage: int | None = None, n: int = 500,
             taps: PlaceNames | None = None, **models: Showable) -> Comparison:

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from ..data import Data
 from ..errors import WrongValue
-from .canvas import as_written, draw_colour_bar, draw_matrix, new_figure, reduced_note, square_axes, write_text
+from kdnb.show.canvas import (
+    as_written,
+    draw_colour_bar,
+    draw_matrix,
+    fit_name,
+    new_figure,
+    reduced_note,
+    square_axes,
+    tell_figure,
+    write_text,
+)
 from .logits import as_temperatures, ask_models
 from .places import NamedModels, class_label, labelled_images, named_models, pick_by_class
 
@@ -51,16 +61,16 @@ def _draw_class_means(fig: 'Figure', means: Mapping[str, Tensor], names: Sequenc
     first = next(iter(means.values()))
     high = max(m.clone().fill_diagonal_(0).max().item() for m in means.values())
     style = as_written(''.join(names))
-    axes = square_axes(fig, 1.05, .95, 1, len(means), 1.6, (.12, 0))[0]
+    axes = square_axes(fig, 1.15, .95, 1, len(means), 1.6, (.12, 0))[0]
     images = [draw_matrix(ax, m, 'viridis', 0, high) for ax, m in zip(axes, means.values())]
     for ax, (name, m) in zip(axes, means.items()):
-        title = f'{name}\n{_mean_difference(m, first):.2f}'
+        title = f'{fit_name(ax, name)}\n{_mean_difference(m, first):.2f}'
         ax.set_title(title, fontsize=8, pad=4, **as_written(title))
-        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=6, **style)
+        ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8, **style)
         ax.tick_params(length=0, pad=2)
-    axes[0].set_yticks(range(len(names)), names, fontsize=6, **style)
+    axes[0].set_yticks(range(len(names)), names, fontsize=8, **style)
     longest = max(map(len, names))
-    draw_colour_bar(fig, (1.05, 2.8 + .055*longest, 1.6, .09), images[0], 'mean probability, %', [0, high])
+    draw_colour_bar(fig, (1.15, 2.8 + .075*longest, 1.6, .09), images[0], 'mean probability, %', [0, high])
 
 # %% ../../nbs/11_show/07_dark.ipynb #write-title
 def _write_dark_title(fig: 'Figure', means: Mapping[str, Tensor], T: float) -> None:
@@ -124,8 +134,8 @@ def show_dark_knowledge(models: NamedModels, images: Tensor | Data, y: Tensor | 
     z = ask_models(nets, images, y)
     means = {name: _class_means(logits, y, chosen, temperatures[0]) for name, logits in z.items()}
     names = [class_label(c, data) for c in chosen]
-    fig = new_figure(max(1.1 + 1.72*len(means), 5.6), 3.25 + .055*max(map(len, names)))
+    fig = new_figure(max(1.2 + 1.72*len(means), 5.6), 3.25 + .075*max(map(len, names)))
     _draw_class_means(fig, means, names)
     _write_dark_title(fig, means, temperatures[0])
     reduced_note(fig, models)
-    return fig
+    return tell_figure(fig, 'Dark knowledge')

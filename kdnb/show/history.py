@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import WrongValue
+from ..errors import WrongValue, check_all
 from ..measure import score_ends
-from .canvas import as_written, colour_of, new_figure
+from .canvas import as_written, colour_of, new_figure, tell_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +28,9 @@ class HasHistory(Protocol):
 
 Histories = HasHistory | History | Mapping[str, HasHistory | History]
 
-def _history_of(value: HasHistory | History) -> History:
-    return value if isinstance(value, Sequence) else getattr(value, 'history', [])
+def _history_of(name: str, value: HasHistory | History) -> History:
+    rows = value if isinstance(value, Sequence) else getattr(value, 'history', [])
+    return check_all(f'a row of the history {name}'.strip(), rows, Mapping, 'a dict, {epoch: 1, ...}')
 
 def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str, History]:
     "{name: the rows of its epochs}; one without a name is named ''."
@@ -37,7 +38,7 @@ def _named_histories(learners: Histories, unnamed: Sequence[object]) -> dict[str
     if unnamed or is_list and not all(isinstance(row, Mapping) for row in learners):
         raise WrongValue('several learners have no names: give names: show_history(dict(alone=alone, taught=taught))')
     given = learners if isinstance(learners, Mapping) else {'': learners}
-    rows = {name: _history_of(h) for name, h in given.items()}
+    rows = {name: _history_of(name, h) for name, h in given.items()}
     empty = [name for name, h in rows.items() if not h]
     if empty or not rows:
         raise WrongValue(f"no history to show for {', '.join(empty) or 'anything'}: fit the learner first")
@@ -103,7 +104,7 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     ['loss', 'accuracy, %']
     """
     histories = _named_histories(learners, unnamed)
-    fig = new_figure(7.2, 2.7, dpi=72)
+    fig = new_figure(7.2, 2.7)
     fig.set_layout_engine('constrained')
     left, right = fig.subplots(1, 2)
     for i, (name, rows) in enumerate(histories.items()):
@@ -116,4 +117,4 @@ def show_history(learners: Histories, *unnamed: object) -> 'Figure':
     _add_legend(right)
     most = max(len(ax.lines) for ax in (left, right))
     fig.set_figheight(max(2.7, 1 + .085*most))         # room for the legend
-    return fig
+    return tell_figure(fig, 'Curves, epoch by epoch')

@@ -17,7 +17,16 @@ from ..data import Data
 from ..errors import WrongValue
 from ..losses import kd_loss
 from ..measure import predict
-from .canvas import as_photos, check_count, colour_of, new_figure, reduced_note, square_axes, write_text
+from kdnb.show.canvas import (
+    as_photos,
+    check_count,
+    colour_of,
+    new_figure,
+    reduced_note,
+    square_axes,
+    tell_figure,
+    write_text,
+)
 from .places import NamedModels, class_label, device_of, labelled_images, named_models
 
 if TYPE_CHECKING:
@@ -49,10 +58,13 @@ def _answer_distances(z: Mapping[str, Tensor], T: float) -> dict[str, float]:
 # %% ../../nbs/11_show/06_logits.ipynb #panel
 def _panel(fig: 'Figure', left: float, top: float, wide: float, high: float) -> 'Axes':
     "Axes with small ticks, in inches from the upper left corner."
+    from matplotlib.ticker import MaxNLocator
     w, h = fig.get_size_inches()
     ax = fig.add_axes((left/w, 1 - (top + high)/h, wide/w, high/h), yticks=[])
     ax.spines[['top', 'right']].set_visible(False)
-    ax.tick_params(labelsize=6.5, length=2, pad=2)
+    ax.xaxis.set_major_locator(MaxNLocator(4, prune='upper'))       # the next panel begins there
+    ax.xaxis.set_major_formatter('{x:g}')
+    ax.tick_params(labelsize=8, length=2, pad=2)
     return ax
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-answers
@@ -72,19 +84,20 @@ def _name_classes(fig: 'Figure', top: float, photo: np.ndarray, label: int, orde
                 data: Data | None) -> None:
     "The left of a row: photograph, label, and the names of the classes that are drawn."
     square_axes(fig, .1, top, 1, 1, 1.)[0, 0].imshow(photo)
-    write_text(fig, .1, top + 1.06, f'label: {class_label(label, data)}', fontsize=7, color='.35')
+    write_text(fig, .1, top + 1.06, f'label: {class_label(label, data)}', fontsize=8, color='.35')
     for r, c in enumerate(order):
-        y = top + (r + .6)*1.3/(len(order) + 1)
+        y = top + (r + .6)*1.6/(len(order) + 1)
         weight = 'bold' if c == label else 'normal'
-        write_text(fig, 2.3, y, class_label(c, data), fontsize=7, ha='right', va='center', weight=weight)
+        write_text(fig, 2.3, y, class_label(c, data), fontsize=8, ha='right', va='center', weight=weight)
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-head
 def _draw_head(fig: 'Figure', left: float, top: float, T: float, distances: Mapping[str, float]) -> None:
     "The temperature and the numbers above a column."
-    write_text(fig, left, top - .25 - .13*len(distances), f'T = {T:g}', fontsize=9, weight='bold')
+    write_text(fig, left, top - .25 - .15*len(distances), f'T = {T:g}', fontsize=9, weight='bold')
     for i, (name, v) in enumerate(distances.items()):
         colour = '.35' if '~' in name else colour_of(name, i)
-        write_text(fig, left, top - .08 - .13*(len(distances) - i), f'{name}  {v:.2f}', fontsize=7, color=colour)
+        short = name if len(name) <= 20 else f'{name[:19]}…'
+        write_text(fig, left, top - .08 - .15*(len(distances) - i), f'{short}  {v:.2f}', color=colour)
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-column
 def _draw_column(fig: 'Figure', left: float, top: float, T: float, z: Mapping[str, Tensor], order: Tensor) -> None:
@@ -94,17 +107,17 @@ def _draw_column(fig: 'Figure', left: float, top: float, T: float, z: Mapping[st
     right = 1.04*max(v.gather(1, order).max().item() for v in p.values())
     rest = first.shape[1] - order.shape[1]
     for r, at in enumerate(order):
-        ax = _panel(fig, left, top + 1.62*r, 1.75, 1.3)
+        ax = _panel(fig, left, top + 1.95*r, 1.75, 1.6)
         _draw_answers(ax, {name: v[r] for name, v in p.items()}, at.tolist())
         ax.set_xlim(0, right)
         text = f'the other {rest}: {100 - first[r, at].sum():.0f} %' if rest else ''
-        ax.text(1, .04, text, fontsize=6.5, color='.35', ha='right', transform=ax.transAxes)
+        ax.text(1, .04, text, fontsize=8, color='.35', ha='right', transform=ax.transAxes)
 
 # %% ../../nbs/11_show/06_logits.ipynb #draw-parts
 def _draw_rows(fig: 'Figure', top: float, photos: np.ndarray, y: Tensor, order: Tensor, data: Data | None) -> None:
     "The left of all rows."
     for r, photo in enumerate(photos):
-        _name_classes(fig, top + 1.62*r, photo, int(y[r]), order[r].tolist(), data)
+        _name_classes(fig, top + 1.95*r, photo, int(y[r]), order[r].tolist(), data)
 
 def _draw_columns(fig: 'Figure', top: float, temperatures: Sequence[float], distances: Sequence[Mapping[str, float]],
                   z: Mapping[str, Tensor], order: Tensor) -> None:
@@ -186,10 +199,10 @@ def show_logits(models: NamedModels, images: Tensor | Data, y: Tensor | None = N
     few = {name: logits[:rows] for name, logits in z.items()}
     order = next(iter(few.values())).argsort(1, descending=True)[:, :check_count('classes', classes)]
     distances = [_answer_distances(z, t) for t in temperatures]
-    top = .85 + .13*len(distances[0])
-    fig = new_figure(max(2.5 + 1.95*len(temperatures), 5.), top + 1.62*rows + .15)
+    top = .85 + .15*len(distances[0])
+    fig = new_figure(max(2.5 + 1.95*len(temperatures), 5.), top + 1.95*rows + .15)
     _draw_rows(fig, top, as_photos(images[:rows], data), y, order, data)
     _draw_columns(fig, top, temperatures, distances, few, order)
     _write_title(fig, list(nets), len(images))
     reduced_note(fig, models)
-    return fig
+    return tell_figure(fig, 'Answers')

@@ -40,7 +40,7 @@ def bare_student(model: object) -> nn.Module | None:
 
 def named_models(models: NamedModels) -> dict[str, nn.Module]:
     "{name: module}, the reference first."
-    if not models or not isinstance(models, Mapping):
+    if not isinstance(models, Mapping) or not models:
         raise WrongValue('no models to show: give them by name, as compare(teacher=teacher, alone=alone) or '
                          'show_attention(dict(teacher=teacher, alone=alone), images)')
     nets: dict[str, nn.Module] = {}

@@ -21,10 +21,12 @@ from kdnb.show.canvas import (
     as_written,
     draw_colour_bar,
     draw_matrix,
+    fit_name,
     fitting_letters,
     new_figure,
     pixel_side,
     square_axes,
+    tell_figure,
     write_text,
 )
 from .cka import minibatch_cka
@@ -89,7 +91,7 @@ def draw_similarity(fig: 'Figure', left: float, top: float, side: float, gap: fl
     axes = square_axes(fig, left, top, 1 + with_differences, len(sims), side, (gap, .5))
     for ax, (name, m) in zip(axes[0], sims.items()):
         image = draw_matrix(ax, m, 'viridis', low, high)
-        short = textwrap.fill(name, fitting_letters(ax), max_lines=2, placeholder='…')
+        short = fit_name(ax, name)
         ax.set_title(short, fontsize=8, pad=4, **as_written(short))
         ax.set_xlabel(captions[name], fontsize=8, labelpad=3)
     draw_colour_bar(fig, (left + .1*side, top + side + .85, .8*side, .09), image, 'similarity', [low, high])
@@ -104,7 +106,7 @@ def _similarity_figure(features: Mapping[str, Tensor], reference: str, y: Tensor
     first = features.get(reference)
     captions = {name: similarity_caption(feature_likeness(f, first), class_contrast(sims[name], y))
                 for name, f in features.items()}
-    side = pixel_side(min(2.2, 9.8/len(sims) - .3), len(y), 80)
+    side = pixel_side(min(2.2, 9.8/len(sims) - .3), len(y))
     fig = new_figure(max(.2 + len(sims)*(side + .3), 4.6), .65 + (side + .5)*2)
     draw_similarity(fig, .15, .65, side, .3, sims, captions, reference)
     return fig
@@ -163,4 +165,4 @@ def show_similarity(models: NamedModels, images: Tensor, y: Tensor, stage: int |
     without = f'; no stages: {", ".join(cast.reasons)}' if cast.reasons else ''
     write_text(fig, .15, .08, f'Similarity at {cast.where}{without}:\n{len(y)} images of {len(y.unique())} classes, '
                               'sorted by class')
-    return fig
+    return tell_figure(fig, 'Similarity matrices')

@@ -8,13 +8,12 @@ __all__ = ['systems', 'recipes', 'loadings', 'method_weights', 'sweep_presets', 
            'find_loading', 'find_weights', 'find_preset', 'list_first']
 
 # %% ../../nbs/01_systems/00_system.ipynb #imports
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from ..errors import WrongValue, unknown_name
-from ..text import HtmlTable, Table, facts_table
+from ..text import HtmlTable, Table, facts_table, in_reason
 
 # %% ../../nbs/01_systems/00_system.ipynb #drop-epochs
 def drop_epochs(drops: tuple[float, ...], epochs: int) -> list[int]:
@@ -23,18 +22,20 @@ def drop_epochs(drops: tuple[float, ...], epochs: int) -> list[int]:
 
 # %% ../../nbs/01_systems/00_system.ipynb #check-rate
 _fields_in_range: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(['lr', 'wd', 'warmup', 'mixup', 'cutmix'], (lambda v: 0 <= v < math.inf, 'from 0 up')),
+    **dict.fromkeys(['lr', 'wd', 'warmup', 'mixup', 'cutmix', 'gamma'],
+                    (lambda v: v >= 0 and in_reason(v), 'from 0 up')),
     'erase': (lambda v: 0 <= v <= 1, 'from 0 to 1'),
     **dict.fromkeys(['momentum', 'smoothing'], (lambda v: 0 <= v < 1, 'from 0 to below 1')),
-    'clip': (lambda v: 0 < v < math.inf, 'above 0'),
+    'clip': (lambda v: v > 0 and in_reason(v), 'above 0'),
     'ema': (lambda v: 0 < v < 1, 'between 0 and 1'),
-    **dict.fromkeys(['epochs', 'accumulate'], (lambda v: v >= 1 and v == int(v), 'from 1 up, and whole'))}
+    **dict.fromkeys(['epochs', 'accumulate'], (lambda v: 1 <= v <= 10**7 and v == int(v), 'from 1 up, and whole'))}
 
 def _check_field(name: str, value: object) -> None:
     "Refuse what is no number in the range of a recipe's field."
     fits, words = _fields_in_range[name]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and fits(value): return
-    raise WrongValue(f'{name} must be a number {words}, not {value!r}')
+    most = ', at most 1e19' if isinstance(value, (int, float)) and value > 1 and not in_reason(value) else ''
+    raise WrongValue(f'{name} must be a number {words}{most}, not {value!r:.60}')
 
 # %% ../../nbs/01_systems/00_system.ipynb #check-recipe
 _recipe_words = dict(
@@ -52,7 +53,7 @@ def _check_recipe(recipe: 'Recipe') -> None:
     "Refuse a recipe that cannot be followed."
     for name in _fields_in_range:
         value = getattr(recipe, name)
-        if value is not None or name not in ('clip', 'ema'):
+        if value is not None or name not in ('clip', 'ema', 'gamma'):
             _check_field(name, value)
     _check_words(recipe)
     if recipe.warmup >= recipe.epochs:
@@ -396,6 +397,7 @@ class Preset(HtmlTable):
         at = self.pairs.index(pair)
         return {p.source: {name: row[at] for name, row in p.scores.items()} for p in self.published}
 
+    def __repr__(self) -> str: return f'Preset({self.name!r}: {self.title})'
     def as_table(self) -> Table:
         """Return what is trained, how and on what as a table, for Jupyter.
 
@@ -412,7 +414,7 @@ class Preset(HtmlTable):
 
 # %% ../../nbs/01_systems/00_system.ipynb #system-class
 @dataclass(frozen=True)
-class System:
+class System(HtmlTable):
     """Hold everything of a source system or a published protocol.
 
     Parameters
@@ -445,6 +447,20 @@ class System:
     loading: Mapping[str, Loading] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     presets: tuple[Preset, ...] = ()
+
+    def __repr__(self) -> str: return f'System({self.name!r}: {self.title})'
+    def as_table(self) -> Table:
+        """
+        Return what there is of the system as a table, for Jupyter.
+
+        Returns
+        -------
+        Table
+            Source, paper, and the names of recipes, weights and presets.
+        """
+        return facts_table(self.title, {
+            'name': self.name, 'source': self.source, 'paper': self.paper, 'recipes': ', '.join(self.recipes),
+            'weights of': ', '.join(self.weights), 'presets': ', '.join(preset.name for preset in self.presets)})
 
 # %% ../../nbs/01_systems/00_system.ipynb #views
 systems: dict[str, System] = {}                            # {name: system}

@@ -53,8 +53,8 @@ Pixels = int | tuple[int, int]      # of a side, or (height, width)
 def height_and_width(size: Pixels) -> tuple[int, int]:
     "Return (height, width), or raise an error if that is no size."
     sides = size if isinstance(size, tuple) else (size, size)
-    if len(sides) == 2 and all(type(side) is int and side > 0 for side in sides): return sides
-    raise WrongValue(f'size must be a whole number from 1 up, not {size!r}')
+    if len(sides) == 2 and all(type(side) is int and 0 < side <= 10_000 for side in sides): return sides
+    raise WrongValue(f'size must be a whole number from 1 up, at most 10,000, not {size!r:.60}')
 
 def in_pixels(size: Pixels) -> str: return 'x'.join(map(str, height_and_width(size)))
 

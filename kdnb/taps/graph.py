@@ -175,12 +175,16 @@ def logits_part(answer: object) -> object:
     return answer.get('logits', next(iter(answer.values())) if len(answer) == 1 else answer)
 
 def embedding_node(trace: ModelTrace) -> fx.Node:
-    "Return the input of the linear layer that makes the logits."
+    "Return the input of the linear layer that makes the logits, or of the `nn.Identity` that stands for it."
     n = output_node(trace.graph)
     answer = logits_part(n.args[0])
     if isinstance(answer, fx.Node):
         n = answer
-    while n.all_input_nodes and not trace.kind(n).endswith('linear') and 'conv' not in trace.kind(n):
+    headless = trace.kind(n) == 'identity'
+    while trace.kind(n) == 'identity':
+        n = n.all_input_nodes[0]
+    if headless and not trace.kind(n).endswith('linear'): return n
+    while n.all_input_nodes and not any(word in trace.kind(n) for word in ('linear', 'conv', 'norm')):
         n = n.all_input_nodes[0]
     if trace.kind(n).endswith('linear'): return n.all_input_nodes[0]
     advice = 'name the tap, for instance its last pooling'

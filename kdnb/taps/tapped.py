@@ -37,11 +37,12 @@ def _checked_value(name: str, seen: dict[str, tuple[object, int]]) -> object:
     raise CannotRun(f'the output of {name!r} was written over in place: set inplace=False after it')
 
 def classifier_of(model: nn.Module) -> nn.Linear:
-    "Return the last linear layer."
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if linear: return linear[-1]
+    "Return the last linear layer, if no `nn.Identity` stands where the classifier was."
+    modules = list(model.modules())
+    linear = [m for m in modules if isinstance(m, nn.Linear)]
+    if linear and not isinstance(modules[-1], nn.Identity): return linear[-1]
     advice = 'name the tap, for instance its last pooling'
-    raise WrongValue(f"{type(model).__name__} has no linear layer, so it has no 'embedding': {advice}")
+    raise WrongValue(f"{type(model).__name__} has no linear classifier, so it has no 'embedding': {advice}")
 
 # %% ../../nbs/05_taps/02_tapped.ipynb #hooked
 def _read_by_hooks(model: nn.Module, names: list[str], x: Tensor) -> tuple[object, list]:
@@ -82,7 +83,7 @@ Reading = str | Sequence[str]
 
 def reading_pair(reading: Reading) -> tuple[str, str]:
     "Return the student's and the teacher's reading of a stage: one word for both, or a list of the two."
-    both = (reading, reading) if isinstance(reading, str) else tuple(reading)
+    both = tuple(reading) if isinstance(reading, (list, tuple)) else (str(reading), str(reading))
     if len(both) != 2: raise WrongValue(f"a reading is one word, or two: [student's, teacher's], not {reading!r}")
     for word in both:
         if word not in ('sum', 'pre', 'post'): raise unknown_name('reading', word, ['sum', 'pre', 'post'])

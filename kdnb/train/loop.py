@@ -40,13 +40,12 @@ from kdnb.parallel import (
     world_size,
 )
 from ..schemes import Scheme, meet_data, trial_batch
-from ..seeds import seed_from, seeded
+from ..seeds import check_seed, seed_from, seeded
 from ..systems import Recipe
-from ..text import HtmlTable, Table, count_of, facts_table, plain_number
+from ..text import HtmlTable, Table, count_of, facts_table, plain_number, whole_number
 from .average import Average, make_average
 from kdnb.train.checks import (
     Diverged,
-    as_seed,
     check_finite,
     check_loaded,
     check_loss_names,
@@ -69,7 +68,7 @@ from kdnb.train.recipe import (
 )
 from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong, read_result
 from .scoring import Tally, score_columns, score_models, score_of_all, student_name
-from .state import copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
+from .state import HistoryEnd, copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
 from .words import progress_words, scheme_words, why_reduced
 
 # %% ../../nbs/10_train/06_loop.ipynb #starting-callbacks
@@ -159,7 +158,7 @@ def _tell_callbacks(learn: 'Learner') -> None:
     call_back(learn, 'after_epoch')
     learn.history[-1].update(learn.logged)
     learn.history[-1:] = plain_rows(learn.history[-1:])
-    if history_lines(learn.history[-1:]) != learn.lines[-1:]:
+    if history_lines(learn.history[-1:]) != [learn.end.last]:
         write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -235,8 +234,7 @@ def run_config(learn: 'Learner') -> dict:
 # %% ../../nbs/10_train/06_loop.ipynb #check-fit
 def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     "Refuse what cannot be trained, while nothing is written or removed."
-    if type(epochs) is not int or epochs < 1:
-        raise WrongValue(f'epochs must be a whole number from 1 up, not {epochs!r}')
+    whole_number('epochs', epochs)
     if not fresh and learn.run.json('result.json') is not None and not asks_for_more(learn.run, epochs): return
     if not any(p.requires_grad for p in learn.scheme.parameters()):
         raise WrongValue('every parameter of this model is frozen (it has become a teacher): train a model of its own')
@@ -484,7 +482,7 @@ class Learner(HtmlTable):
     logged: dict[str, float]
     epoch: int
     history: list[dict[str, float]]
-    lines: list[str]                            # the history, as it is in the files
+    end: HistoryEnd                             # of history.jsonl
     best: dict
     result: dict[str, dict[str, float]] | None
     recipe: Recipe
@@ -505,7 +503,7 @@ class Learner(HtmlTable):
         check_callbacks(cbs)
         _take_recipe(self, recipe, cbs or (), lr, wd, opt=opt, sched=sched)
         check_loaded(data, self.recipe_name)
-        self.data, self.run, self.seed = data, Run(run), as_seed(seed)
+        self.data, self.run, self.seed = data, Run(run), check_seed(seed)
         self.scheme = ready_scheme(model, data)
         self.amp, self.dtype, self.mixing = amp, pick_amp(amp, data.device), pick_mixing(self.scheme, self.recipe, data)
         plain = self.scheme, data.train

@@ -146,7 +146,7 @@ def test_peak_memory_is_the_most_at_a_time():
     with pytest.raises(ValueError, match="give device='cpu'"):
         peak_memory(blocks, 'meta')
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_peak_memory_of_a_gpu(): assert peak_memory(lambda: blocks('cuda'), 'cuda') >> 20 == 12
 
 def test_peak_memory_of_three_products():

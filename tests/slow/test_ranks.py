@@ -494,6 +494,7 @@ def test_a_damaged_run_is_told_once(runs):
 # --- on GPUs
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
 def test_two_gpus(runs):
     code, out, err = command(

@@ -1,0 +1,62 @@
+"""What only a GPU can show, in order of worth: its tests, the benchmark, two pairs of the 240-epoch protocol with many
+students at once. Stopped, it goes on where it was; what is done stays among the runs, where the zoo takes it.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kdnb.files import runs_root, write_atomic
+
+PAIRS = [('resnet56', 'resnet20'), ('resnet32x4', 'resnet8x4')]
+METHODS = ['kd', 'dkd', 'dist', 'ofd', 'review', 'crd', 'wttm']
+
+
+def commands(device: str, folder: Path, seeds: int, more: list[str]) -> dict[str, list[str]]:
+    "{step: its command}; `more`: further options of kdnb_sweep."
+    quick = ['--quick'] if device == 'cpu' else []
+    figures = str(folder/f'bench-{device}.json')
+    steps = dict(tests=[sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', 'tests'],
+                 bench=[sys.executable, '-m', 'bench', '--device', device, '--write', figures, *quick])
+    sweep = [str(Path(sys.executable).with_name('kdnb_sweep')), 'crd', '--seeds', str(seeds), '--device', device, *more]
+    for method in METHODS: sweep += ['--method', method]
+    for pair in PAIRS: steps['-'.join(pair)] = [*sweep, '--pair', *pair]
+    return steps
+
+
+def run_steps(steps: dict[str, list[str]], log: Path) -> dict[str, str]:
+    "Run what is not yet done, and write down what is; {step: how it ended}."
+    ended = json.loads(log.read_text()) if log.exists() else {}
+    for name, words in steps.items():
+        if ended.get(name, '').startswith('done'): continue
+        print(f'# {name}: {shlex.join(words)}', flush=True)
+        start = time.monotonic()
+        code = subprocess.run(words).returncode
+        ended[name] = f"{'done' if code == 0 else f'exit code {code}'}, {time.monotonic() - start:,.0f} s"
+        write_atomic(log, json.dumps(ended, indent=1).encode())
+    return ended
+
+
+def main() -> int:
+    ask = argparse.ArgumentParser('python -m bench.gpu', description=__doc__,
+                                  epilog='Other options go to kdnb_sweep, such as --epochs 1 or --root DATA.')
+    ask.add_argument('--device', default='cuda', help='default cuda; cpu shows that the steps work')
+    ask.add_argument('--seeds', type=int, default=3, help='of each student; default 3')
+    a, more = ask.parse_known_args()
+    folder = runs_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        ended = run_steps(commands(a.device, folder, a.seeds, more), folder/f'gpu-{a.device}.json')
+    except KeyboardInterrupt:
+        print('stopped: the same command goes on', file=sys.stderr)
+        return 130
+    print('\n'.join(f'{name}: {how}' for name, how in ended.items()))
+    return int(not all(how.startswith('done') for how in ended.values()))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Every figure: letters of 8 points or more as shown in a browser, and words for those who do not see it."""
+import base64
+import io
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from kdnb.callbacks import Film, LRFinder, show_film
+from kdnb.data import load_data
+from kdnb.experiments import load_results, show_grid, show_tradeoff
+from kdnb.models import resnet
+from kdnb.seeds import seeded
+from kdnb.show import (
+    PALETTE,
+    colour_of,
+    compare,
+    figure_html,
+    show_attention,
+    show_batch,
+    show_cka,
+    show_dark_knowledge,
+    show_history,
+    show_logits,
+    show_similarity,
+)
+from kdnb.train import Learner
+
+SIX = 'teacher', 'alone', 'another', 'taught', 'a_longer_name_than_the_axes_have_room_for', 'sixth'
+
+@pytest.fixture(scope='module')
+def few(): return load_data('digits', size=16, n_train=100, bs=20, device='cpu')
+
+@pytest.fixture(scope='module')
+def nets():
+    with seeded(0): return {name: resnet(14 if name == 'teacher' else 8) for name in SIX}
+
+@pytest.fixture(scope='module')
+def figures(few, nets, tmp_path_factory):
+    """One of each kind: {name: figure}."""
+    x, y = few.examples(40, per_class=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('KDNB_RUNS', str(tmp_path_factory.mktemp('runs')))
+        patch.setattr(Learner, 'callbacks', [])
+        finder = LRFinder()
+        Learner(resnet(8), few, cbs=[finder]).fit(1)
+        film = show_film({'alone': Learner(resnet(8), few, run='filmed', cbs=[Film(epochs=[0, 1])]).fit(1)}, n=2)
+    results = load_results('zoo:shapes-resnet8-*')
+    kd = [row for row in results if row['method'] == 'CE(0.1) + KD(0.9, T=4)']
+    assert kd
+    return dict(
+        batch=show_batch(few), attention=show_attention(nets, x, few), similarity=show_similarity(nets, x, y),
+        cka=show_cka(nets, x), logits=show_logits(nets, x, y, few), dark=show_dark_knowledge(nets, few),
+        history=show_history({'alone': [dict(epoch=1, ce=2.3, valid_acc=11.), dict(epoch=2, ce=1.9, valid_acc=34.)]}),
+        compare=compare(few, **nets, n=50).fig, film=film, rates=finder.show(), grid=show_grid(kd),
+        tradeoff=show_tradeoff(results, 'parameters'))
+
+KINDS = ['batch', 'attention', 'similarity', 'cka', 'logits', 'dark', 'history', 'compare', 'film', 'rates', 'grid',
+         'tradeoff']
+
+def texts_of(fig) -> list[Text]:
+    """The texts that are seen."""
+    fig.savefig(io.BytesIO())
+    return [text for text in fig.findobj(Text) if text.get_text().strip() and text.get_visible()]
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_letters_have_8_points_where_they_are_shown(figures, kind):
+    fig = figures[kind]
+    small = {t.get_text(): t.get_fontsize() for t in texts_of(fig) if t.get_fontsize()*fig.dpi/96 < 8}
+    assert small == {}
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_figure_is_told_in_words(figures, kind):
+    words = figures[kind].get_label()
+    assert 40 < len(words) <= 700 and f'<img alt="{words[:30]}' in figure_html(figures[kind])
+    assert figures[kind]._repr_mimebundle_() == ({}, {'image/png': {'alt': words}})
+
+def test_a_notebook_keeps_the_words_with_the_picture(figures):
+    from IPython.core.interactiveshell import InteractiveShell
+    from matplotlib_inline.backend_inline import select_figure_formats
+    shell = InteractiveShell()
+    select_figure_formats(shell, {'png'})
+    data, metadata = shell.display_formatter.format(figures['cka'])
+    assert base64.b64decode(data['image/png']).startswith(b'\x89PNG')
+    assert metadata['image/png']['alt'] == figures['cka'].get_label()
+
+@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits'])
+def test_captions_of_six_nets_do_not_collide(figures, kind):
+    fig = figures[kind]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts_of(fig)]
+    wide, high = fig.bbox.size
+    over = [a for a, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > wide + 1 or box.y1 > high + 1]
+    both = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if collide(box, other)]
+    assert (over, both) == ([], [])
+
+def collide(a, b) -> bool:
+    """Whether two boxes share more than a pixel both ways."""
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+
+# What the three kinds of colour blindness make of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+SEEN = {
+    'protan': [[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]],
+    'deutan': [[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.011820, .042940, .968881]],
+    'tritan': [[1.255528, -.076749, -.178779], [-.078411, .930809, .147602], [.004733, .691367, .303900]]}
+
+@pytest.mark.parametrize('kind', SEEN)
+def test_colours_differ_for_the_colour_blind(kind):
+    from matplotlib.colors import to_rgb
+    names = [colour_of(name, 0) for name in ('teacher', 'alone', 'another', 'taught')]
+    for colours in (names, PALETTE[:4]):
+        linear = np.array([to_rgb(c) for c in colours])**2.2
+        seen = np.clip(linear @ np.array(SEEN[kind]).T, 0, 1)**(1/2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + np.eye(len(seen))
+        assert apart.min() > .15, colours
