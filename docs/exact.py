@@ -52,8 +52,7 @@ def _error(v: float) -> str: return f'{v:.0e}' if v else '0'
 
 def _test_module(name: str) -> ModuleType:
     "A file of tests, which computes what kdnb says."
-    for folder in (ROOT/'tests', ROOT/'tests/reference'):
-        if str(folder) not in sys.path: sys.path.insert(0, str(folder))
+    sys.path[:0] = [str(ROOT/'tests'), str(ROOT/'tests/reference')]
     return importlib.import_module(name)
 
 def _features() -> Iterator[Row]:
