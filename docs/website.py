@@ -130,8 +130,8 @@ def folder_page(folder: str) -> str:
 
 SECTIONS = {
     'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
-    'Look it up': ['reference/index', 'glossary', 'format', 'results', 'speed', 'peers', 'scope', 'CHANGELOG',
-                   'CONTRIBUTING'],
+    'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
+                   'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
