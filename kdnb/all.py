@@ -30,7 +30,7 @@ from kdnb.show import (
 from kdnb.callbacks import EMA, EarlyStop, Film, LRFinder, Progress, TensorBoard, show_film
 from kdnb.experiments import (
     Job, Results, grid_noise, load_results, mean_std, paired_difference, published_table, report_page, run_jobs,
-    show_grid, show_tradeoff, sweep, sweep_commands,
+    show_grid, show_tradeoff, sweep, sweep_commands, tune,
 )
 from kdnb.deploy import export, predict
 
@@ -49,5 +49,5 @@ __all__ = [
     'show_dark_knowledge', 'show_history', 'show_logits', 'show_similarity', 'EMA', 'EarlyStop', 'Film', 'LRFinder',
     'Progress', 'TensorBoard', 'show_film', 'Job', 'Results', 'grid_noise', 'load_results', 'mean_std',
     'paired_difference', 'published_table', 'report_page', 'run_jobs', 'show_grid', 'show_tradeoff', 'sweep',
-    'sweep_commands', 'export', 'predict',
+    'sweep_commands', 'tune', 'export', 'predict',
 ]

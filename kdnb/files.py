@@ -182,10 +182,12 @@ def parse_json(content: bytes | str) -> Any:
     try:
         value = json.loads(content)
     except RecursionError: raise WrongValue('the file nests too deep') from None
-    if _depth(value) == _DEEPEST: raise WrongValue('the file nests too deep')
+    opened = sum(map(content.count, '[{')) if isinstance(content, str) else sum(map(content.count, (b'[', b'{')))
+    if opened >= _DEEPEST and _depth(value) == _DEEPEST:
+        raise WrongValue('the file nests too deep')
     return value
 
-def parse_config(content: bytes | str, where: str) -> dict[str, Any]:
+def parse_config(content: bytes | str, where: object) -> dict[str, Any]:
     "The dict that config.json or result.json holds; a ValueError if it is damaged, an OSError if it is a later one."
     value = parse_json(content)
     if not isinstance(value, dict): raise WrongValue(f'{where} holds no object')

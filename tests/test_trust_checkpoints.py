@@ -80,11 +80,13 @@ def test_a_checkpoint_to_go_on_from(data):
     run = Learner(Distill(resnet(8), teacher, 'kd'), data, run='half', cbs=None).fit(2).run.path
     (run / 'result.json').unlink()
     saved = torch.load(run / 'last.pt', weights_only=True)
-    first = saved['train']['history'].splitlines(keepends=True)[0]
+    first = (run / 'history.jsonl').read_text().splitlines(keepends=True)[0]
     train = saved['train'] | dict(epoch=1, history=first, best=dict(epoch=1, valid_acc=1.))
     odd = [dict(epoch=v) for v in (-1, 0, 3, 10**9, '1', None, 1.0, True)]
     odd += [dict(best=v) for v in ({}, 3, [], {'epoch': 5})]
-    odd += [dict(history=v) for v in (3, '', '[' * 10**4, 'x', [3], [{}])]
+    odd += [dict(history=v) for v in (3, '', '[' * 10**4, 'x', [3], [{}], {}, saved['train']['history'])]
+    end = saved['train']['history'] | dict(at=0)
+    odd += [dict(history=end | dict(at=v)) for v in (-1, 10**12, None, 'x')] + [dict(history=end | dict(last=3))]
     odd += [dict(opt={}), dict(opt=3), dict(sched=3), dict(rest=3)]
     odd += [dict(opt=train['opt'] | dict(state={0: 3}))]
     cases = [saved | dict(train=train | v) for v in odd] + [saved | dict(train=v) for v in (3, {}, [])]

@@ -13,7 +13,7 @@ from kdnb.experiments import load_results
 from kdnb.models import load_model, resnet, weights_hash
 from kdnb.schemes import Distill, Frozen
 from kdnb.seeds import seeded
-from kdnb.train import Callback, Learner, read_history, remember
+from kdnb.train import Callback, Learner, load_state, read_history, remember, save_state
 
 pytestmark = pytest.mark.usefixtures('quiet')
 
@@ -47,16 +47,51 @@ def test_best_weights(half, data, monkeypatch, damage):
     with pytest.raises(OSError, match='best.pt of run .early. is'): learner(data).fit(4)
 
 
-@pytest.mark.parametrize('damage', [None, b'', b'{"epoch": 1', b'3\n', b'{"epoch": 1}\n'])
+@pytest.mark.parametrize('damage', [
+    lambda text: text[:-20], lambda text: text[:-1], lambda text: text + b'{"epo',
+    lambda text: text + b'{"epoch": 3}\n',
+    lambda text: text[:text.rindex(b'\n', 0, -1) + 1]])
 def test_the_history_is_mended(half, data, damage):
+    file = half / 'history.jsonl'
     rows = read_history(learner(data).run)
-    (half / 'history.jsonl').write_bytes(damage) if damage is not None else (half / 'history.jsonl').unlink()
+    file.write_bytes(damage(file.read_bytes()))
     learn = learner(data).fit(4)
     assert learn.history[:2] == rows and read_history(learn.run) == learn.history
     for _ in range(2):                                  # of a finished run too
-        (half / 'history.jsonl').write_bytes(b'{"epoch": 1')
+        file.write_bytes(damage(file.read_bytes()))
         assert learner(data).fit(4).history == learn.history == read_history(learn.run)
     assert len(load_results('early')) == 1
+
+
+@pytest.mark.parametrize('damage', [None, b'', b'{"epoch": 1', b'3\n', b'{"epoch": 1}\n{"epoch": 2}\n'])
+def test_a_history_that_is_another_one(half, data, monkeypatch, damage):
+    no_step(monkeypatch)
+    (half / 'history.jsonl').write_bytes(damage) if damage is not None else (half / 'history.jsonl').unlink()
+    with pytest.raises(OSError, match='history.jsonl of run .early. is missing or changed'): learner(data).fit(4)
+
+
+def test_a_run_that_lost_its_last_checkpoint(half, data, monkeypatch, capsys):
+    (half / 'last.pt').unlink()
+    with monkeypatch.context() as m:
+        no_step(m)
+        with pytest.raises(OSError, match='last.pt of run .early. is missing, and its history tells of 2 epochs'):
+            learner(data).fit(4)
+    first = (half / 'history.jsonl').read_text().splitlines(keepends=True)[0]
+    (half / 'history.jsonl').write_text(first)          # killed before its first last.pt
+    assert learner(data).fit(4).epoch == 4
+    assert 'the first epoch was not kept, so it begins anew' in capsys.readouterr().out
+
+
+def test_a_run_of_before_with_the_whole_text(half, data):
+    learn = learner(data)
+    saved = load_state(learn.run, 'last.pt')
+    text = (half / 'history.jsonl').read_text()
+    saved['train']['history'] = text
+    save_state(learn.run, 'last.pt', saved)
+    (half / 'history.jsonl').unlink()
+    learn.fit(4)
+    assert (half / 'history.jsonl').read_text().startswith(text) and len(learn.history) == 4
+    assert isinstance(load_state(learn.run, 'last.pt')['train']['history'], dict)
 
 
 def test_files_of_dead_processes_are_removed(half, data):

@@ -6,3 +6,4 @@ from .sweep import *
 from .report import *
 from .demo import *
 from .leaving import *
+from .tuning import *

@@ -14,6 +14,7 @@ from .repeat import *
 from .grid import *
 from .tradeoff import *
 from .report import *
+from .tuning import *
 
 # a further notebook of this folder may add columns
 for found in iter_modules(__path__):

@@ -81,7 +81,8 @@ class Job:
                  group: Hashable = None, cost: float = 0.):
         self.run = str(check_type("a job's run", run, (str, Path), 'a name or a path'))
         self.epochs = whole_number('epochs', epochs)
-        self.make = check_type('make', make, Callable, 'a function that builds a learner')
+        if not callable(make): raise WrongType(f'make is a function that builds a learner, not {type(make).__name__}')
+        self.make = make
         check_type('needs', needs, (list, tuple, set, frozenset), 'a list of runs')
         self.needs = set(map(str, needs))
         self.group, self.cost = group, cost

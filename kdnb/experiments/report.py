@@ -13,6 +13,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,12 +112,19 @@ def draw_curves(curves: Mapping[str, Sequence[float]], scores: str) -> 'Figure':
     return fig
 
 # %% ../../nbs/13_experiments/11_report.ipynb #curves
-def _own_losses(method: str, histories: Mapping[str, list[dict]]) -> str:
+_MOST_RUNS, _MOST_METHODS = 10, 8                   # in pictures of single runs: more cannot be told apart
+
+def _first_of(most: int, there: int, what: str) -> str:
+    return f', the first {most} of {there} {what}' if there > most else ''
+
+def _own_losses(method: str, every: Mapping[str, list[dict]]) -> str:
     "A method's losses in its own picture; '' if its runs kept other columns."
+    histories = dict(islice(every.items(), _MOST_RUNS))
     columns = next(iter(histories.values()))[0].keys()
     rows = [row for history in histories.values() for row in history]
     if any({'train_acc', 'train_mAP'}.isdisjoint(row) or not columns <= row.keys() for row in rows): return ''
-    return _element('h4', method) + figure_html(show_history(histories), f'losses of {method}')
+    head = _element('h4', method + _first_of(_MOST_RUNS, len(every), 'runs'))
+    return head + figure_html(show_history(histories), f'losses of {method}')
 
 def _block_curves(page: _Gathered, block: Block) -> str:
     "The curves of a block, and each method's losses below."
@@ -127,8 +135,9 @@ def _block_curves(page: _Gathered, block: Block) -> str:
     if not found: return head + _element('p', 'These runs kept no score of their epochs.')
     scores = next(iter(found.values()))[1]
     figure = draw_curves({method: values for method, (values, _) in found.items()}, scores)
-    losses = ''.join(_own_losses(method, runs[method]) for method in found)
-    folded = _folded('losses and scores of each run, method by method', losses) if losses else ''
+    losses = ''.join(_own_losses(method, runs[method]) for method in islice(found, _MOST_METHODS))
+    title = 'losses and scores of each run, method by method' + _first_of(_MOST_METHODS, len(found), 'methods')
+    folded = _folded(title, losses) if losses else ''
     return head + figure_html(figure, f'{scores}, epoch by epoch') + folded
 
 def make_curves(page: _Gathered) -> str:

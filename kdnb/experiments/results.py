@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import CannotRun, WrongValue, check_all, one_sentence
 from .blocks import make_blocks
@@ -21,9 +21,8 @@ from ..text import AsTable, Column, Marked, Table
 from ..train import Run, flatten_dict, read_history
 
 # %% ../../nbs/13_experiments/05_results.ipynb #reason
-def _why_no_row(run: Run) -> tuple[str, str] | None:
+def _why_no_row(run: Run, config: dict | None) -> tuple[str, str] | None:
     "(a word, the details) of why a folder holds no finished run; None if it holds one."
-    config = run.json('config.json')
     if config is None and ('result.json' in run or 'last.pt' in run): return 'damaged', 'it has no config.json'
     if config is None or 'about' not in config:
         holds_runs = run.path and any(run.path.glob('*/config.json'))
@@ -34,7 +33,8 @@ def _why_no_row(run: Run) -> tuple[str, str] | None:
 def _row_or_reason(run: Run) -> Row | tuple[str, str]:
     "The row of a finished run; of any other folder, why there is none."
     try:
-        return _why_no_row(run) or read_row(run)
+        config = run.json('config.json')
+        return _why_no_row(run, config) or read_row(run, config)
     except OSError as e: return 'damaged', f'{e.strerror} in it' if e.strerror else str(e)
     except KeyError as e: return 'damaged', f'{e} is missing in its files'
     except Exception as e: return 'damaged', one_sentence(e)                # odd contents may raise anything
@@ -59,7 +59,8 @@ class Results(AsTable, list[Row]):
     left out, 1 unfinished: kd-2 (3 of 9 epochs)
     """
     def __init__(self, rows: Iterable[Row] = (), left_out: Iterable[Mapping[str, str]] = ()):
-        super().__init__(check_all('a row of results', rows, Mapping, 'a dict, as load_results makes it'))
+        checked = check_all('a row of results', rows, Mapping, 'a dict, as load_results makes it')
+        super().__init__(cast('list[Row]', checked))
         self.left_out = check_all('left_out', left_out, Mapping, 'dicts of run, why and detail')
 
     def notes(self) -> list[str]:

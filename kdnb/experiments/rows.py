@@ -112,9 +112,9 @@ def _check_row(row: Row, history: list[dict]) -> None:
     if odd: raise WrongValue(f'{odd[0]} in its files is {row.get(odd[0])!r:.40}')
 
 # %% ../../nbs/13_experiments/01_rows.ipynb #read-row
-def read_row(run: Run) -> Row:
-    "Read a finished run."
-    config, history = check_config(run.json('config.json') or {}, run), read_history(run)
+def read_row(run: Run, known: dict | None = None) -> Row:
+    "Read a finished run; `known`: its config.json."
+    config, history = check_config(known or run.json('config.json') or {}, run), read_history(run)
     result = run.json('result.json') or {}
     data, epochs = config['data'], config['epochs']
     trained = config['about'].get('stopped', epochs)

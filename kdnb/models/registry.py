@@ -25,6 +25,11 @@ def _spelling(name: str) -> str:
 # %% ../../nbs/04_models/01_registry.ipynb #known-model
 _NameCheck = Callable[[str, dict], None]
 
+@functools.cache
+def _defaults_of(build: Callable) -> dict[str, object]:
+    "{argument: its default} of a builder, but for the number of classes."
+    return {k: p.default for k, p in inspect.signature(build).parameters.items() if k != 'num_classes'}
+
 class KnownModel(NamedTuple):
     "A registered builder and the names of what it builds."
     build: Callable[..., nn.Module]
@@ -34,7 +39,7 @@ class KnownModel(NamedTuple):
 
     def number_type(self, argument: str) -> type:
         "Return float if the argument's default has a point, else int."
-        return float if isinstance(inspect.signature(self.build).parameters[argument].default, float) else int
+        return float if isinstance(_defaults_of(self.build)[argument], float) else int
 
     def pattern(self, template: str) -> str:
         "Write a template as a regular expression, with a named group for each argument in braces."
@@ -57,10 +62,9 @@ class KnownModel(NamedTuple):
     def write(self, call: dict) -> str | None:
         "Return the first name that stands for a call, whatever its number of classes; None if there is none."
         args = {k: v for k, v in call.items() if k not in ('builder', 'num_classes')}
-        defaults = {k: p.default for k, p in inspect.signature(self.build).parameters.items() if k != 'num_classes'}
         for template, implied in self.names.items():
             numbers = {k: self.number_type(k)(args[k]) for k in re.findall(r'{(\w+)}', template)}
-            if {**defaults, **implied, **numbers} == args: return template.format(**numbers)
+            if {**_defaults_of(self.build), **implied, **numbers} == args: return template.format(**numbers)
         return None
 
 # %% ../../nbs/04_models/01_registry.ipynb #model

@@ -104,7 +104,7 @@ def _with_knobs(explorer: 'Explorer') -> Any:
     T = ipywidgets.FloatLogSlider(4, min=0, max=2, description='T', readout_format='.2g', continuous_update=False)
     picture = ipywidgets.HTML()
     def redraw(*_: object) -> None:
-        picture.value = figure_html(explorer.draw(image.value, stage.value, T.value))
+        picture.value = figure_html(explorer.draw(image.value, int(stage.value or -1), T.value))
 
     for knob in (image, stage, T):
         knob.observe(redraw, 'value')

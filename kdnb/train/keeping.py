@@ -17,7 +17,9 @@ from ..parallel import wait_for_all
 from .recipe import moves_each_step, resume_longer
 from .scoring import student_name
 from kdnb.train.state import (
+    HistoryEnd,
     history_lines,
+    kept_history,
     load_state,
     mend_history,
     other_state,
@@ -38,13 +40,13 @@ def save_progress(learn: Any, row: dict, score: str) -> None:
 
 def write_progress(learn: Any) -> None:
     "Write the last row of the history, then last.pt."
-    learn.lines[learn.epoch - 1:] = history_lines(learn.history[learn.epoch - 1:])
+    learn.end.put(learn.epoch, *history_lines(learn.history[-1:]))
     train = dict(
         rest=other_state(learn.scheme), opt=learn.opt.state_dict(), sched=learn.sched.state_dict(),
-        scaler=learn.scaler.state_dict(), epoch=learn.epoch, best=learn.best, history=''.join(learn.lines))
+        scaler=learn.scaler.state_dict(), epoch=learn.epoch, best=learn.best, history=learn.end.as_dict())
     if learn.average:
         train['average'] = learn.average.state()
-    write_last_line(learn.run, learn.lines)
+    write_last_line(learn.run, learn.end, learn.history)
     save_state(learn.run, 'last.pt', dict(model_record(learn.student), train=train))
 
 # %% ../../nbs/10_train/05e_keeping.ipynb #steps
@@ -60,7 +62,7 @@ def steps_an_epoch(learn: Any) -> int:
 def start_over(learn: Any) -> None:
     "Back to the initial weights."
     set_weights(learn.scheme, learn.init)
-    learn.epoch, learn.best, learn.history, learn.result, learn.lines = 0, {}, [], None, []
+    learn.epoch, learn.best, learn.history, learn.result, learn.end = 0, {}, [], None, HistoryEnd()
     if learn.average:
         learn.average.restart()
 
@@ -73,10 +75,11 @@ def _load_optimiser(learn: Any, train: dict, longer: bool) -> None:
     if not all(isinstance(kept, dict) for kept in learn.opt.state.values()): raise TypeError('its optimiser')
 
 # %% ../../nbs/10_train/05e_keeping.ipynb #rows-in
-def _rows_in(train: dict) -> list[dict]:
-    "The history that last.pt holds, as text; runs before format 1 have a list."
+def _rows_of(learn: Any, train: dict) -> list[dict]:
+    "The history that last.pt goes on from; in runs before format 1 it is a list."
     kept = train['history']
-    return [parse_json(line) for line in kept.splitlines()] if isinstance(kept, str) else list(kept)
+    if isinstance(kept, list): return kept
+    return [parse_json(line) for line in kept_history(learn.run, kept).splitlines()]
 
 def _check_progress(learn: Any, train: dict, history: list[dict]) -> None:
     "Refuse an epoch that the run cannot be at, and scores that are none."
@@ -88,12 +91,13 @@ def _check_progress(learn: Any, train: dict, history: list[dict]) -> None:
 
 def _restore(learn: Any, saved: dict, longer: bool) -> None:
     "Give a learner what a checkpoint holds."
-    train, history = saved['train'], _rows_in(saved['train'])
+    train, history = saved['train'], _rows_of(learn, saved['train'])
     _check_progress(learn, train, history)
     if train['rest'].keys() != other_state(learn.scheme).keys():
         raise WrongValue(f'{learn.run} holds other adapters than this scheme: start over with fresh=True')
     set_weights(learn.scheme, dict(state=saved['state'], rest=train['rest']))
-    learn.epoch, learn.best, learn.history, learn.lines = train['epoch'], train['best'], history, history_lines(history)
+    learn.epoch, learn.best, learn.history = train['epoch'], train['best'], history
+    learn.end = HistoryEnd(history_lines(history))
     if learn.average:
         learn.average.restore(train['average'])
     if learn.epoch < learn.epochs:
@@ -109,7 +113,7 @@ def load_progress(learn: Any, longer: bool = False) -> None:
     except Exception as e:                              # well-formed, with other contents: they may raise anything
         raise FileTrouble(f'last.pt of {learn.run} is not a checkpoint to go on from ({one_sentence(e):.100}): restore '
                           'it, or start over with fresh=True') from e
-    mend_history(learn.run, learn.lines)
+    mend_history(learn.run, history_lines(learn.history))
 
 def check_progress(learn: Any) -> None:
     "Refuse to go on without the best weights, or without room for what will be written."

@@ -68,7 +68,7 @@ from kdnb.train.recipe import (
 )
 from .runs import Run, about_process, asks_for_more, note_going_on, note_stop, open_run, prolong, read_result
 from .scoring import Tally, score_columns, score_models, score_of_all, student_name
-from .state import copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
+from .state import HistoryEnd, copy_weights, history_lines, load_state, plain_rows, save_state, set_weights
 from .words import progress_words, scheme_words, why_reduced
 
 # %% ../../nbs/10_train/06_loop.ipynb #starting-callbacks
@@ -158,7 +158,7 @@ def _tell_callbacks(learn: 'Learner') -> None:
     call_back(learn, 'after_epoch')
     learn.history[-1].update(learn.logged)
     learn.history[-1:] = plain_rows(learn.history[-1:])
-    if history_lines(learn.history[-1:]) != learn.lines[-1:]:
+    if history_lines(learn.history[-1:]) != [learn.end.last]:
         write_progress(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #close-epoch
@@ -482,7 +482,7 @@ class Learner(HtmlTable):
     logged: dict[str, float]
     epoch: int
     history: list[dict[str, float]]
-    lines: list[str]                            # the history, as it is in the files
+    end: HistoryEnd                             # of history.jsonl
     best: dict
     result: dict[str, dict[str, float]] | None
     recipe: Recipe

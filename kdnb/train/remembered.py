@@ -32,7 +32,8 @@ from .runs import differences
 # %% ../../nbs/10_train/08_remembered.ipynb #asked
 def _held_images(data: Data) -> TrainSplit:
     "The training images, which must be held, as views are cut on the device."
-    if isinstance(check_data(data).train, TrainSplit): return data.train
+    train = check_data(data).train
+    if isinstance(train, TrainSplit): return train
     raise WrongValue('images that stream are not remembered: load them with stream=False, or give Distill the teacher')
 
 def _digest(content) -> str: return hashlib.sha256(content).hexdigest()[:12]

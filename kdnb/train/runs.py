@@ -15,12 +15,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
 
 from ..data import find_run_path, tell_class_names, tell_labels
-from ..errors import CannotRun, FileTrouble, WrongValue, warn_user
+from ..errors import CannotRun, FileTrouble, WrongValue, say, warn_user
 from ..files import RUN_FORMAT, Lock, parse_config, write_atomic, write_end, zoo_root
 from ..parallel import on_rank_0, rank, world_size
 from ..text import HtmlTable, Table, count_of, facts_table
@@ -145,6 +146,12 @@ def _refuse_zoo(run: 'Run') -> None:
     if run.path is None or not run.read_only: return
     raise CannotRun(f'{run} comes with kdnb and is only read: give a run of your own, such as run={run.path.name!r}')
 
+class _FileOf(NamedTuple):
+    "A file of a run, named where an error says so: of thousands of runs that are read few are."
+    name: str
+    run: 'Run'
+    def __str__(self) -> str: return f'{self.name} of {self.run}'
+
 class Run(HtmlTable):
     """
     Read and write the files of a run.
@@ -191,7 +198,9 @@ class Run(HtmlTable):
         """Tell whether this is a run of the zoo, which is read and never written."""
         return self.path is not None and self.path.parent == zoo_root()
 
-    def __contains__(self, name: str) -> bool: return self.read(name) is not None
+    def __contains__(self, name: str) -> bool:
+        if self.path and (self.path/name).is_file(): return True
+        return self.read(name) is not None
 
     def read(self, name: str) -> bytes | None:
         """
@@ -290,7 +299,7 @@ class Run(HtmlTable):
         content = self.read(name)
         try:
             if content is None: return None
-            return parse_config(content, f'{name} of {self}')
+            return parse_config(content, _FileOf(name, self))
         except ValueError:
             raise FileTrouble(f'{name} of {self} is damaged: mend it, or start over with fresh=True') from None
 
@@ -408,7 +417,18 @@ def _open_here(run: Run, config: dict, fresh: bool) -> str:
     if differ:
         raise WrongValue(f'{run} was run differently: {differ}. Choose another run=, or start over with fresh=True')
     if 'result.json' in run: return 'finished'
-    return 'unfinished' if 'last.pt' in run else _start_anew(run, config)
+    if 'last.pt' in run: return 'unfinished'
+    _refuse_lost(run)
+    return _start_anew(run, config)
+
+def _refuse_lost(run: Run) -> None:
+    "Refuse to begin anew where a history tells of epochs that were kept; the first may have been cut off."
+    epochs = len((run.read('history.jsonl') or b'').splitlines())
+    if epochs > 1:
+        raise FileTrouble(f'last.pt of {run} is missing, and its history tells of {epochs:,} epochs: restore it, or '
+                          'start over with fresh=True')
+    if epochs:
+        say(f'{run}: the first epoch was not kept, so it begins anew')
 
 # %% ../../nbs/10_train/00_runs.ipynb #open-run
 def open_run(run: Run, config: dict, fresh: bool = False) -> str:
