@@ -232,7 +232,7 @@ def test_the_version_is_told_once():
 
 # --- imports
 
-EXTRAS = [k for k in CFG if k.endswith('requirements') and not k.startswith(('dev_', 'lab_', 'docs_'))]
+EXTRAS = [k for k in CFG if k.endswith('requirements') and not k.startswith(('dev_', 'docs_'))]
 IMPORTED_AS = {'scikit-learn': 'sklearn', 'pillow': 'PIL'}
 
 @pytest.mark.parametrize('module', list(MODULES))
@@ -447,7 +447,7 @@ PICTURES = 'nbs/11_show/'           # the folder of pictures
 
 @each(NOTEBOOKS)
 def test_size(path):
-    limit = 320 if path.startswith(PICTURES) else 64 if path in LIBRARY else 300
+    limit = 320 if path.startswith(PICTURES) else 96 if path in LIBRARY else 300
     assert (ROOT/path).stat().st_size <= limit * 1024, f'{path} is over {limit} KB: fewer or smaller figures'
 
 @each(TUTORIALS)
