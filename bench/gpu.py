@@ -23,8 +23,8 @@ def commands(device: str, folder: Path, seeds: int, more: list[str]) -> dict[str
     steps = dict(tests=[sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', 'tests'],
                  bench=[sys.executable, '-m', 'bench', '--device', device, '--write', figures, *quick])
     sweep = [str(Path(sys.executable).with_name('kdnb_sweep')), 'crd', '--seeds', str(seeds), '--device', device, *more]
-    for method in METHODS: sweep += ['--method', method]
-    for pair in PAIRS: steps['-'.join(pair)] = [*sweep, '--pair', *pair]
+    sweep += [word for method in METHODS for word in ('--method', method)]
+    steps |= {'-'.join(pair): [*sweep, '--pair', *pair] for pair in PAIRS}
     return steps
 
 

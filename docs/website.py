@@ -78,18 +78,20 @@ class Pages:
 def _hidden(cell: dict) -> bool:
     return bool(re.match(r'\s*#\|\s*(hide\b|default_exp)', ''.join(cell['source'])))
 
-def _alt_text(source: str) -> str:
-    """Say of a figure what `#| fig-alt:` says, or else which line made it."""
+def _alt_text(source: str, outputs: list[dict]) -> str:
+    """Say of a figure what `#| fig-alt:` says, or the words that it brought, or else which line made it."""
     told = re.search(r'^#\| fig-alt: (.+)', source, re.M)
+    pictures = [out.get('metadata', {}).get('image/png', {}) for out in outputs]
+    brought = [picture['alt'] for picture in pictures if 'alt' in picture]
     lines = source.strip().splitlines() or ['']
-    return told[1] if told else f'Figure made by: {lines[-1]}'
+    return told[1] if told else brought[0] if brought else f'Figure made by: {lines[-1]}'
 
 def _code_cell(cell: dict) -> dict:
     """A code cell without directives; its figures are told in words."""
     source = ''.join(cell['source'])
     shown = '\n'.join(line for line in source.splitlines() if not line.startswith('#|'))
     tags = ['remove-input'] if '#| echo: false' in source else []
-    metadata = dict(tags=tags, mystnb=dict(image=dict(alt=_alt_text(source))))
+    metadata = dict(tags=tags, mystnb=dict(image=dict(alt=_alt_text(source, cell['outputs']))))
     return cell | dict(source=shown, metadata=metadata)
 
 def _linked_cells() -> set[tuple[str, str]]:
@@ -130,8 +132,8 @@ def folder_page(folder: str) -> str:
 
 SECTIONS = {
     'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
-    'Look it up': ['reference/index', 'glossary', 'format', 'results', 'speed', 'peers', 'scope', 'CHANGELOG',
-                   'CONTRIBUTING'],
+    'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
+                   'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:

@@ -97,3 +97,11 @@ def test_every_python_is_tried():
 @pytest.mark.parametrize('form', sorted(p.name for p in (ROOT/'.github/ISSUE_TEMPLATE').glob('*.yml')))
 def test_a_form_can_be_read(form):
     assert yaml.safe_load(Path(ROOT/'.github/ISSUE_TEMPLATE'/form).read_text(encoding='utf-8'))
+
+def test_tutorials_with_a_budget_ask_colab_for_a_gpu_and_say_where_runs_go():
+    books = {path: json.loads((ROOT/path).read_text(encoding='utf-8')) for path in NOTEBOOKS if '/tutorials/' in path}
+    with_budget = [path for path, nb in books.items() if any(cell['id'] == 'knobs' for cell in nb['cells'])]
+    assert len(with_budget) >= 15
+    for path in with_budget:
+        assert books[path]['metadata'].get('accelerator') == 'GPU', path
+        assert '/content/drive/MyDrive/runs' in json.dumps(books[path]['cells']), path

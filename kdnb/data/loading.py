@@ -30,7 +30,6 @@ from kdnb.data.reading import (
     first_size,
     fit_size,
     read_all,
-    usable_cores,
     with_labels,
 )
 from .sources import ChannelStats, Source, SplitLike, as_mask, draw_stratified, known_sources
@@ -38,6 +37,7 @@ from .stream import StreamSplit, StreamTrainSplit
 from .tables import read_table
 from ..errors import FileTrouble, WrongType, WrongValue, check_type, printable, unknown_name, warn_user
 from ..files import data_root
+from ..parallel import count_cores
 from ..systems import Loading, find_loading
 from ..text import Column, HtmlTable, Table, plain_number
 
@@ -371,7 +371,7 @@ class Data(HtmlTable):
         "Make a split that is held or streams."
         in_memory = isinstance(source, ImageTensors)
         if self.streams and not in_memory:
-            beside = min(8 if self.device.type == 'cuda' else 2, usable_cores()) if workers is None else workers
+            beside = min(8 if self.device.type == 'cuda' else 2, count_cores()) if workers is None else workers
             source, y = with_labels(source, strict)
             y = as_labels(y, len(source), self.num_classes)
             return streaming(source, y, self.size, *given, how=how, workers=beside, strict=strict)

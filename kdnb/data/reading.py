@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['image_file_endings', 'ImageLabel', 'ImageSource', 'ReadBatch', 'decode_image', 'read_image', 'fit_size',
            'ImageTensors', 'ImageFiles', 'label_tensor', 'Items', 'DatasetItems', 'as_source', 'with_labels',
-           'first_size', 'all_of_size', 'ImageReader', 'BatchOrder', 'make_loader', 'each_batch', 'usable_cores',
-           'read_all']
+           'first_size', 'all_of_size', 'ImageReader', 'BatchOrder', 'make_loader', 'each_batch', 'read_all']
 
 # %% ../../nbs/03_data/02_reading.ipynb #imports
 import os
@@ -27,6 +26,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from .images import as_images
 from ..errors import FileTrouble, Mistake, WrongType, WrongValue, say, warn_user
+from ..parallel import count_cores
 from ..seeds import seed_from
 
 if TYPE_CHECKING:
@@ -407,11 +407,6 @@ def each_batch(loader: Iterable[ReadBatch | Exception]) -> Iterator[ReadBatch]:
         if isinstance(batch, Exception): raise batch
         yield batch
 
-# %% ../../nbs/03_data/02_reading.ipynb #cores
-def usable_cores() -> int:
-    "Count the processors that this process may use."
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
 # %% ../../nbs/03_data/02_reading.ipynb #read-all
 def read_all(
         source: ImageSource, size: int, how: str, strict: bool, workers: int | None = None
@@ -421,7 +416,7 @@ def read_all(
     x = torch.empty(n, 3, size, size, dtype=torch.uint8)
     y: list[ImageLabel] = []
     bad: dict[int, str] = {}
-    several = min(8, usable_cores()) if workers is None else workers
+    several = min(8, count_cores()) if workers is None else workers
     if n < 1000 or not isinstance(source, ImageFiles):  # a Dataset may hold what processes cannot share
         several = 0
     loader = make_loader(ImageReader(source, size, how), BatchOrder(torch.arange(n), 100), several)

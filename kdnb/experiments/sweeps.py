@@ -63,7 +63,7 @@ def _option_words(options: _CommandSetting) -> list[str]:
     "Options as they are typed, without those that are None."
     return [str(word) for option in options.items() if option[1] is not None for word in option]
 
-def _weights_for(preset: Preset, method: str) -> str | None:
+def _system_of(preset: Preset, method: str) -> str | None:
     "Whose weights a method means: other methods than the preset's own have those that are typed."
     return preset.weights if method in find_preset(preset.name).methods else None
 
@@ -79,7 +79,7 @@ def _command(preset: Preset, setting: _CommandSetting, student: str, seed: int, 
         '--shrink': _preset_run_name(setting, cut, seed) if cut else None, '--student': None if cut else student,
         '--lr': preset.lr.get(student), '--teacher': by if teacher else None,
         '--method': preset.words(method, (teacher, student)) if method else None,
-        '--weights': _weights_for(preset, method) if method and teacher else None, '--seed': seed, '--run': run}
+        '--weights': _system_of(preset, method) if method and teacher else None, '--seed': seed, '--run': run}
     return ['kdnb_distill' if teacher else 'kdnb_train', *_option_words(options)]
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #of-a-seed
@@ -114,7 +114,7 @@ def _chain(preset: Preset, setting: _CommandSetting, chain: tuple[str, ...], met
         run = _preset_run_name(setting, student, *line, name_method(method), seed + k)
         yield ['kdnb_distill', *_option_words(setting | {
             '--student': student, '--lr': preset.lr.get(student), '--teacher': before,
-            '--method': preset.words(method, (chain[k - 1], student)), '--weights': _weights_for(preset, method),
+            '--method': preset.words(method, (chain[k - 1], student)), '--weights': _system_of(preset, method),
             '--seed': seed + k, '--run': run})]
         before = run
 

@@ -187,6 +187,11 @@ def _draw_tradeoff(points: Sequence[_CostPoint], against: str, labels: tuple[str
     return fig
 
 # %% ../../nbs/13_experiments/10_tradeoff.ipynb #show-tradeoff
+def _told(fig: 'Figure', points: Sequence[_CostPoint], against: str) -> 'Figure':
+    "The figure with its words."
+    told = [f"{_point_label(point)} {point['accuracy']:.1f}" for point in points]
+    return tell_figure(fig, f'Accuracy against {against} ({", ".join(told)})')
+
 def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, bs: int = 1) -> 'Figure':
     """
     Show accuracy on test (last) against latency on this machine, multiply-accumulates or parameters.
@@ -235,11 +240,11 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     if not points:
         why = [f'{name} is left out: {reason}' for name, reason in missing.items()]
         raise WrongValue('; '.join(['there is nothing to show', *why]))
-    where = 'test' if isinstance(who, dict) else who[0]['data']
-    labels = axes[against], f'{_score_of_points(who, data)} on {where} (last), %'
-    fig = _draw_tradeoff(points, against, labels, _tradeoff_note(who, points, missing, against))
-    told = [f"{_point_label(point)} {point['accuracy']:.1f}" for point in points]
-    return tell_figure(fig, f'Accuracy against {against} ({", ".join(told)})')
+    labels = axes[against], f'{_score_of_points(who, data)} on {_test_name(who)} (last), %'
+    note = _tradeoff_note(who, points, missing, against)
+    return _told(_draw_tradeoff(points, against, labels, note), points, against)
+
+def _test_name(who: Any) -> str: return 'test' if isinstance(who, dict) else who[0]['data']
 
 def _score_of_points(who: Any, data: Data | None) -> str:
     "What the scores are: 'accuracy' or 'mAP'."

@@ -78,6 +78,7 @@ def _grid_of(space: Space) -> list[dict[str, Any]]:
     lists = [v for v in space.values() if isinstance(v, list)]
     return [dict(zip(space, values)) for values in product(*lists)] if len(lists) == len(space) else []
 
+# %% ../../nbs/13_experiments/12_tuning.ipynb #study
 def _import_optuna() -> Any:
     try:
         import optuna
@@ -145,6 +146,7 @@ def _fit_trial(plan: _Tuning, trial: Any, words: str) -> tuple[float, bool]:
     learn.fit(plan.epochs)
     return max(row[plan.column] for row in learn.history), len(learn.history) < plan.epochs
 
+# %% ../../nbs/13_experiments/12_tuning.ipynb #search
 def _go_on(study: Any) -> None:
     "Ask again for the trials that were interrupted: their runs go on."
     from optuna.trial import TrialState

@@ -80,22 +80,31 @@ def _resize(f: Tensor, size: Sequence[int]) -> Tensor:
     "Maps at a size, the nearest value at each place; as they are where they have it."
     return f if f.shape[2:] == tuple(size) else F.interpolate(f, tuple(size))
 
+_AT_ONCE = 8                                                # images, so that what is in between is small
+
+def _blend_gradients(x: Tensor, deeper: Tensor, b: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "The gradients of the deeper map and of both shares."
+    of_a, of_b = (x*grad).sum(1, True), (_resize(deeper, x.shape[2:])*grad).sum(1, True)
+    of_deeper = b*grad
+    if deeper.shape[2:] == x.shape[2:]: return of_deeper, of_a, of_b
+    spread = torch.ops.aten.upsample_nearest2d_backward     # sums up what a pixel was repeated to
+    return spread(of_deeper, x.shape[2:], deeper.shape), of_a, of_b
+
 class _Blend(torch.autograd.Function):
     "a*x + b*(deeper, at the size of x), which keeps no map of its own for the backward pass."
     @staticmethod
     def forward(ctx, x: Tensor, deeper: Tensor, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(x, deeper, a, b)
-        return torch.addcmul(a*x, b, _resize(deeper, x.shape[2:]))
+        out = a*x
+        for blended, d, share in zip(*(f.split(_AT_ONCE) for f in (out, deeper, b))):
+            blended.addcmul_(share, _resize(d, x.shape[2:]).to(out))
+        return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, deeper, a, b = ctx.saved_tensors
-        of_a = (x*grad).sum(1, True)                            # one large map at a time
-        of_b = (_resize(deeper, x.shape[2:])*grad).sum(1, True)
-        of_deeper = b*grad
-        if deeper.shape[2:] != x.shape[2:]:
-            spread = torch.ops.aten.upsample_nearest2d_backward     # sums up what a pixel was repeated to
-            of_deeper = spread(of_deeper, x.shape[2:], deeper.shape)
+        parts = zip(*(f.split(_AT_ONCE) for f in (x, deeper, b, grad)))
+        of_deeper, of_a, of_b = map(torch.cat, zip(*(_blend_gradients(*part) for part in parts)))
         return a*grad, of_deeper, of_a, of_b
 
 # %% ../../nbs/07_losses/04_review.ipynb #fuse

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from .cores import count_cores, fit_threads
 from .gathering import rank, world_size
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #started
@@ -55,7 +56,7 @@ def _chosen_threads() -> bool:
 def _take_threads(count: int) -> None:
     "Use an equal share of the processors, unless the user chose a number of threads."
     if not _chosen_threads():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
+        torch.set_num_threads(max(1, count_cores() // count))
 
 # %% ../../nbs/02_parallel/01_ranks.ipynb #join
 class ProcessEnded(RuntimeError):
@@ -148,6 +149,7 @@ def joined():
         out, err = (nowhere, nowhere) if mute else (sys.stdout, sys.stderr)
         with redirect_stdout(out), redirect_stderr(err):
             join()
+            fit_threads()
             yield
             leave()
 

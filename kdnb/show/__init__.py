@@ -8,4 +8,4 @@ from .comparison import *
 from .logits import *
 from .dark import *
 from .cka import *
-from .explore import *
+from .looking import *

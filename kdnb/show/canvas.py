@@ -151,11 +151,11 @@ def figure_html(fig: 'Figure', alt: str = '', **save: Any) -> str:
 
 # %% ../../nbs/11_show/00_canvas.ipynb #colours
 PALETTE = '#009E73', '#D55E00', '#56B4E9', '#8C6BB1', '#A6761D', '#0072B2', '#CC79A7', '#E69F00'
-_colours = {'teacher': 'black', 'alone': '#E69F00', 'another': '#CC79A7', 'taught': '#0072B2'}
+_by_name = {'teacher': 'black', 'alone': '#E69F00', 'another': '#CC79A7', 'taught': '#0072B2'}
 
 def colour_of(name: str, i: int) -> str:
     "The colour of a model; `i` counts those that are drawn."
-    return _colours.get(name, PALETTE[i % len(PALETTE)])
+    return _by_name.get(name, PALETTE[i % len(PALETTE)])
 
 def shades_of(cmap: str) -> 'Colormap':
     "One of matplotlib's colour maps with 13 shades."

@@ -30,6 +30,7 @@ from kdnb.models import (
 )
 from kdnb.parallel import (
     copy_rank_0,
+    fit_threads,
     leaves_unused,
     noticing,
     on_rank_0,
@@ -504,6 +505,7 @@ class Learner(HtmlTable):
                  lr: float | None = None, wd: float | None = None, opt: Callable | None = None,
                  sched: Callable | None = None, amp: str = 'auto', compile: bool = False, seed: int = 0,
                  cbs: Sequence[Callback] | None = ()):
+        fit_threads()
         check_callbacks(cbs)
         _take_recipe(self, recipe, cbs or (), lr, wd, opt=opt, sched=sched)
         check_loaded(data, self.recipe_name)

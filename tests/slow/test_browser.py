@@ -7,7 +7,10 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -202,3 +205,42 @@ def test_a_training_is_seen_interrupted_and_goes_on(page, lab):
     run_all(page, panel)
     assert panel.get_by_text("run 'test-teacher': ").count() == 1
     keep_places(page, panel, 'kd', fit='.kdnb-fit', dark='.jp-CodeCell:has-text("show_dark_knowledge(") img')
+
+# --- the site
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+
+SAMPLE = ['index', 'gallery', 'glossary', 'which', 'coming', 'peers', 'protocol', 'scope', 'methods/index',
+          'nbs/tutorials/01_kd', 'nbs/11_show/06_logits', 'reference/index']
+FLAWS = """() => {
+    const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth
+    const lost = [...document.images].filter(it => it.complete && !it.naturalWidth).map(it => it.src)
+    const dumb = [...document.querySelectorAll('main img, article img')].filter(it => !it.alt).map(it => it.src)
+    return {wide: Math.max(wide, 0), lost, dumb}
+}"""
+
+@pytest.mark.skipif(not SITE.exists(), reason='there is no site: make docs')
+@pytest.mark.parametrize('wide', [1300, 390])
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_pages_of_the_site_have_no_flaw(page, theme, wide):
+    page.set_viewport_size(dict(width=wide, height=900))
+    page.emulate_media(color_scheme=theme)
+    pages = [name for name in SAMPLE if (SITE/f'{name}.html').exists()]
+    assert len(pages) >= 10
+    flaws = {}
+    for name in pages:
+        page.goto(f'file://{SITE}/{name}.html')
+        found = page.evaluate(FLAWS)
+        if any(found.values()): flaws[name] = found
+        keep(page, f'site-{name.replace("/", "-")}-{wide}-{theme}')
+    assert flaws == {}
+
+@pytest.mark.skipif(not SITE.exists(), reason='there is no site: make docs')
+def test_search_works_offline(page):
+    served = HTTPServer(('127.0.0.1', 0), partial(Quiet, directory=SITE))
+    Thread(target=served.serve_forever, daemon=True).start()
+    page.goto(f'http://127.0.0.1:{served.server_port}/search.html?q=attention')
+    page.locator('#search-results li').first.wait_for()
+    page.wait_for_load_state('networkidle')
+    served.shutdown()
