@@ -66,7 +66,7 @@ def _draw_said(fig: 'Figure', left: float, probs: Mapping[str, Tensor], classes:
     for k, (name, p) in enumerate(probs.items()):
         lanes = np.arange(len(top)) + (k - (len(probs) - 1)/2)*high
         ax.barh(lanes, p.numpy()[top], high, color=colour_of(name, k), label=name)
-    ax.set_yticks(range(len(top)), [classes[c] for c in top], fontsize=8, **as_written(''.join(classes)))
+    ax.set_yticks(range(len(top)), [classes[int(c)] for c in top], fontsize=8, **as_written(''.join(classes)))
     ax.invert_yaxis()
     ax.tick_params(labelsize=8, length=2)
     ax.spines[['top', 'right']].set_visible(False)
