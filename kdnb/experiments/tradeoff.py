@@ -186,12 +186,12 @@ def _draw_tradeoff(points: Sequence[_CostPoint], against: str, labels: tuple[str
     fig.supxlabel(note, fontsize=8, x=.02, ha='left')
     return fig
 
-# %% ../../nbs/13_experiments/10_tradeoff.ipynb #show-tradeoff
 def _told(fig: 'Figure', points: Sequence[_CostPoint], against: str) -> 'Figure':
     "The figure with its words."
     told = [f"{_point_label(point)} {point['accuracy']:.1f}" for point in points]
     return tell_figure(fig, f'Accuracy against {against} ({", ".join(told)})')
 
+# %% ../../nbs/13_experiments/10_tradeoff.ipynb #show-tradeoff
 def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, bs: int = 1) -> 'Figure':
     """
     Show accuracy on test (last) against latency on this machine, multiply-accumulates or parameters.
