@@ -403,6 +403,7 @@ def _hold_alone(run: Run) -> None:
     for file in run.path.glob('*.[0-9]*.tmp') if run.path else ():
         file.unlink(missing_ok=True)
 
+# %% ../../nbs/10_train/00_runs.ipynb #open-here
 def _open_here(run: Run, config: dict, fresh: bool) -> str:
     "Open a run in this process."
     _refuse_foreign(run)
