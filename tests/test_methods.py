@@ -259,10 +259,10 @@ def test_which_stages_are_paired_is_said_where_their_numbers_differ(capsys):
 
 
 def test_the_stages_of_a_net_are_looked_for_once(monkeypatch):
-    from kdnb.schemes import distill
+    from kdnb.schemes import places
 
-    asked, find = [], distill.find_taps
-    monkeypatch.setattr(distill, 'find_taps', lambda model, size: asked.append(model) or find(model, size))
+    asked, find = [], places.find_taps
+    monkeypatch.setattr(places, 'find_taps', lambda model, size: asked.append(model) or find(model, size))
     Distill(s := resnet(8), t := resnet(14), 'at+nst+sp+fitnet+ofd', size=32)
     assert len(asked) == 2 and asked[0] is s and asked[1].model is t
 

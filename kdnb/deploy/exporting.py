@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data import Data, fitting
 from .formats import FORMATS, Answer, FromPixels, read_onnx, write_int8
-from ..errors import FileTrouble, WrongType, WrongValue
+from ..errors import FileTrouble, WrongType, WrongValue, check_type
 from ..experiments import load_run_data
 from ..measure import agreement, measure_latency, profile, score
 from ..models import built_by, load_model, model_name, own_images
@@ -252,7 +252,7 @@ def export(model: Any, path: str | Path, format: str | None = None, data: Data |
     >>> [row.name for row in files], files[1].difference < 1e-4
     (['kdnb', 'torch'], True)
     """
-    path = Path(path)
+    path = Path(check_type('path', path, (str, Path), 'the name of a file'))
     name = _pick_format(path, format)
     if int8 and name != 'onnx': raise WrongValue('int8 is made from ONNX: end the path in .onnx')
     _check_place(path, name)
