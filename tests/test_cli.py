@@ -20,7 +20,17 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from kdnb.cli import kdnb_distill, kdnb_sweep, kdnb_test, kdnb_train, make_parser, train_parser
+from kdnb.cli import (
+    kdnb_distill,
+    kdnb_export,
+    kdnb_predict,
+    kdnb_sweep,
+    kdnb_test,
+    kdnb_train,
+    kdnb_tune,
+    make_parser,
+    train_parser,
+)
 from kdnb.cli.sweep import asked_commands, sweep_groups
 from kdnb.data import load_data
 from kdnb.experiments import sweep_commands
@@ -37,7 +47,8 @@ pytestmark = pytest.mark.slow
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
 MINE = ['--data', 'mine.npz', '--root', '.', *SMALL]
-COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep)
+COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep,
+                kdnb_export=kdnb_export, kdnb_predict=kdnb_predict, kdnb_tune=kdnb_tune)
 
 
 @pytest.fixture(autouse=True, scope='module')
