@@ -47,8 +47,8 @@ pytestmark = pytest.mark.slow
 SMALL = '--size 8 --n-train 100 --bs 20 --student resnet8 --device cpu --epochs 1'.split()
 DIGITS = ['--data', 'digits', *SMALL]
 MINE = ['--data', 'mine.npz', '--root', '.', *SMALL]
-COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep,
-                kdnb_export=kdnb_export, kdnb_predict=kdnb_predict, kdnb_tune=kdnb_tune)
+COMMANDS = dict(kdnb_train=kdnb_train, kdnb_distill=kdnb_distill, kdnb_test=kdnb_test, kdnb_sweep=kdnb_sweep)
+INSTALLED = COMMANDS | dict(kdnb_export=kdnb_export, kdnb_predict=kdnb_predict, kdnb_tune=kdnb_tune)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -120,10 +120,10 @@ def content(folder):  # in a folder that a download would have gone to, its lock
 # --- installed
 
 
-@pytest.mark.parametrize('name', COMMANDS)
+@pytest.mark.parametrize('name', INSTALLED)
 def test_the_command_is_installed(name):
     found = entry_points(group='console_scripts', name=name)
-    assert found and all(e.load() is COMMANDS[name] for e in found)
+    assert found and all(e.load() is INSTALLED[name] for e in found)
     assert (Path(sys.executable).parent / name).exists()
 
 
@@ -773,6 +773,7 @@ def test_a_run_that_fails_is_told_and_holds_nobody_up_but_its_students(here, cap
         'torn',
         replace(
             TINY,
+            name='torn',
             pairs=(('resnet13', 'resnet8'), ('resnet20', 'resnet8')),
             methods={'kd': 'kd', 'fitnet9': 'fitnet(taps=9)'}))
     assert kdnb_sweep(['torn', *NUMBERS, '--data', 'mine.npz', '--root', '.']) == 1
@@ -813,7 +814,8 @@ def test_a_sweep_without_a_teacher(here, capsys, monkeypatch):
     monkeypatch.setitem(
         sweep_presets,
         'apart',
-        replace(TINY, pairs=((None, 'resnet8'),), weights=None, methods={'online': 'online(students=2)'}, published=()))
+        replace(TINY, name='apart', pairs=((None, 'resnet8'),), weights=None, published=(),
+                methods={'online': 'online(students=2)'}))
     assert kdnb_sweep(['apart', *NUMBERS]) == 0
     out = capsys.readouterr().out
     assert re.search(r'^online ', out, re.M | re.I) and 'minus alone' in out and 'no real pairs' not in out

@@ -405,7 +405,7 @@ def hint(name='hint'):
 
 
 def hinted(teacher, init=0):
-    with seeded(init):
+    with seeded(abs(init)):
         return Distill(resnet(8), teacher, [hint(), KD(0.9)], size=8)
 
 

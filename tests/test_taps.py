@@ -575,7 +575,7 @@ def test_what_the_classifier_reads_where_there_is_no_graph():
     with pytest.raises(RuntimeError, match="'embedding' was written over"):
         Tapped(WritesAfter(), ['embedding'])(xb)
     model.fc = nn.Identity()
-    with pytest.raises(ValueError, match='no linear layer'):
+    with pytest.raises(ValueError, match='no linear classifier'):
         Tapped(model, ['embedding'])
 
 

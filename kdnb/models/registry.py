@@ -74,7 +74,7 @@ def check_call_numbers(what: object, args: Mapping[str, object]) -> None:
     "Refuse numbers of a call, or of a file, that are out of reason before anything is built of them."
     most = dict.fromkeys(args, 10**6) | _LARGEST
     for k, v in args.items():
-        if isinstance(v, (int, float)) and not 0 <= v <= most[k]:
+        if isinstance(v, (int, float)) and abs(v) > most[k]:
             raise WrongValue(f'{what!r} has {k} {v:,}: it takes one from 0 to {most[k]:,}; look for a digit too many')
 
 known_models: dict[str, KnownModel] = {}  # by the builder's name, in the order in which the modules are read
