@@ -49,7 +49,7 @@ def table(state: dict) -> Table:
     reduced = f'REDUCED: {tried:,} of {asked:,} attacks' if tried < asked else ''
     stamp = f"kdnb {__version__}, torch {torch.__version__}, {state['date']}, seed {state['seed']}, one thread"
     disk = 'a tmpfs was mounted' if state['tmpfs'] else 'no tmpfs could be mounted: the disk faults are failed writes'
-    return Table(['attack', 'what', 'in full', 'tried', 'survived'], rows, 'make torture', [stamp, disk], reduced)
+    return Table(['attack', 'what', 'in full', 'tried', 'survived'], rows, notes=[stamp, disk], reduced=reduced)
 
 
 def main() -> int:
@@ -82,7 +82,7 @@ def attack_all(a, root: Path) -> int:
         now = time.monotonic()
         repeat(attack, state, root, file, round(ATTACKS[attack]*a.share), now + (end - now)/(len(asked) - i))
     made = table(state)
-    (HERE/'table.md').write_text(made.markdown(raw=True) + '\n')
+    (HERE/'table.md').write_text(f'# What `make torture` tried, and what survived\n\n{made.markdown(raw=True)}\n')
     print(made.text())
     return int(any(state['fell'].values()))
 
