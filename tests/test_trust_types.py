@@ -12,7 +12,7 @@ from kdnb.data import check_data, list_zoo
 from kdnb.errors import Mistake, check_all, check_type
 from kdnb.experiments import Job, mean_std, run_jobs, show_grid, show_tradeoff, tune
 from kdnb.losses import ofd_margin_measured
-from kdnb.methods import Term
+from kdnb.methods import KD, Term, parse_method
 from kdnb.models import list_models, resnet, weights_hash
 from kdnb.schemes import joint_gate
 from kdnb.train import Run, read_history
@@ -62,6 +62,10 @@ def test_values_of_other_types(name, runs):
     (lambda: list_zoo([]), "a pattern is text, such as 'shapes"),
     (lambda: tune('resnet8', None, 3, {}), "a method is words such as 'kd"),
     (lambda: Term(lambda s, t, y: 0), r'takes \(s, t, y\), and a loss is called with'),
+    (lambda: KD(standardize=torch.ones(0)), r'standardize is True or False, not tensor'),
+    (lambda: parse_method('crd(bank=2)'), 'bank is True or False, not 2'),
+    (lambda: show_tradeoff({'a': resnet(8)}, []), r"unknown cost '\[\]'"),
+    (lambda: tune('resnet8', None, 'kd', [1]), 'the space is a dict'),
     (lambda: Term(nn.TripletMarginLoss()), r'takes \(anchor.* write a class of Term with __call__'),
     (lambda: resnet(torch.ones(2)), 'depth'),
     (lambda: resnet(10**6), 'has depth 1,000,000: it takes one from 0 to 1,202')])

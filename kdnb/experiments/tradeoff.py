@@ -229,7 +229,7 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     """
     axes = {'latency': f"latency, ms for {count_of(whole_number('bs', bs), 'image')}",
             'MACs': 'multiply-accumulates an image', 'parameters': 'parameters'}
-    if against not in axes: raise unknown_name('cost', against, axes)
+    if against not in [*axes]: raise unknown_name('cost', against, axes)
     if isinstance(who, (str, Path)):
         who = load_results(who)
     missing: dict[str, str] = {}
