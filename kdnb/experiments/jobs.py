@@ -224,7 +224,7 @@ def _make_learners(book: _Book, jobs: Iterable[Job]) -> dict[Job, Learner]:
             if not isinstance(learn, Learner):
                 raise WrongType(f'what makes this run returned a {type(learn).__name__} and no learner: return one')
             made[job] = learn
-        except Exception as e:                             # of a model, of data, of a method: whatever it is
+        except (Exception, SystemExit) as e:               # of a model, of data, of a method: whatever it is
             book.close(job.run, _why_failed(e))
     return made
 
@@ -238,7 +238,7 @@ def _fit_made(made: dict[Job, Learner]) -> dict[Learner, BaseException]:
             for job, learn in made.items():
                 learn.fit(job.epochs)
     except SomeFailed as e: return e.failed
-    except Exception as e: return dict.fromkeys(made.values(), e)
+    except (Exception, SystemExit) as e: return dict.fromkeys(made.values(), e)
     return {}
 
 def _fit_jobs(book: _Book, made: dict[Job, Learner]) -> None:

@@ -198,7 +198,12 @@ def read_weights(file: str | Path) -> dict:
     except Mistake: raise
     except Exception as e:  # a broken file may raise anything
         raise FileTrouble(f'{file} is cut short, damaged or not a model file: copy it anew, or train again') from e
-    if isinstance(saved, dict) and saved.get('kdnb') == 1 and isinstance(saved.get('state'), dict): return saved
+    if isinstance(saved, dict) and isinstance(saved.get('state'), dict):
+        number = saved.get('kdnb')
+        if number == 1: return saved
+        if isinstance(number, int) and number > 1:
+            raise FileTrouble(f'{file} is a model file of format {number}, and this kdnb reads format 1: it needs a '
+                              'newer kdnb')
     found = _state_in(saved)
     if found: return {'call': None, 'state': found[0], 'format': f'{kind}, {found[1]}'}
     places = f"neither bare nor under {', '.join(_wrappers)}"
