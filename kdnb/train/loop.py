@@ -403,11 +403,12 @@ def _train_on(learn: 'Learner') -> None:
     call_back(learn, 'after_fit')
 
 # %% ../../nbs/10_train/06_loop.ipynb #take-recipe
-def _take_recipe(learn: 'Learner', recipe: str | Recipe, cbs: Sequence[Callback], lr: float | None, wd: float | None,
-                 **own: Callable | None) -> None:
+def _take_recipe(learn: 'Learner', recipe: str | Recipe, cbs: Sequence[Callback] | None, lr: float | None,
+                 wd: float | None, **own: Callable | None) -> None:
     "Say how a learner trains: a recipe, what callbacks make of it, and factories that take the place of its parts."
+    check_callbacks(cbs)
     learn.recipe_name, learn.recipe = name_recipe(recipe), pick_recipe(recipe, lr, wd)
-    for cb in cbs:
+    for cb in cbs or ():
         learn.recipe = cb.change_recipe(learn.recipe)
     asked = {name: plain_number(v) for name, v in dict(lr=lr, wd=wd).items() if v is not None}
     learn.own = dict(own, asked=asked)
@@ -506,9 +507,8 @@ class Learner(HtmlTable):
                  sched: Callable | None = None, amp: str = 'auto', compile: bool = False, seed: int = 0,
                  cbs: Sequence[Callback] | None = ()):
         fit_threads()
-        check_callbacks(cbs)
         with random_kept(check_data(data).device):
-            _take_recipe(self, recipe, cbs or (), lr, wd, opt=opt, sched=sched)
+            _take_recipe(self, recipe, cbs, lr, wd, opt=opt, sched=sched)
         check_loaded(data, self.recipe_name)
         self.data, self.run, self.seed = data, Run(run), check_seed(seed)
         self.scheme = ready_scheme(model, data)
