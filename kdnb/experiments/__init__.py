@@ -15,6 +15,7 @@ from .grid import *
 from .tradeoff import *
 from .report import *
 from .tuning import *
+from .budget import *
 
 # a further notebook of this folder may add columns
 for found in iter_modules(__path__):
