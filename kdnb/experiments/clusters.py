@@ -45,14 +45,14 @@ def _import_ray() -> Any:
     try:
         return import_module('ray')
     except ImportError as e:
-        raise CannotRun(f"engine='ray' needs the package ray ({e}): pip install 'kdnb[ray]'") from None
+        raise CannotRun(f"the engine 'ray' needs the package ray ({e}): pip install 'kdnb[ray]'") from None
 
 def _check_address(address: str) -> None:
     "Refuse an address where nothing answers."
     if address in ('auto', 'local'): return
     host, _, port = address.rpartition('://')[2].rpartition(':')
     if not host or not port.isdecimal():
-        raise WrongValue(f"address={address!r}: give 'host:6379', or 'auto' on a machine of the cluster")
+        raise WrongValue(f"{address!r} is no address of a cluster: give 'host:6379', or 'auto' on one of its machines")
     try:
         socket.create_connection((host, int(port)), _answers_within).close()
     except (OSError, OverflowError) as e:
@@ -207,7 +207,7 @@ def _ray_engine(address: str | None, gpus: float, cores: int) -> Engine:
     "A Ray cluster, with this share of a GPU and so many cores for each group of runs."
     share, cores = plain_number(gpus), whole_number('cores', cores)
     if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise WrongValue(f'gpus= is the share of a GPU of a group of runs, from 0 to 1, not {gpus!r}')
+        raise WrongValue(f'gpus is the share of a GPU of a group of runs, from 0 to 1, not {gpus!r}')
     _import_ray()
 
     def make(book: JobBook, tell: SayLine, wait: float) -> None:

@@ -331,7 +331,7 @@ engines: dict[str, Callable[[str | None, float, int], Engine]] = {}    # {name: 
 def _local_engine(address: str | None, gpus: float, cores: int) -> Engine:
     "This process."
     if (address, gpus, cores) == (None, 0, 1): return _make_runs
-    raise WrongValue("address=, gpus= and cores= are for engine='ray': leave them out, or take that engine")
+    raise WrongValue("address, gpus and cores are for the engine 'ray': leave them out, or take that engine")
 
 engines['local'] = _local_engine
 
