@@ -38,8 +38,9 @@ INTRO = (
     "gradient of CTKD's temperature, a difference of large numbers. `python -m docs.exact` makes this page.")
 BESIDE = (
     'A name with a suffix is the same file with other options, or its next step. What each method reads of its nets is '
-    'compared by value, on the thirteen pairs of RepDistiller ([test_reference.py](../tests/test_reference.py)); DOT is '
-    'compared by its steps ([test_online_reference.py](../tests/test_online_reference.py)). KDCL has no code of its authors.')
+    'compared by value, on the thirteen pairs of RepDistiller ([test_reference.py](../tests/test_reference.py)); DOT '
+    'is compared by its steps ([test_online_reference.py](../tests/test_online_reference.py)). KDCL has no code of '
+    'its authors.')
 
 class Row(NamedTuple):
     """What is compared, the authors' file and commit, and the two errors."""

@@ -1,7 +1,7 @@
 """What mdistiller's OFD and ReviewKD give on fixed inputs: `python tests/reference/stages.py FOLDER > stages.json`.
 
-FOLDER holds a checkout of the repository of `SOURCES`, under its short name, with the file `commit` in it. Their modules
-and losses are run in double precision; kept are the value and the gradient at each of the student's features.
+FOLDER holds a checkout of the repository of `SOURCES`, under its short name, with the file `commit` in it. Their
+modules and losses are run in double precision; kept are the value and the gradient at each of the student's features.
 `tests/test_stages_reference.py` compares kdnb's terms with them.
 """
 import json
