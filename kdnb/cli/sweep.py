@@ -178,8 +178,8 @@ def _run_all(commands: list[list[str]], engine: Engine) -> dict[str, str]:
 _which: Options = {
     'preset': dict(nargs='?', help=f"one of {', '.join(sweep_presets)}; without it they are listed"),
     '--method': dict(
-        metavar='WORDS', action='append', help="instead of all methods: one of the preset's own by its name, or "
-        "another, such as 'kd(T=2)+sp'; may be given several times"),
+        metavar='WORDS', action='append', help="instead of the preset's methods: one of them by its name, another, "
+        "such as 'kd(T=2)+sp', or all there are, all; may be given several times"),
     '--pair': dict(
         nargs=2, metavar=('TEACHER', 'STUDENT'), action='append', help="instead of all pairs: one of the preset's; may "
         'be given several times'),
