@@ -15,7 +15,7 @@ from kdnb.models import resnet
 from kdnb.schemes import Distill
 from kdnb.show import compare, show_history
 from kdnb.text import Table
-from kdnb.train import Learner
+from kdnb.train import Learner, stamp
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='file names are bytes on POSIX alone')
 
@@ -49,6 +49,11 @@ def test_tables_in_all_forms():
     table = results.table()
     for text in (table.text(), table.csv(), table.markdown(), table.latex(), table.html(), repr(results)): text.encode()
     assert {row['taught_by'] for row in results if 'taught_by' in row} == {TEACHER}
+
+
+def test_one_epoch_is_no_epochs():
+    text = load_results('*').table().text()
+    assert '1 epoch, 60 images seen' in text and '1 epochs' not in text and ' · 1 epoch · ' in stamp(TEACHER)
 
 
 @pytest.mark.parametrize('name', ['=1+1', '+1-1', '-2+3', '@SUM(A1)', '=cmd|x'])
