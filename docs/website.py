@@ -20,6 +20,7 @@ from .reference import reference_index, reference_pages
 SITE = ROOT/'_docs'
 SOURCE = SITE/'source'
 WEB = Cards.site
+ITSELF = 'https://kdnb.github.io/kdnb/'
 FOLDERS = sorted(p.name for p in (ROOT/'nbs').iterdir() if p.is_dir() and p.name[0] not in '._')
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for d in FOLDERS for p in (ROOT/'nbs'/d).glob('[!._]*.ipynb'))
 BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md']    # pages that stand in the repository's root
@@ -37,9 +38,11 @@ def site_path(path: str) -> str | None:
 
 def site_link(link: str, page: str) -> str:
     """Point a link of a file of the repository to the page of the site, or to the file on the web."""
+    here = site_path(page) or page
+    if link.startswith(ITSELF) and link.endswith('.html'):
+        return relpath(link.removeprefix(ITSELF).replace('.html', '.md'), dirname(here) or '.')
     if not is_relative(link): return link
     path, fragment = target_of(link, page)
-    here = site_path(page) or page
     there = site_path(path)
     if there is None: return WEB + path + fragment
     cell = fragment.removeprefix('#cell-id=') if fragment.startswith('#cell-id=') else ''

@@ -26,6 +26,7 @@ def test_links_stay_on_the_site_where_it_shows_the_file():
     assert site_link('../05_taps', page) == '../05_taps/index.md'
     assert site_link('../../tests/test_links.py', page) == f"{CFG['git_url']}/blob/main/tests/test_links.py"
     assert site_link('nbs/07_losses/01_logit.ipynb#cell-id=kd-loss', 'README.md') == '#01_logit-kd-loss'
+    assert site_link('https://kdnb.github.io/kdnb/methods/index.html', 'docs/which.md') == 'methods/index.md'
     assert site_link('https://a.org', page) == 'https://a.org' and site_link('#x', page) == '#x'
 
 def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):
@@ -33,6 +34,8 @@ def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):
     assert len(pages) == len(cards), 'two methods have one page'
     parts = '## Loss', '## Evidence', '## Cost', '## Three lines'
     assert [n for n in pages if not all(part in pages[n] for part in parts)] == []
+    told = re.compile(r'What came out here: \d+\.\d\d|No run of it with these weights')
+    assert [n for n in pages if not told.search(pages[n].partition('## Loss')[0])] == []
     assert [n for n in pages if f']({n}.md)' not in method_index(cards)] == []
 
 def test_evidence_is_that_of_runs_on_disk():
@@ -75,6 +78,9 @@ def test_home_lists_the_sections():
 def test_no_picture_comes_from_elsewhere():
     shown = [notebook_page(path, set()) for path in NOTEBOOKS if path != 'nbs/index.ipynb']
     assert not any(re.search(r'!\[[^]]*\]\(http|<img[^>]+src=\W*http', page) for page in shown)
+
+def test_options_keep_their_two_dashes():
+    assert 'smartquotes = False' in (ROOT/'docs/conf.py').read_text(encoding='utf-8')
 
 def test_code_on_a_page_is_left_alone():
     assert site_text('`[a](../x.md)`', 'docs/a.md') == '`[a](../x.md)`'
