@@ -1,4 +1,4 @@
-"""The commands of the five systems: every command is typed as it stands, with a few words after it that make it small."""
+"""The commands of the five systems: each is typed as it stands, with a few words after it that make it small."""
 
 import shlex
 
