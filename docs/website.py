@@ -3,6 +3,7 @@
 The pages lie under `_docs/source`, the site under `_docs/html`. No notebook is executed and nothing is fetched.
 """
 import json
+import os
 import re
 import subprocess
 import sys
@@ -140,7 +141,7 @@ SECTIONS = {
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
-    """README, and the contents of the site."""
+    """README, how much of kdnb its tests run where that was measured, and the contents of the site."""
     text = site_text((ROOT/'README.md').read_text(encoding='utf-8'), 'README.md')
     text = text.replace(f'{WEB}README_files/', 'README_files/')
     there = {Path(p).stem for p in WRITTEN}
@@ -149,7 +150,9 @@ def home_page() -> str:
         _toctree([n for n in names if n in there or any(m in n for m in made)],
                  ':hidden:', ':maxdepth: 2', f':caption: {head}')
         for head, names in SECTIONS.items()]
-    return '\n\n'.join([text, *trees]) + '\n'
+    told = os.environ.get('KDNB_COVERAGE', '')                # the workflow measures it
+    covered = [f'The quick tests of kdnb run {told}.'] if told else []
+    return '\n\n'.join([text, *covered, *trees]) + '\n'
 
 def write_methods(pages: Pages) -> None:
     """Write a page for each method, their index, and the gallery."""

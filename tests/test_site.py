@@ -75,6 +75,14 @@ def test_home_lists_the_sections():
     pages = [link for link in relative if not site_path(link.removesuffix('/index.md'))]
     assert [link for link in pages if not (ROOT/'docs'/link).exists()] == []
 
+def test_home_shows_the_coverage_that_the_workflow_measured(monkeypatch):
+    assert 'quick tests of kdnb run' not in home_page()
+    monkeypatch.setenv('KDNB_COVERAGE', '93 % of its lines, 2026-12-01')
+    assert 'The quick tests of kdnb run 93 % of its lines, 2026-12-01.' in home_page()
+    jobs = workflow('docs')['jobs']
+    assert '--cov=kdnb' in json.dumps(jobs['coverage']) and jobs['build']['needs'] == 'coverage'
+    assert 'needs.coverage.outputs.told' in json.dumps(jobs['build'])
+
 def test_no_picture_comes_from_elsewhere():
     shown = [notebook_page(path, set()) for path in NOTEBOOKS if path != 'nbs/index.ipynb']
     assert not any(re.search(r'!\[[^]]*\]\(http|<img[^>]+src=\W*http', page) for page in shown)
