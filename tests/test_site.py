@@ -108,6 +108,20 @@ def test_every_python_is_tried():
     assert any('torch==2.6' in more['torch'] for more in matrix['include']) and 'torch>=2.6' in CFG['requirements']
     assert workflow('release')['jobs']['demonstration']['strategy']['matrix']['python'] == ['3.10', '3.13']
 
+def test_a_release_is_built_checked_installed_and_tried():
+    jobs = workflow('release')['jobs']
+    steps = {name: '\n'.join(s.get('run', s.get('uses', '')) for s in job['steps']) for name, job in jobs.items()}
+    assert 'python -m build' in steps['build'] and 'twine check --strict' in steps['build']
+    order = [steps['demonstration'].find(word) for word in ('-m venv', 'pip" install dist/*.whl', 'kdnb_demo()')]
+    assert -1 not in order and order == sorted(order) and 'checkout' not in steps['demonstration']
+    assert (jobs['demonstration']['needs'], jobs['publish']['needs']) == ('build', 'demonstration')
+
+@pytest.mark.parametrize('file', [
+    'CITATION.cff', 'CODE_OF_CONDUCT.md', 'CONTRIBUTING.md', 'LICENSE', 'SECURITY.md', 'llms.txt',
+    '.github/PULL_REQUEST_TEMPLATE.md', '.github/ISSUE_TEMPLATE/bug.yml', '.github/ISSUE_TEMPLATE/method.yml'])
+def test_what_a_project_has_is_there(file):
+    assert len((ROOT/file).read_text(encoding='utf-8')) > 200
+
 @pytest.mark.parametrize('form', sorted(p.name for p in (ROOT/'.github/ISSUE_TEMPLATE').glob('*.yml')))
 def test_a_form_can_be_read(form):
     assert yaml.safe_load(Path(ROOT/'.github/ISSUE_TEMPLATE'/form).read_text(encoding='utf-8'))
