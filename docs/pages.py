@@ -9,8 +9,6 @@ import os
 import re
 from pathlib import Path
 
-import nbformat
-
 from bench.speed import Speed
 from kdnb.experiments import load_results
 
@@ -73,8 +71,9 @@ def _is_told(cell) -> bool:
     shows = cell.source.startswith('#| echo: false') and 'Markdown(' in cell.source
     return shows or cell.source.startswith('#| hide')
 
-def refresh_tables(nb: nbformat.NotebookNode) -> None:
-    "Make the tables of a notebook anew, from its hidden cells and those with `#| echo: false`, in order."
+def refresh_tables(nb) -> None:
+    "Make the tables of a notebook of nbformat anew, from its hidden cells and those with `#| echo: false`, in order."
+    from nbformat.v4 import new_output
     names: dict = {}
     exec('from kdnb.all import *', names)
     for cell in filter(_is_told, nb.cells):
@@ -84,10 +83,11 @@ def refresh_tables(nb: nbformat.NotebookNode) -> None:
             exec(last, names)
             continue
         data = {'text/markdown': eval(last, names).data, 'text/plain': '<IPython.core.display.Markdown object>'}
-        cell.outputs = [nbformat.v4.new_output('execute_result', data, execution_count=None)]
+        cell.outputs = [new_output('execute_result', data, execution_count=None)]
 
 def write_pages() -> None:
     "Write the pages and the tables."
+    import nbformat  # 5 s of processor time
     for path, make in PAGES.items():
         (ROOT/path).write_text(make(), encoding='utf-8')
     nb = nbformat.read(INDEX, as_version=4)

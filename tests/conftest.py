@@ -1,5 +1,6 @@
 "What several files of tests stand on."
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     "What a file of tests changes while it is imported, changes the tests of others."
     assert Learner.callbacks, 'a file of tests sets Learner.callbacks'
+    gc.collect()
+    gc.freeze()                     # what is imported stays: to look through it again takes a second each time
 
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from .table import *
 from .results import *
 from .sweeps import *
 from .jobs import *
+from .clusters import *
 from .repeat import *
 from .grid import *
 from .tradeoff import *

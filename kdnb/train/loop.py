@@ -98,7 +98,8 @@ def take_gradient_step(learn: 'Learner') -> None:
 
 def train_step(learn: 'Learner', *batch) -> None:
     "Learn from what a batch holds: images, labels, and all else that the scheme asked for."
-    torch.compiler.cudagraph_mark_step_begin()          # what the last step left may be written over
+    if learn.program is not learn.scheme:               # seconds go into its import
+        torch.compiler.cudagraph_mark_step_begin()      # what the last step left may be written over
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate

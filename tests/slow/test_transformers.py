@@ -24,9 +24,9 @@ class Kill(Callback):
     def after_batch(self, learn):
         if kill and learn.epoch == 1 and len(learn.tally.steps) == 2: os.kill(os.getpid(), signal.SIGKILL)
 
-data = load_data('shapes', size=32, n_train=256, bs=64, device='cpu', recipe='vit')
+data = load_data('digits', size=16, n_train=256, bs=64, device='cpu', recipe='vit')
 with seeded(0):
-    net = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=4, depth=2, num_classes=data.num_classes)
+    net = timm.create_model('vit_tiny_patch16_224', img_size=16, patch_size=4, depth=2, num_classes=data.num_classes)
     teacher = resnet(8, data.num_classes)
 learn = Learner(Distill(net, teacher, 'kd'), data, run=run, recipe='vit', cbs=[EMA(.99), Kill()]).fit(epochs)
 decays = sorted({(group['weight_decay'], min(p.ndim for p in group['params'])) for group in learn.opt.param_groups})
