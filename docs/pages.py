@@ -6,12 +6,13 @@ its cells with `#| echo: false`. These only read files and ask methods, so they 
 that the other cells train.
 """
 import os
+import re
 from pathlib import Path
 
 from bench.speed import Speed
 from kdnb.experiments import load_results
 
-from .five import five_table
+from .five import five_sections
 from .which import which_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,25 +39,28 @@ def five_page() -> str:
         'A run holds out a tenth of the '
         'training images to choose the best epoch; `--valid 0` trains on all, as these systems do. The word after '
         '`--run` is what a later command calls the result.')
-    return f'{intro}\n\n{five_table()}\n'
+    return f'{intro}\n\n{five_sections()}\n'
 
 def results_page() -> str:
     "A table of longer runs, of which the results are kept."
     intro = (
-        '# What came out on CIFAR-100\n\nEach method on the same images, from the same initial weights, with the '
-        'weights of the 240-epoch protocol and nothing tuned: resnet56 teaches resnet20. REDUCED: the teacher had 12 '
-        'epochs on 45,000 images (56.6 %), the students ten epochs on 10,000 of them. So the table says which student '
-        'learns quickly from a teacher that has seen more, and not which is best after the full schedule; there '
-        'the published numbers (last or best epoch, as each reports) are 69.06 alone, 70.66 with KD, 71.97 with DKD, '
+        '# What came out on CIFAR-100\n\nresnet56 teaches resnet20, each method from the same initial weights, with '
+        'the weights of the 240-epoch protocol and nothing tuned. REDUCED to ten epochs on 10,000 images: the table '
+        'says which student learns quickly, and not which is best after the full schedule.')
+    how = (
+        'The teacher had 12 epochs on 45,000 images (56.6 %). After the full 240 epochs the published numbers (last or '
+        'best epoch, as each reports) are 69.06 alone, 70.66 with KD, 71.97 with DKD, '
         '71.75 with DIST ([RepDistiller](https://github.com/HobbitLong/RepDistiller), '
         '[mdistiller](https://github.com/megvii-research/mdistiller), [DIST](https://github.com/hunto/DIST_KD)). '
-        'The folders of these runs do not come with kdnb, their results do: [nbs/results.json](../nbs/results.json).')
-    how = (
+        'The folders of these runs do not come with kdnb, their results do: [nbs/results.json](../nbs/results.json).'
+        '\n\n'
         '`ls`, `kd_shuffled` and `self` are controls: smoothed labels without a teacher, KD with the dark knowledge '
         'shuffled, and a teacher that is only the student of another seed. Each row is three runs (one, where it is '
         'marked) such as\n\n```sh\nkdnb_distill --data cifar100 --n-train 10000 --epochs 10 --teacher hour-teacher '
         '--student resnet20 --method at --seed 0 --run hour-few-at-0\n```')
-    return f"{intro}\n\n{load_results(ROOT/'nbs/results.json').table().markdown()}\n\n{how}\n"
+    table = load_results(ROOT/'nbs/results.json').table().markdown()
+    short = re.sub(r'\d\.\d{5,}', lambda number: f'{float(number[0]):.3g}', table)
+    return f'{intro}\n\n{short}\n\n{how}\n'
 
 PAGES = {'docs/five.md': five_page, 'docs/results.md': results_page, 'docs/speed.md': speed_page,
          'docs/which.md': which_page}

@@ -3,6 +3,7 @@
 The pages lie under `_docs/source`, the site under `_docs/html`. No notebook is executed and nothing is fetched.
 """
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from .reference import reference_index, reference_pages
 SITE = ROOT/'_docs'
 SOURCE = SITE/'source'
 WEB = Cards.site
+ITSELF = 'https://kdnb.github.io/kdnb/'
 FOLDERS = sorted(p.name for p in (ROOT/'nbs').iterdir() if p.is_dir() and p.name[0] not in '._')
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for d in FOLDERS for p in (ROOT/'nbs'/d).glob('[!._]*.ipynb'))
 BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'torture/table.md']     # pages that stand elsewhere
@@ -37,9 +39,11 @@ def site_path(path: str) -> str | None:
 
 def site_link(link: str, page: str) -> str:
     """Point a link of a file of the repository to the page of the site, or to the file on the web."""
+    here = site_path(page) or page
+    if link.startswith(ITSELF) and link.endswith('.html'):
+        return relpath(link.removeprefix(ITSELF).replace('.html', '.md'), dirname(here) or '.')
     if not is_relative(link): return link
     path, fragment = target_of(link, page)
-    here = site_path(page) or page
     there = site_path(path)
     if there is None: return WEB + path + fragment
     cell = fragment.removeprefix('#cell-id=') if fragment.startswith('#cell-id=') else ''
@@ -137,7 +141,7 @@ SECTIONS = {
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
-    """README, and the contents of the site."""
+    """README, how much of kdnb its tests run where that was measured, and the contents of the site."""
     text = site_text((ROOT/'README.md').read_text(encoding='utf-8'), 'README.md')
     text = text.replace(f'{WEB}README_files/', 'README_files/')
     there = {Path(p).stem for p in WRITTEN}
@@ -146,7 +150,9 @@ def home_page() -> str:
         _toctree([n for n in names if n in there or any(m in n for m in made)],
                  ':hidden:', ':maxdepth: 2', f':caption: {head}')
         for head, names in SECTIONS.items()]
-    return '\n\n'.join([text, *trees]) + '\n'
+    told = os.environ.get('KDNB_COVERAGE', '')                # the workflow measures it
+    covered = [f'The quick tests of kdnb run {told}.'] if told else []
+    return '\n\n'.join([text, *covered, *trees]) + '\n'
 
 def write_methods(pages: Pages) -> None:
     """Write a page for each method, their index, and the gallery."""
