@@ -19,7 +19,8 @@ from .timing import steps_for, time_rounds, waiter_for
 from .ways import OurWay
 
 LEAST = dict(depth=8, width=1, classes=10, pixels=32, methods=1)
-VALUES = dict(depth=(8, 20, 32, 44, 56), width=(1, 2, 3, 4), classes=(10, 5000, 10_000, 21_000), pixels=(32, 48, 64, 96), methods=(1, 2, 4, 6, 8))
+VALUES = dict(depth=(8, 20, 32, 44, 56), width=(1, 2, 3, 4), classes=(10, 5000, 10_000, 21_000),
+              pixels=(32, 48, 64, 96), methods=(1, 2, 4, 6, 8))
 BATCHES = 1, 2, 4, 6, 8                              # as many times the least
 SQUARED = 'width', 'pixels'                         # the work grows with their squares
 METHODS = 'kd', 'dkd', 'dist', 'pkt', 'sp', 'rkd', 'at', 'fitnet'
