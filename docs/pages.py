@@ -1,5 +1,5 @@
-"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/five.md, docs/results.md, docs/speed.md
-and docs/which.md.
+"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/clusters.md, docs/five.md,
+docs/results.md, docs/speed.md and docs/which.md.
 
 `make readme` runs `python -m docs.pages` before it converts the notebook. The tables of the notebook are the outputs of
 its cells with `#| echo: false`. These only read files and ask methods, so they are made anew here, without the networks
@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.speed import Speed
 from kdnb.experiments import load_results
 
+from .clusters import clusters_page
 from .five import five_table
 from .which import which_page
 
@@ -58,8 +59,8 @@ def results_page() -> str:
         '--student resnet20 --method at --seed 0 --run hour-few-at-0\n```')
     return f"{intro}\n\n{load_results(ROOT/'nbs/results.json').table().markdown()}\n\n{how}\n"
 
-PAGES = {'docs/five.md': five_page, 'docs/results.md': results_page, 'docs/speed.md': speed_page,
-         'docs/which.md': which_page}
+PAGES = {'docs/clusters.md': clusters_page, 'docs/five.md': five_page, 'docs/results.md': results_page,
+         'docs/speed.md': speed_page, 'docs/which.md': which_page}
 
 def _is_told(cell) -> bool:
     "Whether a cell only shows a table, or imports what such a cell needs."
