@@ -1,5 +1,5 @@
-"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/five.md, docs/results.md, docs/speed.md
-and docs/which.md.
+"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/clusters.md, docs/five.md,
+docs/results.md, docs/speed.md and docs/which.md.
 
 `make readme` runs `python -m docs.pages` before it converts the notebook. The tables of the notebook are the outputs of
 its cells with `#| echo: false`. These only read files and ask methods, so they are made anew here, without the networks
@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.speed import Speed, machines
 from kdnb.experiments import load_results
 
+from .clusters import clusters_page
 from .five import five_sections
 from .growth import GROWTH, growth_figure
 from .which import which_page
@@ -77,8 +78,8 @@ def results_page() -> str:
     short = re.sub(r'\d\.\d{5,}', lambda number: f'{float(number[0]):.3g}', table)
     return f'{intro}\n\n{short}\n\n{how}\n'
 
-PAGES = {'docs/five.md': five_page, 'docs/results.md': results_page, 'docs/speed.md': speed_page,
-         'docs/which.md': which_page}
+PAGES = {'docs/clusters.md': clusters_page, 'docs/five.md': five_page, 'docs/results.md': results_page,
+         'docs/speed.md': speed_page, 'docs/which.md': which_page}
 
 def _is_told(cell) -> bool:
     "Whether a cell only shows a table, or imports what such a cell needs."

@@ -138,7 +138,8 @@ def folder_page(folder: str) -> str:
 # --- the whole
 
 SECTIONS = {
-    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
+    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'clusters', 'coming',
+               'five'],
     'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
                    'SECURITY', 'torture/table', 'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
