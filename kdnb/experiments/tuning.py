@@ -70,7 +70,7 @@ def _check_space(method: str, space: Space) -> None:
     calls = _calls_of(check_type('a method that is tuned', method, str, "words such as 'kd+at'"))
     check_type('a space', space, Mapping, "a dict such as {'kd.T': (1, 16)}")
     if not space: raise WrongValue("the space is empty: say what varies, as {'kd.T': (1, 16)}")
-    for key, values in check_type('the space', space, Mapping, "a dict, as {'kd.T': (1, 16)}").items():
+    for key, values in space.items():
         for option in _options_of(check_type('an option of the space', key, str, "a word such as 'kd.T'")):
             _check_option(calls, option)
         _check_values(key, values)
