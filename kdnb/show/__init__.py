@@ -9,3 +9,5 @@ from .logits import *
 from .dark import *
 from .cka import *
 from .looking import *
+from .curves import *
+from .images import *
