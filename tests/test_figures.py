@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from kdnb.callbacks import Film, LRFinder, show_film
@@ -18,10 +19,14 @@ from kdnb.show import (
     compare,
     figure_html,
     show_attention,
+    show_bars,
     show_batch,
     show_cka,
+    show_curves,
     show_dark_knowledge,
+    show_histograms,
     show_history,
+    show_images,
     show_logits,
     show_maps,
     show_matrices,
@@ -38,6 +43,17 @@ def few(): return load_data('digits', size=16, n_train=100, bs=20, device='cpu')
 @pytest.fixture(scope='module')
 def nets():
     with seeded(0): return {name: resnet(14 if name == 'teacher' else 8) for name in SIX}
+
+def drawn_by_hand() -> dict[str, Figure]:
+    """Figures of numbers that a person gives: two panels or rows of all six names."""
+    both = 'with shortcuts', 'without shortcuts'
+    curve = {k: {name: {0: 1., 1: 2. + i} for i, name in enumerate(SIX)} for k in both}
+    values = {k: {name: [0., 1., i] for i, name in enumerate(SIX)} for k in both}
+    bars = {k: {f'before the cut {n}': {'seed 0': 56.9, 'seed 1': 101.25} for n in (1, 2)} for k in both}
+    maps = {k: {f'{name}\n12 %': np.full((4, 4), .5*i) for i, name in enumerate(SIX)} for k in both}
+    marks = {k: dict(mean=.5, least=.1) for k in both}
+    return dict(curves=show_curves(curve, x='epoch', y='loss', marks=marks), bars=show_bars(bars, 'accuracy, %', marks),
+                histograms=show_histograms(values, 'logit', marks), images=show_images(maps, ['nothing', 'something']))
 
 @pytest.fixture(scope='module')
 def figures(few, nets, tmp_path_factory):
@@ -60,13 +76,14 @@ def figures(few, nets, tmp_path_factory):
         batch=show_batch(few), attention=show_attention(nets, x, few), similarity=show_similarity(nets, x, y),
         cka=show_cka(nets, x), logits=show_logits(nets, x, y, few), dark=show_dark_knowledge(nets, few),
         history=show_history({'alone': [dict(epoch=1, ce=2.3, valid_acc=11.), dict(epoch=2, ce=1.9, valid_acc=34.)]}),
-        compare=compare(few, **nets, n=50).fig, film=film, rates=finder.show(), grid=show_grid(kd),
+        compare=compare(few, **nets, n=50).fig, **drawn_by_hand(), film=film, rates=finder.show(), grid=show_grid(kd),
         tradeoff=show_tradeoff(results, 'parameters'), maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']),
         matrices=show_matrices(matrices, few.classes),
         points=show_points(a[0], {'alone': a[3], 'taught': a[0]}, halves, 'teacher', 'student'))
 
+BY_HAND = ['curves', 'bars', 'histograms', 'images']
 KINDS = ['batch', 'attention', 'similarity', 'cka', 'logits', 'dark', 'history', 'compare', 'film', 'rates', 'grid',
-         'tradeoff', 'maps', 'matrices', 'points']
+         'tradeoff', 'maps', 'matrices', 'points', *BY_HAND]
 
 def texts_of(fig) -> list[Text]:
     """The texts that are seen."""
@@ -94,7 +111,8 @@ def test_a_notebook_keeps_the_words_with_the_picture(figures):
     assert base64.b64decode(data['image/png']).startswith(b'\x89PNG')
     assert metadata['image/png']['alt'] == figures['cka'].get_label()
 
-@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits', 'maps', 'matrices'])
+@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits', 'maps', 'matrices',
+                                  'bars', 'images'])
 def test_captions_of_six_nets_do_not_collide(figures, kind):
     fig = figures[kind]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts_of(fig)]
@@ -102,6 +120,22 @@ def test_captions_of_six_nets_do_not_collide(figures, kind):
     over = [a for a, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > wide + 1 or box.y1 > high + 1]
     both = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if collide(box, other)]
     assert (over, both) == ([], [])
+
+NUMBERS = dict(curves='with shortcuts, alone 1 to 3', bars='before the cut 1 seed 0 56.9',
+               histograms='with shortcuts, sixth mean 2', images='alone 12 %')
+
+@pytest.mark.parametrize(('kind', 'number'), NUMBERS.items())
+def test_the_words_have_the_numbers(figures, kind, number):
+    assert number in figures[kind].get_label()
+
+@pytest.mark.parametrize('kind', ['curves', 'bars', 'histograms'])
+def test_a_legend_names_each_thing_once_and_covers_no_axes(figures, kind):
+    fig = figures[kind]
+    fig.savefig(io.BytesIO())
+    legend, = fig.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == len(set(names)) == (4 if kind == 'bars' else 8)
+    assert all(not collide(legend.get_window_extent(), ax.get_tightbbox()) for ax in fig.axes)
 
 def collide(a, b) -> bool:
     """Whether two boxes share more than a pixel both ways."""

@@ -20,7 +20,11 @@ from kdnb.show import (
     map_likeness,
     minibatch_cka,
     pick_by_class,
+    show_bars,
+    show_curves,
     show_dark_knowledge,
+    show_histograms,
+    show_images,
     show_maps,
     show_matrices,
     show_points,
@@ -160,6 +164,11 @@ def pictures(models: dict[str, Learner], data: Data) -> None:
     assert_type(show_cka(models, x), Figure)
     assert_type(show_dark_knowledge(models, data, T=4.), Figure)
     assert_type(show_tradeoff('runs/*', 'latency', data), Figure)
+    gate = {'the gate': {'this run': dict(enumerate([1., .5]))}}
+    assert_type(show_curves(gate, x='epoch', marks={'the gate': {'end': 1}}), Figure)
+    assert_type(show_bars({'test': {'alone': {'seed 0': 43.1}}}, y='accuracy, %', log=True), Figure)
+    assert_type(show_histograms({'logits': {'teacher': x, 'alone': [1., 2.]}}, x='value'), Figure)
+    assert_type(show_images({'stage 1': {'teacher': x[0, 0], 'alone': x[1, 0] > 0}}, labels=['silent', 'loud']), Figure)
     assert_type(explore(models['taught']).draw(3, stage=-1, T=4.), Figure)
     assert_type(compare(data, teacher=models['teacher'], taught=models['taught']), Comparison)
 

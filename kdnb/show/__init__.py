@@ -11,3 +11,5 @@ from .cka import *
 from .looking import *
 from .maps import *
 from .points import *
+from .curves import *
+from .images import *
