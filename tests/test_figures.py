@@ -77,8 +77,8 @@ def figures(few, nets, tmp_path_factory):
         cka=show_cka(nets, x), logits=show_logits(nets, x, y, few), dark=show_dark_knowledge(nets, few),
         history=show_history({'alone': [dict(epoch=1, ce=2.3, valid_acc=11.), dict(epoch=2, ce=1.9, valid_acc=34.)]}),
         compare=compare(few, **nets, n=50).fig, **drawn_by_hand(), film=film, rates=finder.show(),
-        grid=show_grid(kd), tradeoff=show_tradeoff(results, 'parameters'), maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']),
-        matrices=show_matrices(matrices, few.classes),
+        grid=show_grid(kd), tradeoff=show_tradeoff(results, 'parameters'),
+        maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']), matrices=show_matrices(matrices, few.classes),
         points=show_points(a[0], {'alone': a[3], 'taught': a[0]}, halves, 'teacher', 'student'))
 
 BY_HAND = ['curves', 'bars', 'histograms', 'images']
@@ -111,8 +111,8 @@ def test_a_notebook_keeps_the_words_with_the_picture(figures):
     assert base64.b64decode(data['image/png']).startswith(b'\x89PNG')
     assert metadata['image/png']['alt'] == figures['cka'].get_label()
 
-@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits', 'maps', 'matrices', 'bars',
-                                  'images'])
+@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits', 'maps', 'matrices',
+                                  'bars', 'images'])
 def test_captions_of_six_nets_do_not_collide(figures, kind):
     fig = figures[kind]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts_of(fig)]
