@@ -1,5 +1,5 @@
-"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/five.md, docs/results.md, docs/speed.md
-and docs/which.md.
+"""Write what README and the site show: the tables in nbs/index.ipynb, and docs/clusters.md, docs/five.md,
+docs/results.md, docs/speed.md and docs/which.md.
 
 `make readme` runs `python -m docs.pages` before it converts the notebook. The tables of the notebook are the outputs of
 its cells with `#| echo: false`. These only read files and ask methods, so they are made anew here, without the networks
@@ -9,27 +9,43 @@ import os
 import re
 from pathlib import Path
 
-from bench.speed import Speed
+from bench.speed import Speed, machines
 from kdnb.experiments import load_results
 
+from .clusters import clusters_page
 from .five import five_sections
+from .growth import GROWTH, growth_figure
 from .which import which_page
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT/'nbs/index.ipynb'
 
+def _of_machine(speed: Speed) -> str:
+    "What was measured on a machine: speed, limits, goals, levers, profile and growth, as far as it is there."
+    parts = [f'## {speed.machine}', speed.paragraph()]
+    if speed.rows('limits'):
+        parts += ['### What the hardware can do', 'A product of two large matrices and a large copy, and the share of '
+                  'it that a step of KD reaches: operations and bytes of its convolutions and products '
+                  '([how](../bench/parts.py)).', speed.limits()]
+    if speed.rows('speed'):
+        parts += ['### Goals', speed.goals()]
+    if speed.rows('levers'):
+        parts += ['### Levers', 'Each lever is taken away from the whole, or put on top of it '
+                  '([how](../bench/levers.py)).', speed.levers()]
+    if speed.rows('parts'):
+        parts += ['### Profile', 'Parts of a step, kinds of work, and what a step cannot be faster than '
+                  '([how](../bench/parts.py)).', speed.profile()]
+    if speed.rows('growth'):
+        parts += ['### As the work grows', GROWTH, f'![Time of a step]({growth_figure(speed)})', speed.growth()]
+    return '\n\n'.join(parts)
+
 def speed_page() -> str:
-    "Goals, levers and profile, from nbs/bench.json."
-    speed = Speed(ROOT/'nbs/bench.json')
+    "What was measured on each machine, from nbs/bench*.json."
     intro = (
-        '# How fast, and why\n\nWhat `make bench` found on one machine: kdnb beside '
+        '# How fast, and why\n\nWhat `make bench` found on each machine: kdnb beside '
         '[the plain way](../bench/plain.py). Each figure has the least and the most of the rounds, and is of the day '
-        'that the first paragraph names.')
-    return '\n\n'.join([
-        intro, speed.paragraph(), '## Goals', speed.goals(), '## Levers',
-        'Each lever is taken away from the whole, or put on top of it ([how](../bench/levers.py)).', speed.levers(),
-        '## Profile', 'Parts of a step, kinds of work, and what a step cannot be faster than '
-        '([how](../bench/parts.py)).', speed.profile()]) + '\n'
+        'that its paragraph names. `make bench ARGS="--write nbs/bench-NAME.json"` and `make readme` add a machine.')
+    return '\n\n'.join([intro, *map(_of_machine, machines(ROOT/'nbs'))]) + '\n'
 
 def five_page() -> str:
     "The commands of the five systems."
@@ -62,8 +78,8 @@ def results_page() -> str:
     short = re.sub(r'\d\.\d{5,}', lambda number: f'{float(number[0]):.3g}', table)
     return f'{intro}\n\n{short}\n\n{how}\n'
 
-PAGES = {'docs/five.md': five_page, 'docs/results.md': results_page, 'docs/speed.md': speed_page,
-         'docs/which.md': which_page}
+PAGES = {'docs/clusters.md': clusters_page, 'docs/five.md': five_page, 'docs/results.md': results_page,
+         'docs/speed.md': speed_page, 'docs/which.md': which_page}
 
 def _is_told(cell) -> bool:
     "Whether a cell only shows a table, or imports what such a cell needs."

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from posixpath import dirname, relpath
 
+from bench.speed import machines
+
 from .cards import Cards, method_cards
 from .gallery import gallery_page, write_figures
 from .links import ROOT, change_links, is_relative, target_of
@@ -26,6 +28,7 @@ FOLDERS = sorted(p.name for p in (ROOT/'nbs').iterdir() if p.is_dir() and p.name
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for d in FOLDERS for p in (ROOT/'nbs'/d).glob('[!._]*.ipynb'))
 BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'torture/table.md']     # pages that stand elsewhere
 WRITTEN = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs').glob('*.md'))
+PICTURES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs/static').glob('growth*.svg'))
 
 # --- where a file of the repository is on the site
 
@@ -33,7 +36,7 @@ def site_path(path: str) -> str | None:
     """Return the page of the site that shows a file or a folder of the repository, or None."""
     if path in ('README.md', 'nbs/index.ipynb', '.'): return 'index.md'
     if path in NOTEBOOKS or path in BESIDE: return path
-    if path in WRITTEN: return path.removeprefix('docs/')
+    if path in (*WRITTEN, *PICTURES): return path.removeprefix('docs/')
     if path.removeprefix('nbs/') in FOLDERS: return f'{path}/index.md'
     return None
 
@@ -135,7 +138,8 @@ def folder_page(folder: str) -> str:
 # --- the whole
 
 SECTIONS = {
-    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
+    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'clusters', 'coming',
+               'five'],
     'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
                    'SECURITY', 'torture/table', 'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
@@ -156,7 +160,7 @@ def home_page() -> str:
 
 def write_methods(pages: Pages) -> None:
     """Write a page for each method, their index, and the gallery."""
-    cards = method_cards(ROOT/'nbs/bench.json')
+    cards = method_cards(machines(ROOT/'nbs')[0].path)
     for card in cards:
         pages.add(f'methods/{page_name(card)}.md', site_text(method_page(card, cards), 'methods/x.md'))
     pages.add('methods/index.md', method_index(cards))
@@ -174,6 +178,8 @@ def write_pages() -> int:
         pages.add(f'nbs/{folder}/index.md', folder_page(folder))
     for path in [*WRITTEN, *BESIDE]:
         pages.add(site_path(path), site_text((ROOT/path).read_text(encoding='utf-8'), path))
+    for path in PICTURES:
+        pages.add(site_path(path), (ROOT/path).read_bytes())
     for path in (ROOT/'README_files').iterdir():
         pages.add(f'README_files/{path.name}', path.read_bytes())
     for name, text in reference_pages().items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from bench.methods import BESIDE
+from bench.speed import machines
 from kdnb.all import load_results
 from kdnb.methods import CAT, SDD
 from kdnb.schemes import needs_classes
@@ -118,8 +119,8 @@ def _own_table() -> Table:
 
 def which_page() -> str:
     "The page as Markdown."
-    bench = ROOT/'nbs/bench.json'
-    cards = method_cards(bench)
+    priced = machines(ROOT/'nbs')[0]
+    cards = method_cards(priced.path)
     about = cards.about or {}
     return '\n\n'.join([
         '# Which method?', 'Begin with `kd`: it reads logits only, costs least, and fits any pair with the same '
@@ -130,11 +131,11 @@ def which_page() -> str:
         'small batches tell little. *index*: the number of each image in train. *view*: a second augmentation, which '
         'both models see. *extra parameters*: trained beside the student and thrown away, resnet56 to resnet20. *time* '
         f"and *memory*: of a step, by those of KD; {about.get('teacher')} to {about.get('student')}, batch "
-        f"{about.get('bs')}, {about.get('dtype')}, {about.get('device')}, {about.get('date')}"
+        f"{about.get('bs')}, {about.get('dtype')}, {priced.machine}, {about.get('date')}"
         f"{about.get('busy', '')}; – where it was not measured.",
         _needs_table(cards).markdown(raw=True),
         '## Without a teacher trained before, and what goes with any method', 'The whole of what is trained counts: '
-        'extra parameters are all beside the one student that is kept.', _others_table(bench).markdown(raw=True),
+        'extra parameters are all beside the one student that is kept.', _others_table(priced.path).markdown(raw=True),
         '## What our runs say', 'Points on test of a resnet8 on 500 drawn images (`load_data(\'shapes\')`), last '
         'epoch, each seed beside the student alone of the same seed. A small data set and one pair: it says '
         'that a teacher helps and that its softness alone does not. Shorter runs of more '

@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from kdnb.callbacks import Film, LRFinder, show_film
@@ -17,11 +19,18 @@ from kdnb.show import (
     compare,
     figure_html,
     show_attention,
+    show_bars,
     show_batch,
     show_cka,
+    show_curves,
     show_dark_knowledge,
+    show_histograms,
     show_history,
+    show_images,
     show_logits,
+    show_maps,
+    show_matrices,
+    show_points,
     show_similarity,
 )
 from kdnb.train import Learner
@@ -34,6 +43,17 @@ def few(): return load_data('digits', size=16, n_train=100, bs=20, device='cpu')
 @pytest.fixture(scope='module')
 def nets():
     with seeded(0): return {name: resnet(14 if name == 'teacher' else 8) for name in SIX}
+
+def drawn_by_hand() -> dict[str, Figure]:
+    """Figures of numbers that a person gives: two panels or rows of all six names."""
+    both = 'with shortcuts', 'without shortcuts'
+    curve = {k: {name: {0: 1., 1: 2. + i} for i, name in enumerate(SIX)} for k in both}
+    values = {k: {name: [0., 1., i] for i, name in enumerate(SIX)} for k in both}
+    bars = {k: {f'before the cut {n}': {'seed 0': 56.9, 'seed 1': 101.25} for n in (1, 2)} for k in both}
+    maps = {k: {f'{name}\n12 %': np.full((4, 4), .5*i) for i, name in enumerate(SIX)} for k in both}
+    marks = {k: dict(mean=.5, least=.1) for k in both}
+    return dict(curves=show_curves(curve, x='epoch', y='loss', marks=marks), bars=show_bars(bars, 'accuracy, %', marks),
+                histograms=show_histograms(values, 'logit', marks), images=show_images(maps, ['nothing', 'something']))
 
 @pytest.fixture(scope='module')
 def figures(few, nets, tmp_path_factory):
@@ -48,15 +68,22 @@ def figures(few, nets, tmp_path_factory):
     results = load_results('zoo:shapes-resnet8-*')
     kd = [row for row in results if row['method'] == 'CE(0.1) + KD(0.9, T=4)']
     assert kd
+    m, a = torch.arange(48.).view(3, 4, 4)/48, torch.arange(100.).view(10, 10)/100
+    maps = {'stage 1': dict.fromkeys(SIX, m), 'minus teacher': {'taught': m - .5}}
+    matrices = {'similarity': dict.fromkeys(SIX[:4], a), 'minus teacher': {'alone': a - .5, 'taught': a - a}}
+    halves = {'near': a[0] < .05, 'far': a[0] >= .05}
     return dict(
         batch=show_batch(few), attention=show_attention(nets, x, few), similarity=show_similarity(nets, x, y),
         cka=show_cka(nets, x), logits=show_logits(nets, x, y, few), dark=show_dark_knowledge(nets, few),
         history=show_history({'alone': [dict(epoch=1, ce=2.3, valid_acc=11.), dict(epoch=2, ce=1.9, valid_acc=34.)]}),
-        compare=compare(few, **nets, n=50).fig, film=film, rates=finder.show(), grid=show_grid(kd),
-        tradeoff=show_tradeoff(results, 'parameters'))
+        compare=compare(few, **nets, n=50).fig, **drawn_by_hand(), film=film, rates=finder.show(),
+        grid=show_grid(kd), tradeoff=show_tradeoff(results, 'parameters'),
+        maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']), matrices=show_matrices(matrices, few.classes),
+        points=show_points(a[0], {'alone': a[3], 'taught': a[0]}, halves, 'teacher', 'student'))
 
+BY_HAND = ['curves', 'bars', 'histograms', 'images']
 KINDS = ['batch', 'attention', 'similarity', 'cka', 'logits', 'dark', 'history', 'compare', 'film', 'rates', 'grid',
-         'tradeoff']
+         'tradeoff', 'maps', 'matrices', 'points', *BY_HAND]
 
 def texts_of(fig) -> list[Text]:
     """The texts that are seen."""
@@ -84,7 +111,8 @@ def test_a_notebook_keeps_the_words_with_the_picture(figures):
     assert base64.b64decode(data['image/png']).startswith(b'\x89PNG')
     assert metadata['image/png']['alt'] == figures['cka'].get_label()
 
-@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits'])
+@pytest.mark.parametrize('kind', ['attention', 'similarity', 'cka', 'dark', 'compare', 'logits', 'maps', 'matrices',
+                                  'bars', 'images'])
 def test_captions_of_six_nets_do_not_collide(figures, kind):
     fig = figures[kind]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts_of(fig)]
@@ -93,9 +121,33 @@ def test_captions_of_six_nets_do_not_collide(figures, kind):
     both = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if collide(box, other)]
     assert (over, both) == ([], [])
 
+NUMBERS = dict(curves='with shortcuts, alone 1 to 3', bars='before the cut 1 seed 0 56.9',
+               histograms='with shortcuts, sixth mean 2', images='alone 12 %')
+
+@pytest.mark.parametrize(('kind', 'number'), NUMBERS.items())
+def test_the_words_have_the_numbers(figures, kind, number):
+    assert number in figures[kind].get_label()
+
+@pytest.mark.parametrize('kind', ['curves', 'bars', 'histograms'])
+def test_a_legend_names_each_thing_once_and_covers_no_axes(figures, kind):
+    fig = figures[kind]
+    fig.savefig(io.BytesIO())
+    legend, = fig.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(names) == len(set(names)) == (4 if kind == 'bars' else 8)
+    assert all(not collide(legend.get_window_extent(), ax.get_tightbbox()) for ax in fig.axes)
+
 def collide(a, b) -> bool:
     """Whether two boxes share more than a pixel both ways."""
     return min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+
+def test_maps_share_a_scale_in_a_row_and_differences_have_zero_in_the_middle(figures):
+    maps = [ax.images[0] for ax in figures['maps'].axes]
+    assert maps[3].get_clim() == maps[4].get_clim() != maps[3 + len(SIX)].get_clim()      # an image, another image
+    assert [round(sum(m.get_clim()), 6) for m in maps[-3:]] == [0, 0, 0] and maps[-1].cmap.name.startswith('RdBu')
+    matrices = [ax.images[0] for ax in figures['matrices'].axes if ax.images]
+    assert len({m.get_clim() for m in matrices[:4]}) == 1 and sum(matrices[-1].get_clim()) == 0
+    assert 'alone -0.005' in figures['matrices'].get_label() and 'taught 0.045' in figures['points'].get_label()
 
 # What the three kinds of colour blindness make of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
 SEEN = {

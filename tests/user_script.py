@@ -15,8 +15,22 @@ from kdnb.measure import Profile, attention_correlation, block_contrast, linear_
 from kdnb.methods import Method, regressor
 from kdnb.models import ResNet, StagedNet, reestimate_bn
 from kdnb.schemes import Pulls, joint_gate
-from kdnb.show import Comparison, show_dark_knowledge
+from kdnb.show import (
+    Comparison,
+    map_likeness,
+    minibatch_cka,
+    pick_by_class,
+    show_bars,
+    show_curves,
+    show_dark_knowledge,
+    show_histograms,
+    show_images,
+    show_maps,
+    show_matrices,
+    show_points,
+)
 from kdnb.taps import Tail, Taps
+from kdnb.text import Column, Table
 from kdnb.train import Remembered, fit_together, remember
 
 def readme() -> None:
@@ -150,8 +164,26 @@ def pictures(models: dict[str, Learner], data: Data) -> None:
     assert_type(show_cka(models, x), Figure)
     assert_type(show_dark_knowledge(models, data, T=4.), Figure)
     assert_type(show_tradeoff('runs/*', 'latency', data), Figure)
+    gate = {'the gate': {'this run': dict(enumerate([1., .5]))}}
+    assert_type(show_curves(gate, x='epoch', marks={'the gate': {'end': 1}}), Figure)
+    assert_type(show_bars({'test': {'alone': {'seed 0': 43.1}}}, y='accuracy, %', log=True), Figure)
+    assert_type(show_histograms({'logits': {'teacher': x, 'alone': [1., 2.]}}, x='value'), Figure)
+    assert_type(show_images({'stage 1': {'teacher': x[0, 0], 'alone': x[1, 0] > 0}}, labels=['silent', 'loud']), Figure)
     assert_type(explore(models['taught']).draw(3, stage=-1, T=4.), Figure)
     assert_type(compare(data, teacher=models['teacher'], taught=models['taught']), Comparison)
+
+def pictures_of_tensors(images: Tensor, f: Tensor, g: Tensor, data: Data) -> None:
+    at = pick_by_class(data.test.y.cpu(), data.classes)
+    assert_type(at, Tensor)
+    assert_type(data.test.normalise(data.test.labelled(at)[0]), Tensor)
+    maps = {'stage 2': {'teacher': f[:, 0]}, 'minus': {'taught': g[:, 0] - f[:, 0]}}
+    assert_type(show_maps(images, maps, data, ['rescued']), Figure)
+    assert_type(show_matrices({'similarity': {'teacher': similarity_matrix(f)}}, data.classes), Figure)
+    pairs = {'two classes': f > 1, 'one class': f <= 1}
+    assert_type(show_points(f, {'alone': g, 'taught': f}, pairs, "teacher's", "student's"), Figure)
+    assert_type(minibatch_cka(f, g), float)
+    assert_type(map_likeness(f, g), float)
+    assert_type(Table(['', Column('test', '.2f', '%')], [['alone', 59.2], ['taught', None]], notes=['n = 1']), Table)
 
 def experiments() -> None:
     runs = load_results('runs/grid-*')

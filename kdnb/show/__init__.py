@@ -9,3 +9,7 @@ from .logits import *
 from .dark import *
 from .cka import *
 from .looking import *
+from .maps import *
+from .points import *
+from .curves import *
+from .images import *
