@@ -52,7 +52,7 @@ def _check_option(calls: Mapping[str, tuple[Callable, dict[str, Any]]], key: str
 
 _plain = int, float, str, type(None)
 
-def _are_numbers(values: Sequence[Any]) -> bool:
+def _all_finite(values: Sequence[Any]) -> bool:
     return all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 def _check_values(key: str, values: Any) -> None:
@@ -61,7 +61,7 @@ def _check_values(key: str, values: Any) -> None:
     if count > 1:
         if isinstance(values, list) and values and all(isinstance(v, tuple) and len(v) == count for v in values): return
         raise WrongValue(f'{key} is {values!r}: give a list of tuples of {count} values')
-    if isinstance(values, tuple) and len(values) == 2 and _are_numbers(values) and values[0] < values[1]: return
+    if isinstance(values, tuple) and len(values) == 2 and _all_finite(values) and values[0] < values[1]: return
     if isinstance(values, list) and values and all(isinstance(v, _plain) for v in values): return
     raise WrongValue(f'{key} is {values!r}: give a range such as (1, 16), or a list of choices')
 
