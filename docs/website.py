@@ -24,7 +24,7 @@ SOURCE = SITE/'source'
 WEB = Cards.site
 FOLDERS = sorted(p.name for p in (ROOT/'nbs').iterdir() if p.is_dir() and p.name[0] not in '._')
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for d in FOLDERS for p in (ROOT/'nbs'/d).glob('[!._]*.ipynb'))
-BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md']    # pages that stand in the repository's root
+BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'torture/table.md']     # pages that stand elsewhere
 WRITTEN = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs').glob('*.md'))
 PICTURES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs/static').glob('growth*.svg'))
 
@@ -136,7 +136,7 @@ def folder_page(folder: str) -> str:
 SECTIONS = {
     'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
     'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
-                   'CHANGELOG', 'CONTRIBUTING'],
+                   'SECURITY', 'torture/table', 'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
@@ -144,7 +144,7 @@ def home_page() -> str:
     text = site_text((ROOT/'README.md').read_text(encoding='utf-8'), 'README.md')
     text = text.replace(f'{WEB}README_files/', 'README_files/')
     there = {Path(p).stem for p in WRITTEN}
-    made = ('/', 'gallery', 'CHANGELOG', 'CONTRIBUTING')
+    made = ('/', 'gallery', 'SECURITY', 'CHANGELOG', 'CONTRIBUTING')
     trees = [
         _toctree([n for n in names if n in there or any(m in n for m in made)],
                  ':hidden:', ':maxdepth: 2', f':caption: {head}')

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..data import Data, load_data
-from ..errors import CannotRun, WrongValue, say, unknown_name
+from ..errors import CannotRun, WrongValue, check_type, say, unknown_name
 from ..files import run_name, run_path
 from ..methods import known_methods, parse_calls
 from ..models import create_model
@@ -38,16 +38,20 @@ def _calls_of(method: str) -> dict[str, tuple[Callable, dict[str, Any]]]:
     names: dict[Callable, str] = {make: name for name, make in reversed(known_methods.items())}
     return {names[make]: (make, options) for make, options in parse_calls(method, known_methods)}
 
+def _is_range(values: Any) -> bool:
+    numbers = isinstance(values, tuple) and len(values) == 2 and all(isinstance(v, (int, float)) for v in values)
+    return numbers and values[0] < values[1]
+
 def _check_space(method: str, space: Space) -> None:
     "Refuse a space that names what the method does not have."
     calls = _calls_of(method)
     if not space: raise WrongValue("the space is empty: say what varies, as {'kd.T': (1, 16)}")
-    for key, values in space.items():
-        term, _, option = key.partition('.')
+    for key, values in check_type('the space', space, Mapping, "a dict, as {'kd.T': (1, 16)}").items():
+        term, _, option = str(key).partition('.')
         if term not in calls: raise unknown_name('term of the space', term, calls)
         known = [name for name in inspect.signature(calls[term][0]).parameters]
         if option not in known: raise unknown_name(f'option of {term} in the space', option, known)
-        if isinstance(values, tuple) and len(values) == 2 and values[0] < values[1]: continue
+        if _is_range(values): continue
         if isinstance(values, list) and values: continue
         raise WrongValue(f'{key} is {values!r}: give a range such as (1, 16), or a list of choices')
 

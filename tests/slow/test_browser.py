@@ -64,7 +64,7 @@ INDEX, KD = 'nbs/index.ipynb', 'nbs/tutorials/01_kd.ipynb'
 # The index learns for a moment; the teacher of the smallest budget long enough to be watched and interrupted.
 CHANGES = {
     INDEX: [('fit(20)', 'fit(2)'), ('fit(60)', 'fit(2)')],
-    KD: [("'resnet14', 'resnet8',  4,  4)", "'resnet14', 'resnet8',  30, 4)")]}
+    KD: [("'resnet14', 'resnet8',  4,  4)", "'resnet14', 'resnet8',  60, 4)")]}
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
