@@ -50,9 +50,18 @@ def _check_option(calls: Mapping[str, tuple[Callable, dict[str, Any]]], key: str
     known = [name for name in inspect.signature(calls[term][0]).parameters]
     if option not in known: raise unknown_name(f'option of {term} in the space', option, known)
 
-_plain = int, float, str, type(None)
+def write_method(method: str, values: Mapping[str, Any]) -> str:
+    "The words of a method with other options: 'kd', {'kd.T': 8} -> 'kd(T=8)'."
+    words = []
+    for name, (_, options) in _calls_of(method).items():
+        own = options | {k.partition('.')[2]: v for k, v in values.items() if k.partition('.')[0] == name}
+        words.append(f"{name}({', '.join(f'{k}={v}' for k, v in own.items())})" if own else name)
+    return '+'.join(words)
 
-def _all_finite(values: Sequence[Any]) -> bool:
+# %% ../../nbs/13_experiments/12_tuning.ipynb #check-space
+_choice_kinds = int, float, str, type(None)
+
+def _are_finite(values: Sequence[Any]) -> bool:
     return all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 def _check_values(key: str, values: Any) -> None:
@@ -61,8 +70,8 @@ def _check_values(key: str, values: Any) -> None:
     if count > 1:
         if isinstance(values, list) and values and all(isinstance(v, tuple) and len(v) == count for v in values): return
         raise WrongValue(f'{key} is {values!r}: give a list of tuples of {count} values')
-    if isinstance(values, tuple) and len(values) == 2 and _all_finite(values) and values[0] < values[1]: return
-    if isinstance(values, list) and values and all(isinstance(v, _plain) for v in values): return
+    if isinstance(values, tuple) and len(values) == 2 and _are_finite(values) and values[0] < values[1]: return
+    if isinstance(values, list) and values and all(isinstance(v, _choice_kinds) for v in values): return
     raise WrongValue(f'{key} is {values!r}: give a range such as (1, 16), or a list of choices')
 
 def _check_space(method: str, space: Space) -> None:
@@ -74,14 +83,6 @@ def _check_space(method: str, space: Space) -> None:
         for option in _options_of(check_type('an option of the space', key, str, "a word such as 'kd.T'")):
             _check_option(calls, option)
         _check_values(key, values)
-
-def write_method(method: str, values: Mapping[str, Any]) -> str:
-    "The words of a method with other options: 'kd', {'kd.T': 8} -> 'kd(T=8)'."
-    words = []
-    for name, (_, options) in _calls_of(method).items():
-        own = options | {k.partition('.')[2]: v for k, v in values.items() if k.partition('.')[0] == name}
-        words.append(f"{name}({', '.join(f'{k}={v}' for k, v in own.items())})" if own else name)
-    return '+'.join(words)
 
 # %% ../../nbs/13_experiments/12_tuning.ipynb #draw
 def _choices_of(key: str, values: list) -> dict[Any, dict[str, Any]]:
@@ -360,7 +361,7 @@ def tune(student: str | Callable[[int], nn.Module], teacher: Any, method: str = 
     Traceback (most recent call last):
     kdnb.errors.WrongValue: unknown option of kd in the space 'temperature': ...
     """
-    space = {} if space is None else space
+    space = space or {}
     _check_space(method, space)
     _check_trials(trials=trials, seeds=seeds)
     data = _data_with_valid(data)
