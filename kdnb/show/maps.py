@@ -169,8 +169,8 @@ def show_matrices(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[st
     if not matrices or any(m.ndim != 2 for m in matrices):
         raise WrongValue('show_matrices needs matrices (n, m) by name: {title: {name: matrix}}')
     columns = max(map(len, groups.values()))
-    side = pixel_side(min(2.2, 7/columns - .15), len(matrices[0]))
     left = .1 + .075*max(map(len, names), default=0)
+    side = pixel_side(min(2.2, (8.1 - left)/columns - .12), len(matrices[0]))
     fig = new_figure(left + columns*(side + .12) + 1.3, len(groups)*(side + .65) + left)
     for r, (title, group) in enumerate(groups.items()):
         top = .55 + r*(side + .65)
