@@ -34,7 +34,8 @@ def read_log(log: Path) -> dict[str, str]:
     if not log.exists(): return {}
     try:
         ended = parse_json(log.read_bytes())
-    except ValueError: ended = None
+    except ValueError:
+        ended = None
     if isinstance(ended, dict) and all(isinstance(how, str) for how in ended.values()): return ended
     raise FileTrouble(f'{log} is damaged: delete it, and the steps are taken again (finished runs are loaded)')
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from docs.clusters import DAY, Run, simulate, simulation_table
 from kdnb.cli import kdnb_sweep
-from kdnb.errors import CannotRun
-from kdnb.experiments import Job, group_jobs, sweep
+from kdnb.errors import CannotRun, Interrupted
+from kdnb.experiments import Job, sweep
+from kdnb.experiments.clusters import _Whole
+from kdnb.experiments.jobs import JobBook
 from kdnb.files import runs_root
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,11 +71,71 @@ def test_the_slurm_script_makes_its_part(capsys, tmp_path):
     assert made == set(listed(capsys, '--part', '1/2')) and len(made) == 3
 
 
-def test_groups():
-    def job(name, group=None): return Job(name, 1, print, group=group)
+def test_a_simulation_by_hand():
+    """The teacher takes 5; then a group of two (4 + 4 less a pass of 3) and one of another seed (4) on two machines."""
+    students = [Job(f's{i}', 1, print, ['t'], group=i // 2, cost=4) for i in range(3)]
+    jobs = [Job('t', 1, print, group=0, cost=5), *students]
+    runs = {job.run: Run(job.cost*DAY, 3*DAY if job.needs else 0., 't' if job.needs else None) for job in jobs}
+    assert simulate(jobs, runs, 2, 8) == pytest.approx(dict(tasks=3, days=10, idle=1 - 14/20, work=14))
+    assert simulate(jobs, runs, 1, 1) == pytest.approx(dict(tasks=4, days=17, idle=0, work=17))
 
-    jobs = [job('a'), job('b', 0), job('c'), *(job(f'd{i}', 1) for i in range(9)), job('e', 0)]
-    assert [len(group) for group in group_jobs(jobs)] == [1, 2, 1, 8, 1]
+
+def test_the_simulated_table():
+    rows = simulation_table().records()
+    for row in rows:
+        assert row['work'] <= row['makespan']*row['machines']*1.0001
+        assert row['idle'] == pytest.approx(100*(1 - row['work']/row['makespan']/row['machines']), abs=.01)
+    alone = [row for row in rows if row['runs in a task'] == '1']
+    assert [row['tasks'] for row in alone] == [585 + 27 + 6]*3 and len({round(row['work']) for row in alone}) == 1
+
+
+class Ray:
+    "What the engine needs of Ray, in this process."
+    class exceptions:
+        WorkerCrashedError = NodeDiedError = RayError = RuntimeError
+
+    def __init__(self): self.tasks = []
+
+    @staticmethod
+    def is_initialized(): return False
+
+    def wait(self, tasks, **_): return tasks[:1], tasks[1:]
+
+    def get(self, task): return task()
+
+    def cancel(self, task): self.tasks.append('cancelled')
+
+
+@pytest.mark.parametrize('most', [1, 8])
+def test_tasks_begin_when_their_teacher_is_there(most, runs):
+    def submit(names):
+        fake.tasks.append(names)
+        return lambda: {'s1': 'a reason'} if 's1' in names else {}
+
+    fake, told = Ray(), []
+    jobs = [*(Job(f's{i}', 1, print, ['t'], group=0) for i in range(3)), Job('t', 1, print), Job('u', 1, print, ['s1'])]
+    book = JobBook(jobs)
+    _Whole(fake, book, told.append, submit, most).make(.1)
+    assert fake.tasks == [['t'], ['s1'], *([['s0', 's2']] if most == 8 else [['s0'], ['s2']])]
+    assert book.failed == {'s1': 'a reason', 'u': 'skipped, as there is no teacher s1'}
+    assert book.done == {'t', 's0', 's2'}
+    assert told[0] == '1 of 5 runs done, 0 running, 4 left' and 'failed: s1: a reason' in told
+
+
+def test_a_lost_machine_and_ctrl_c(runs):
+    def lost(): raise RuntimeError
+
+    def interrupted(): raise KeyboardInterrupt
+
+    book = JobBook([Job('a', 1, print)])
+    _Whole(Ray(), book, print, lambda names: lost, 1).make(.1)
+    assert book.failed == {'a': 'its machine was lost 6 times: the same call goes on with it'}
+    fake = Ray()
+    book = JobBook([Job('a', 1, print), Job('b', 1, print)])
+    whole = _Whole(fake, book, print, lambda names: lambda: interrupted(), 1)
+    with pytest.raises(Interrupted, match='the tasks of the sweep are cancelled'):
+        whole.make(.1)
+    assert fake.tasks == ['cancelled']
 
 
 @pytest.mark.usefixtures('quiet')
@@ -88,13 +151,10 @@ class TestWithoutACluster:
         assert not runs.exists()
 
     def test_no_cluster(self, data, runs, monkeypatch):
-        class Ray:
-            def is_initialized(self): return False
-
         with socket.socket() as free:                   # bound, and nobody listens
             free.bind(('127.0.0.1', 0))
             address = f'127.0.0.1:{free.getsockname()[1]}'
-            monkeypatch.setattr('kdnb.experiments.clusters.import_module', lambda name: Ray())
+            monkeypatch.setattr('kdnb.experiments.clusters.import_module', lambda name: Ray)
             with pytest.raises(CannotRun, match=f'no Ray cluster answers at {address} within 10 seconds .*ray start'):
                 sweep('resnet8', method='ls', data=data, engine='ray', address=address, seeds=1)
         with pytest.raises(ValueError, match="'nowhere' is no address of a cluster: give 'host:6379'"):

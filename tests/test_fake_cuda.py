@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from kdnb.all import Alone, Data, Distill, Learner, Recipe, plainnet, resnet
+from kdnb.data import ImageReader, ImageTensors, Mixing
 from kdnb.measure import predict, score
 from kdnb.methods import known_methods
 from kdnb.schemes import Scheme, known_schemes
@@ -179,6 +180,18 @@ def test_batches_are_made_on_the_card(augment):
     x, z = seen[-1]
     assert x.device.type == 'cuda' and x.shape == (8, 3, 16, 16) and x.dtype == torch.float32
     assert x.is_contiguous(memory_format=torch.channels_last) and z.dtype == torch.bfloat16
+
+
+def test_what_images_draw_leaves_the_cards_random_numbers_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', asked.append)            # what torch.manual_seed does beside
+    data = noise(None)
+    split = data.train
+    Mixing(augment='trivialaugment').mix(split, 4, next(split.epoch(0, 0)), 0)
+    ImageReader(ImageTensors(split.x, split.y), 16, 'resized').one(0, 5)
+    assert not asked
+    torch.manual_seed(0)
+    assert asked == [0]
 
 
 class Wrong(nn.Module):

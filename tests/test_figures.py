@@ -76,9 +76,9 @@ def figures(few, nets, tmp_path_factory):
         batch=show_batch(few), attention=show_attention(nets, x, few), similarity=show_similarity(nets, x, y),
         cka=show_cka(nets, x), logits=show_logits(nets, x, y, few), dark=show_dark_knowledge(nets, few),
         history=show_history({'alone': [dict(epoch=1, ce=2.3, valid_acc=11.), dict(epoch=2, ce=1.9, valid_acc=34.)]}),
-        compare=compare(few, **nets, n=50).fig, **drawn_by_hand(), film=film, rates=finder.show(), grid=show_grid(kd),
-        tradeoff=show_tradeoff(results, 'parameters'), maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']),
-        matrices=show_matrices(matrices, few.classes),
+        compare=compare(few, **nets, n=50).fig, **drawn_by_hand(), film=film, rates=finder.show(),
+        grid=show_grid(kd), tradeoff=show_tradeoff(results, 'parameters'),
+        maps=show_maps(x[:3], maps, few, ['two', 'lines\nhere', 'one']), matrices=show_matrices(matrices, few.classes),
         points=show_points(a[0], {'alone': a[3], 'taught': a[0]}, halves, 'teacher', 'student'))
 
 BY_HAND = ['curves', 'bars', 'histograms', 'images']

@@ -8,6 +8,7 @@ import random
 import tempfile
 import time
 import traceback
+import warnings
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -62,6 +63,7 @@ def main() -> int:
     a = ask.parse_args()
     torch.set_num_threads(1)
     Learner.callbacks = []
+    warnings.simplefilter('ignore')
     with tempfile.TemporaryDirectory() as tmp:
         os.chdir(tmp)
         os.environ.update(KDNB_RUNS=f'{tmp}/runs', KDNB_DATA=f'{tmp}/data')

@@ -49,6 +49,17 @@ def until(what):
     return found
 
 
+def patient(get_node):
+    "Ray gives a node 30 seconds to start, which is little on a busy machine."
+    def found(*args):
+        try:
+            return get_node(*args)
+        except RuntimeError:
+            return None
+
+    return lambda *args: until(lambda: found(*args))
+
+
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
     from ray.cluster_utils import Cluster
@@ -57,6 +68,7 @@ def cluster(tmp_path_factory):
         m.setenv('OMP_NUM_THREADS', '1')
         m.setenv('RAY_USAGE_STATS_ENABLED', '0')
         m.chdir(tmp_path_factory.mktemp('nodes'))
+        m.setattr('ray._private.services.get_node', patient(ray._private.services.get_node))
         made = Cluster(initialize_head=True, head_node_args=dict(
             num_cpus=1, include_dashboard=False, _system_config=SYSTEM))
         made.add_node(num_cpus=1)
