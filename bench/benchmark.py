@@ -3,10 +3,10 @@
 `make bench` takes less than twenty minutes on four cores; `make bench ARGS='--only methods --methods rkd nst --pairs
 15'` measures a part. `--quick` has tiny nets, noise for images and few rounds: it takes seconds, tells nothing about
 speed, and shows that everything works. A section that fails, on a machine without enough memory perhaps, is one row,
-and the others are measured. The figures are written as JSON; README is made from that file.
+and the others are measured. The figures are written as JSON.
 
-We left out other machines in one table, since two files are two tables, and figures of other packages, which would
-have to be installed and whose way is nearly always the plain one.
+Each file `nbs/bench*.json` is a machine, and a block of docs/speed.md. We left out figures of other packages, which
+would have to be installed and whose way is nearly always the plain one.
 """
 import argparse
 import json
@@ -27,9 +27,10 @@ from kdnb.errors import unknown_name
 from kdnb.files import runs_root, write_atomic
 from kdnb.train import about_process
 
+from .growth import bench_growth
 from .levers import bench_levers, bench_memory, bench_start, bench_together
 from .methods import bench_methods, build_nets, noise_data
-from .parts import bench_card, bench_parts
+from .parts import bench_parts, bench_shares, hardware_limits, limit_rows
 from .plain import bench_data
 from .rows import table_line, table_row
 from .ways import bench_speed
@@ -42,11 +43,11 @@ Tell = Callable[[str], object]       # called with each line of the table as it 
 _whole = dict(
     nets=[('resnet56', 'resnet20'), ('wrn_40_2', 'wrn_16_2'), ('resnet32x4', 'resnet8x4')], bs=(64, 128),
     numbers=(1, 2, 4, 8), method_bs=64, pairs=5, seconds=1., n=50_000, noise=False, compiled=True, skip=(),
-    methods=None)
+    methods=None, limits=(), growth=(32, None))
 
 _quick = dict(
     nets=[('resnet14', 'resnet8')], bs=(8,), numbers=(1, 2), method_bs=8, pairs=2, seconds=.01, n=64, noise=True,
-    compiled=False, skip=('with compile=True',), methods=['kd', 'at'])
+    compiled=False, skip=('with compile=True',), methods=['kd', 'at'], limits=(64, 2**16), growth=(4, 2))
 
 def plan_of(quick: bool, **changes) -> dict:
     "What is measured, with what was asked for beside it."
@@ -84,8 +85,15 @@ def _parts(plan: dict) -> Iterator[dict]:
     for nets in plan['nets']:
         yield from bench_parts(*nets, data, plan['pairs'], plan['seconds'])
 
-def _card(plan: dict) -> Iterator[dict]:
-    yield from bench_card(*plan['nets'][0], _plan_data(plan, plan['bs'][-1]), plan['pairs'], plan['seconds'])
+def _limits(plan: dict) -> Iterator[dict]:
+    data = _plan_data(plan, plan['bs'][-1])
+    limits = hardware_limits(data.device, *plan['limits'])
+    yield from limit_rows(limits)
+    for nets in plan['nets']:
+        yield from bench_shares(*nets, data, limits, plan['pairs'], plan['seconds'], plan['compiled'])
+
+def _growth(plan: dict) -> Iterator[dict]:
+    yield from bench_growth(*plan['growth'], plan['pairs'], plan['seconds'] / 4, plan['device'])
 
 sections: dict[str, tuple[str, Callable[[dict], Iterator[dict]]]] = {
     'speed': ("images a second of KD, by the plain way's", _speed),
@@ -94,7 +102,8 @@ sections: dict[str, tuple[str, Callable[[dict], Iterator[dict]]]] = {
     'memory': ("peak memory of a step, by the plain way's", _memory),
     'start': ("seconds in a fresh process, by torch's own import", _start),
     'parts': ('where the time of a step goes, as shares; and the bound, by the plain way', _parts),
-    'card': ('what a step reaches of what the card can do', _card)}
+    'limits': ('what the hardware can do, and the share of it that a step reaches', _limits),
+    'growth': ('time of a step as one quantity grows, by that of its least', _growth)}
 
 SECTIONS = *sections, 'methods'
 

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from kdnb.files import runs_root, write_atomic
+from kdnb.errors import MISTAKES, FileTrouble, one_sentence
+from kdnb.files import parse_json, runs_root, write_atomic
 
 PAIRS = [('resnet56', 'resnet20'), ('resnet32x4', 'resnet8x4')]
 METHODS = ['kd', 'dkd', 'dist', 'ofd', 'review', 'crd', 'wttm']
@@ -28,9 +29,20 @@ def commands(device: str, folder: Path, seeds: int, more: list[str]) -> dict[str
     return steps
 
 
+def read_log(log: Path) -> dict[str, str]:
+    "{step: how it ended}; a damaged file is refused."
+    if not log.exists(): return {}
+    try:
+        ended = parse_json(log.read_bytes())
+    except ValueError:
+        ended = None
+    if isinstance(ended, dict) and all(isinstance(how, str) for how in ended.values()): return ended
+    raise FileTrouble(f'{log} is damaged: delete it, and the steps are taken again (finished runs are loaded)')
+
+
 def run_steps(steps: dict[str, list[str]], log: Path) -> dict[str, str]:
     "Run what is not yet done, and write down what is; {step: how it ended}."
-    ended = json.loads(log.read_text()) if log.exists() else {}
+    ended = read_log(log)
     for name, words in steps.items():
         if ended.get(name, '').startswith('done'): continue
         print(f'# {name}: {shlex.join(words)}', flush=True)
@@ -48,12 +60,15 @@ def main() -> int:
     ask.add_argument('--seeds', type=int, default=3, help='of each student; default 3')
     a, more = ask.parse_known_args()
     folder = runs_root()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         ended = run_steps(commands(a.device, folder, a.seeds, more), folder/f'gpu-{a.device}.json')
     except KeyboardInterrupt:
         print('stopped: the same command goes on', file=sys.stderr)
         return 130
+    except MISTAKES as e:
+        print(f'make gpu: {one_sentence(e)}', file=sys.stderr)
+        return 1
     print('\n'.join(f'{name}: {how}' for name, how in ended.items()))
     return int(not all(how.startswith('done') for how in ended.values()))
 

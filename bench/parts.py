@@ -1,4 +1,4 @@
-"""Where the time of a step goes, what it cannot be faster than, and how much of a card it uses.
+"""Where the time of a step goes, what it cannot be faster than, and how much of the hardware it uses.
 
 *Parts.* A clock around each part of a learner's step: batch, teacher, student forward, backward, optimiser. The rest
 is the losses and Python. On a GPU each part is waited for, so there the parts sum up to more than a step. *Kinds of
@@ -7,10 +7,11 @@ work* are what PyTorch's profiler tells of each operation.
 *The bound.* With a teacher and a data pipeline that take no time, the student still has to learn: a step of KD is no
 faster than a step of the student alone, and that is no faster than the student's convolutions, forward and backward.
 
-*The card.* It has two limits, operations a second and bytes a second, and what a step needs of both can be counted.
-Operations are those of convolutions and matrix products, two for each multiply-accumulate. Bytes are what the same
-operations read and write, each input and each output once: a lower bound. What the card can do is measured and not
-taken from a data sheet: a large matrix product in bfloat16, and a large copy.
+*The hardware.* It has two limits, operations a second and bytes a second, and what a step needs of both can be
+counted. Operations are those of convolutions and matrix products, two for each multiply-accumulate. Bytes are what the
+same operations read and write, each input and each output once: a lower bound. What a processor or a card can do is
+measured and not taken from a data sheet: a large matrix product, in float32 and in bfloat16 where it has instructions
+for it, and a large copy.
 
 We left out the tables of the profiler, which `torch.profiler` shows, and counters of the hardware, which need other
 rights.
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from statistics import median
 from unittest.mock import patch
 
 import torch
@@ -28,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdnb.data import Data
-from kdnb.train import Learner, train_step
+from kdnb.train import Learner, has_fast_bf16, name_dtype, train_step
 
 from .plain import named_nets
 from .rows import table_row
@@ -147,7 +149,7 @@ def bench_parts(teacher: str, student: str, data: Data, rounds: int = 5, seconds
             *_share_rows('kinds', kinds, 'all operations', about),
             *_bound_rows(nets, alone, rounds, steps, about)]
 
-# --- the card
+# --- the hardware
 
 class _Bytes(TorchDispatchMode):
     """Count the bytes that convolutions and matrix products read and write, each tensor once."""
@@ -170,29 +172,50 @@ def counted(step: Callable[[], object]) -> tuple[int, int]:
         step()
     return flops.get_total_flops(), moved.total
 
-def card_limits(device: torch.device, n: int = 8192, size: int = 2**30) -> tuple[float, float]:
-    "(operations, bytes) a second: a product of two n x n matrices in bfloat16, a copy of so many bytes."
-    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-    x = torch.empty(size, dtype=torch.uint8, device=device)
-    y = torch.empty_like(x)
-    took = time_rounds(dict(product=lambda: a @ b, copy=lambda: y.copy_(x)), 5, 10, waiter_for(device))
-    return 2*n**3 / min(took['product'][1:]), 2*size / min(took['copy'][1:])      # a copy reads and writes
+def hardware_limits(device: torch.device, n: int | None = None, size: int | None = None) -> dict[str, list[float]]:
+    """{'float32': operations a second of a product of two n x n matrices, 'bfloat16': where the device has instructions
+    for it, 'copy': bytes a second, read and written}, a number a round.
+    """
+    cuda = device.type == 'cuda'
+    n, size = n or (8192 if cuda else 2048), size or 2**(30 if cuda else 28)
+    formats = [torch.float32, *([torch.bfloat16] if has_fast_bf16(device) else [])]
+    ways = {name_dtype(f): partial(torch.matmul, *torch.randn(2, n, n, device=device).to(f)) for f in formats}
+    ways['copy'] = partial(torch.zeros(size, dtype=torch.uint8, device=device).copy_,
+                           torch.ones(size, dtype=torch.uint8, device=device))
+    took = time_rounds(ways, 6, 10 if cuda else 2, waiter_for(device))
+    return {name: [(2*size if name == 'copy' else 2*n**3) / t for t in times[1:]] for name, times in took.items()}
 
-_card_names = 'of its bf16 operations a second', "of its memory's bytes a second"
+Limits = dict[str, list[float]]
 
-def bench_card(teacher: str, student: str, data: Data, rounds: int = 5, seconds: float = 1.,
-               limits: tuple[float, float] | None = None) -> list[dict]:
-    "Rows of the share of a card's operations and bytes a second that a step reaches; limits None: measured, on CUDA."
-    torch.compiler.reset()
-    device, nets, rows = data.device, (teacher, student, data), []
-    if limits is None and device.type != 'cuda':
-        return [table_row('card', name, "the card's limit", why='not measured: no GPU') for name in _card_names]
-    wait, counts = waiter_for(device), counted(our_kd(*nets))
-    ways, _ = warmed_up({'eager': partial(our_kd, *nets), 'compile=True': partial(our_kd, *nets, compile=True)})
-    needs = [*zip(_card_names, counts, limits or card_limits(device), ('TFLOP/s', 'TB/s'), strict=True)]
-    took = time_rounds(ways, rounds, steps_for(ways['eager'], seconds, wait), wait)
-    for how, times in took.items():
-        for name, n, limit, unit in needs:
-            ratios, rates = [n / t / limit for t in times], [n / t / 1e12 for t in times]
-            rows.append(table_row('card', f'{how}, {name}', "the card's limit", ratios, rates, unit))
+def limit_rows(limits: Limits) -> list[dict]:
+    "Rows of what the hardware can do; the ratio of a product is to that in float32."
+    rows = []
+    for name, rates in limits.items():
+        first = rates if name == 'copy' else limits['float32']
+        what = 'a copy' if name == 'copy' else f'a matrix product in {name}'
+        rows.append(table_row('limits', what, 'itself' if name == 'copy' else 'float32',
+                              [a / b for a, b in zip(rates, first, strict=True)], [v / 1e9 for v in rates],
+                              'GB/s' if name == 'copy' else 'GFLOP/s'))
     return rows
+
+def bench_shares(teacher: str, student: str, data: Data, limits: Limits, rounds: int = 5, seconds: float = 1.,
+                 compiled: bool = True) -> list[dict]:
+    "Rows of the share of the hardware's limits that a step reaches, in the format that it computes in."
+    torch.compiler.reset()
+    nets, wait, rows = (teacher, student, data), waiter_for(data.device), []
+    ways = {'kdnb': partial(our_kd, *nets), 'the student alone': partial(alone_way, *nets)}
+    ways |= {'kdnb, compile=True': partial(our_kd, *nets, compile=True)} if compiled else {}
+    counts = {name: counted(make()) for name, make in ways.items() if 'compile' not in name}
+    able, why = warmed_up(ways)
+    took = time_rounds(able, rounds, steps_for(able['kdnb'], seconds, wait), wait)
+    about = dict(nets=[teacher, student], bs=data.train.bs)
+    for name, times in took.items():
+        operations, moved = counts[name.partition(',')[0]]
+        own = name_dtype(able[name].learn.dtype)
+        for limit, n, unit in (own, operations, 'GFLOP/s'), ('copy', moved, 'GB/s'):
+            of = 'bytes of a copy' if limit == 'copy' else f'operations in {own}'
+            most = median(limits[limit])
+            rows.append(table_row('shares', f'{name}, {of}', "the hardware's limit", [n / t / most for t in times],
+                                  [n / t / 1e9 for t in times], unit, way=name, **about))
+    return rows + [table_row('shares', name, "the hardware's limit", why=reason, **about)
+                   for name, reason in why.items()]

@@ -1,4 +1,4 @@
-"""Tell as Markdown what `make bench` found on one machine: figures beside the goals, levers, and where the time goes.
+"""Tell as Markdown what `make bench` found on a machine: figures beside the goals, levers, and where the time goes.
 
 A speed that is typed into a README was true on some machine, once. Here each figure is read from the file that the
 benchmark wrote, with the least and the most of its rounds, the machine, the versions and the day. The goals were set
@@ -9,9 +9,12 @@ We left out a history of speeds: each file is of its own day and machine, and tw
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import linear_regression
 from typing import NamedTuple
 
 from kdnb.text import Table
+
+from .growth import SQUARED
 
 class Speed(dict):
     """What `make bench` wrote into a file; its methods tell it as Markdown."""
@@ -25,11 +28,23 @@ class Speed(dict):
             raise OSError(f'{path} cannot be read ({e.strerror}): write it with make bench') from None
         if not complete: raise ValueError(f'{path} is not what `make bench` writes: make it again')
         super().__init__(found)
+        self.path = Path(path)
 
     def rows(self, section: str, **having) -> list[dict]:
         "The rows of a section that were measured, and that have these entries."
         measured = [r for r in self['rows'] if r['section'] == section and r['ratio']]
         return [r for r in measured if all(r.get(k) == v for k, v in having.items())]
+
+    @property
+    def priced(self) -> int:
+        "How many methods have a price."
+        return len((self.get('methods') or {}).get('rows', ()))
+
+    @property
+    def machine(self) -> str:
+        "What it was measured on, as a heading."
+        about = self['about']
+        return f"{about['device']}, {about['cores']} cores{', ' + about['machine'] if 'machine' in about else ''}"
 
     def paragraph(self) -> str:
         "What it costs to train here and by the plain way, with where and when it was measured."
@@ -40,7 +55,8 @@ class Speed(dict):
         told += [f"`{r['name'].split(',')[0]}` takes {spread_words(r['value'], 4)} s beyond torch's own import"
                  for r in import_rows(self)]
         sentence = '; '.join(told)
-        return f"{speed_table(self)}\n\n{sentence[:1].upper()}{sentence[1:]}. {where_measured(self['about'])}."
+        table = f'{speed_table(self)}\n\n{sentence[:1].upper()}{sentence[1:]}. ' if told else ''
+        return f"{table}{where_measured(self['about'])}."
 
     def goals(self) -> str:
         "A table of the goals, what was reached, and whether that is enough."
@@ -53,11 +69,29 @@ class Speed(dict):
         columns = ['resnet56 → resnet20, batch 64', 'by the plain way', 'what the lever gives']
         return Table(columns, rows).markdown(raw=True)
 
+    def limits(self) -> str:
+        "What the hardware can do, and a table of the share of it that a step reaches."
+        can = '; '.join(f"{r['name']}: {spread_words(r['value'], 0)} {r['unit']}" for r in self.rows('limits'))
+        shares = by_nets(self, 'shares', 'share that a step reaches', share_words)
+        return f'{can[:1].upper()}{can[1:]}.\n\n{shares}'
+
+    def growth(self) -> str:
+        "A table of how the time of a step grows with each quantity; '' where that was not measured."
+        lines = [Line.through(self.rows('growth', what=what)) for what in growing(self)]
+        if not lines: return ''
+        return Table(['quantity', 'from', 'to', 'ms a step', 'line, ms', 'off it at most'],
+                     [line.cells() for line in lines]).markdown(raw=True)
+
     def profile(self) -> str:
         "Three small tables: parts of a step, kinds of work, and the bound."
         return '\n\n'.join([
             by_nets(self, 'parts', 'part of a step', share_words), by_nets(self, 'kinds', 'kind of work', share_words),
             by_nets(self, 'bound', 'the bound, by the plain way', spread_words)])
+
+def machines(folder: str | Path) -> list[Speed]:
+    "What was measured on each machine, `bench*.json` in a folder, the most methods first."
+    found = [Speed(path) for path in sorted(Path(folder).glob('bench*.json'))]
+    return sorted(found, key=lambda speed: -speed.priced)
 
 # --- words
 
@@ -74,7 +108,7 @@ def where_measured(about: dict) -> str:
     images = 'noise in the form of CIFAR-100' if about['data'] == 'noise' else 'CIFAR-100'
     quick = '; QUICK: no measure of speed' if about['quick'] else ''
     return (f"{about['device']}, {about['cores']} cores, PyTorch {about['torch']}, {images}, median (least to most) of "
-            f"{about['pairs']} rounds, {about['date']}, `{about['command']}`{quick}")
+            f"{about['pairs']} rounds, {about['date']}, `{about['command']}`{about.get('busy', '')}{quick}")
 
 # --- tables
 
@@ -97,6 +131,40 @@ def by_nets(speed: Speed, section: str, head: str, cell: Callable[[dict], str]) 
     columns = [head, *map(' → '.join, nets)]
     cells = [[name, *(found.get((name, pair), '–') for pair in nets)] for name in names]
     return Table(columns, cells).markdown(raw=True)
+
+# --- growth
+
+def growing(speed: Speed) -> list[str]:
+    "The quantities that were raised."
+    return [*dict.fromkeys(r['what'] for r in speed.rows('growth'))]
+
+class Line(NamedTuple):
+    """The straight line that is nearest to some times, over the work that a quantity makes."""
+    what: str
+    at: list[int]
+    work: list[int]
+    ms: list[float]
+    base: float
+    slope: float
+
+    @classmethod
+    def through(cls, rows: list[dict]) -> 'Line':
+        "The line of least squares through the least times: what passes by on a machine only adds to one."
+        what, at = rows[0]['what'], [r['at'] for r in rows]
+        work, ms = [v**2 if what in SQUARED else v for v in at], [1000*r['value']['min'] for r in rows]
+        slope, base = linear_regression(work, ms)
+        return cls(what, at, work, ms, base, slope)
+
+    @property
+    def off(self) -> float:
+        "How far a time is from the line at most, as a share of it."
+        return max(abs(y - self.base - self.slope*x)/y for x, y in zip(self.work, self.ms, strict=True))
+
+    def cells(self) -> list[str]:
+        "The line as the cells of a table."
+        over = f"{self.what}{'²' if self.what in SQUARED else ''}"
+        return [over, f'{self.at[0]:,}', f'{self.at[-1]:,}', f'{self.ms[0]:,.0f} to {self.ms[-1]:,.0f}',
+                f'{self.base:,.1f} + {self.slope:.3g} · {over}', f'{self.off:.0%}']
 
 # --- goals
 

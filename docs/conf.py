@@ -22,6 +22,7 @@ myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist']
 myst_dmath_double_inline = True
 myst_heading_anchors = 4
 
+smartquotes = False                             # `--option` in a table is no dash
 autodoc_typehints = 'none'                      # the docstring says the types
 autodoc_member_order = 'bysource'
 numpydoc_show_class_members = False

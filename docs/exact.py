@@ -25,6 +25,8 @@ FILES = {name: f'HobbitLong/RepDistiller/distiller_zoo/{file}.py' for name, file
     srd='roymiles/Simple-Recipe-Distillation/imagenet/torchdistill/losses/single.py',
     cat='GzyAftermath/CAT-KD/mdistiller/distillers/CAT_KD.py',
     sdd='shicaiwei123/SDD-CVPR2024/mdistiller/distillers/SDD_DKD.py', simkd='DefangChen/SimKD/models/util.py',
+    ofd='megvii-research/mdistiller/mdistiller/distillers/OFD.py',
+    review='megvii-research/mdistiller/mdistiller/distillers/ReviewKD.py',
     ofa='Hao840/OFAKD/distillers/ofa.py', vkd='roymiles/vkd/engine.py')
 
 INTRO = (
@@ -35,10 +37,10 @@ INTRO = (
     'computes in float32, where 1e-7 is the last digit; the tests refuse more than 2e-5, and more than 3e-4 for the '
     "gradient of CTKD's temperature, a difference of large numbers. `python -m docs.exact` makes this page.")
 BESIDE = (
-    'A name with a suffix is the same file with other options, or its next step. OFD and ReviewKD, and what each '
-    'method reads of its nets, are compared by value alone, on the thirteen pairs of RepDistiller '
-    '([test_reference.py](../tests/test_reference.py)); DOT is compared by its steps '
-    '([test_online_reference.py](../tests/test_online_reference.py)). KDCL has no code of its authors.')
+    'A name with a suffix is the same file with other options, or its next step. What each method reads of its nets is '
+    'compared by value, on the thirteen pairs of RepDistiller ([test_reference.py](../tests/test_reference.py)); DOT '
+    'is compared by its steps ([test_online_reference.py](../tests/test_online_reference.py)). KDCL has no code of '
+    'its authors.')
 
 class Row(NamedTuple):
     """What is compared, the authors' file and commit, and the two errors."""
@@ -57,7 +59,7 @@ def _test_module(name: str) -> ModuleType:
 
 def _features() -> Iterator[Row]:
     "Methods on features, and KD."
-    for module in map(_test_module, ('test_transfer', 'test_across')):
+    for module in map(_test_module, ('test_transfer', 'test_across', 'test_stages_reference')):
         for name in module.CASES:
             file = FILES[name.partition('_')[0]]
             yield Row(name, file, module.FIGURES['commits']['/'.join(file.split('/')[:2])], *module.errors(name))

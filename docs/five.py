@@ -12,7 +12,7 @@ after `--run` is what a later command calls the result.
 We left out `source` of their other scripts, which are these commands with other widths: the presets `cifar100-wrn`
 and `cinic10-shufflenet` of `kdnb_sweep` have all of them.
 """
-from kdnb.text import Table
+from itertools import groupby
 
 def _row(system: str, source: str, theirs: str, *ours: str, note: str = '') -> dict:
     "A row: their command, and ours in the order in which they are typed."
@@ -164,10 +164,14 @@ _cheapconv = [
 
 five_systems = [*_reducenet, *_kdpytorch, *_distillation, *_jointrd, *_cheapconv]
 
-def _code_lines(commands: list[str]) -> str: return '<br>'.join(f'<code>{command}</code>' for command in commands)
+def _shell(*commands: str) -> str: return '\n'.join(['```sh', *commands, '```'])
 
-def five_table() -> str:
-    "The commands of the five systems and ours, a row each, as Markdown."
-    rows = [[f"{row['system']}<br>{row['source']}", _code_lines([row['theirs']]), _code_lines(row['ours']), row['note']]
-            for row in five_systems]
-    return Table(['system', 'theirs', 'here', ''], rows).markdown(raw=True)
+def five_sections() -> str:
+    "The commands of the five systems and ours, a section a system, as Markdown."
+    parts: list[str] = []
+    for system, rows in groupby(five_systems, lambda row: row['system']):
+        parts.append(f'## {system}')
+        for row in rows:
+            note = f" ({row['note']})" if row['note'] else ''
+            parts += [f"**Theirs**, {row['source']}:", _shell(row['theirs']), f'**Here**{note}:', _shell(*row['ours'])]
+    return '\n\n'.join(parts)

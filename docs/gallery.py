@@ -56,16 +56,16 @@ def write_figures() -> dict[str, bytes]:
     return found
 
 def _entry(figure: Figure, title: str) -> str:
-    link = f'nbs/tutorials/{figure.tutorial}'
-    return (f':::{{grid-item-card}} {title}\n:link: {link}\n:link-type: doc\n:class-card: kdnb-figure\n\n'
-            f'![{figure.alt}]({figure.name})\n\n{figure.caption}.\n:::')
+    link = f'nbs/tutorials/{figure.tutorial}.ipynb'
+    return f'## {title}\n\n{figure.caption} ([{figure.tutorial}]({link})).\n\n[![{figure.alt}]({figure.name})]({link})'
 
 def gallery_page(cards: Iterable[dict]) -> str:
     """The page with all figures; it names the methods that have none."""
     names = {card['method']: card['name'] for card in cards}
-    entries = [_entry(f, names.get(f.method, f.caption.partition(':')[0])) for f in FIGURES]
+    titles = {f: names.get(f.method, f.caption.partition(':')[0]) for f in FIGURES}
+    places = ' · '.join(f"[{title}](#{title.lower().replace(' ', '-')})" for title in titles.values())
     without = ', '.join(f'{name}' for method, name in names.items() if not figure_of(method))
     return '\n\n'.join([
         '# Gallery', 'One figure a method, as the tutorials keep it. A picture leads to its tutorial, which says what '
-        'it shows and what it does not.', '::::{grid} 1 1 2 2\n:gutter: 3', *entries, '::::',
+        'it shows and what it does not.', places, *(_entry(f, title) for f, title in titles.items()),
         f'No tutorial draws a figure of its own yet for: {without}.']) + '\n'

@@ -1,6 +1,7 @@
 """A page for each method, made of its card and of the runs that kdnb keeps, and the list of these pages."""
 import re
 
+from kdnb.methods import parse_method
 from kdnb.text import format_number
 
 from .cards import Cards
@@ -51,13 +52,22 @@ def _figure(card: dict) -> str:
     if not found: return ''
     return f'```{{figure}} ../{found.name}\n:figclass: kdnb-figure\n:alt: {found.alt}\n\n{found.caption}\n```\n\n'
 
+def _answer(card: dict) -> str:
+    """What came out, in a sentence for the top of the page."""
+    own = [e for e in evidence_of(card['method']) if e.means == repr(parse_method(card['method']))]
+    found = max(own, key=lambda e: e.n, default=None)
+    if found is None: return 'No run of it with these weights comes with kdnb yet.'
+    seeds = f'{found.n} seeds' if found.n > 1 else 'one seed'
+    gain = '' if found.minus_alone == '–' else f', {found.minus_alone} over the student alone'
+    return f'What came out here: {found.last} %{gain} ({found.setting}; {seeds}).'
+
 def method_page(card: dict, cards: Cards) -> str:
     """The page of a method."""
     word = card['method']
     cell = card['cell'].replace('#', '#cell-id=')
     return f"""# {card['name']}
 
-{card['by']}: [the paper]({card['paper']}). Type `{word!r}`; in full: `{card['weights']}`.
+{card['by']}: [the paper]({card['paper']}). Type `{word!r}`; in full: `{card['weights']}`. {_answer(card)}
 
 {_figure(card)}## Loss
 

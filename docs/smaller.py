@@ -1,7 +1,10 @@
-"""Store the pictures of notebooks in 256 colours, a third of the bytes: `python -m docs.smaller NOTEBOOK ...`.
+"""Store the pictures of notebooks in 256 colours, a third of the bytes.
+
+    python -m docs.smaller nbs/tutorials/03_at.ipynb
 
 Drawn pictures have few colours besides the shades of their letters. A picture that is small already stays as it is.
 """
+
 import base64
 import io
 import json

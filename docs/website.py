@@ -3,6 +3,7 @@
 The pages lie under `_docs/source`, the site under `_docs/html`. No notebook is executed and nothing is fetched.
 """
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from posixpath import dirname, relpath
+
+from bench.speed import machines
 
 from .cards import Cards, method_cards
 from .gallery import gallery_page, write_figures
@@ -20,10 +23,12 @@ from .reference import reference_index, reference_pages
 SITE = ROOT/'_docs'
 SOURCE = SITE/'source'
 WEB = Cards.site
+ITSELF = 'https://kdnb.github.io/kdnb/'
 FOLDERS = sorted(p.name for p in (ROOT/'nbs').iterdir() if p.is_dir() and p.name[0] not in '._')
 NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for d in FOLDERS for p in (ROOT/'nbs'/d).glob('[!._]*.ipynb'))
-BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md']    # pages that stand in the repository's root
+BESIDE = ['CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'torture/table.md']     # pages that stand elsewhere
 WRITTEN = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs').glob('*.md'))
+PICTURES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/'docs/static').glob('growth*.svg'))
 
 # --- where a file of the repository is on the site
 
@@ -31,15 +36,17 @@ def site_path(path: str) -> str | None:
     """Return the page of the site that shows a file or a folder of the repository, or None."""
     if path in ('README.md', 'nbs/index.ipynb', '.'): return 'index.md'
     if path in NOTEBOOKS or path in BESIDE: return path
-    if path in WRITTEN: return path.removeprefix('docs/')
+    if path in (*WRITTEN, *PICTURES): return path.removeprefix('docs/')
     if path.removeprefix('nbs/') in FOLDERS: return f'{path}/index.md'
     return None
 
 def site_link(link: str, page: str) -> str:
     """Point a link of a file of the repository to the page of the site, or to the file on the web."""
+    here = site_path(page) or page
+    if link.startswith(ITSELF) and link.endswith('.html'):
+        return relpath(link.removeprefix(ITSELF).replace('.html', '.md'), dirname(here) or '.')
     if not is_relative(link): return link
     path, fragment = target_of(link, page)
-    here = site_path(page) or page
     there = site_path(path)
     if there is None: return WEB + path + fragment
     cell = fragment.removeprefix('#cell-id=') if fragment.startswith('#cell-id=') else ''
@@ -131,26 +138,29 @@ def folder_page(folder: str) -> str:
 # --- the whole
 
 SECTIONS = {
-    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'coming', 'five'],
+    'Use it': ['nbs/tutorials/index', 'which', 'methods/index', 'gallery', 'works', 'protocol', 'clusters', 'coming',
+               'five'],
     'Look it up': ['reference/index', 'glossary', 'format', 'results', 'exact', 'speed', 'peers', 'scope',
-                   'CHANGELOG', 'CONTRIBUTING'],
+                   'SECURITY', 'torture/table', 'CHANGELOG', 'CONTRIBUTING'],
     'How it works': [f'nbs/{folder}/index' for folder in FOLDERS if folder != 'tutorials']}
 
 def home_page() -> str:
-    """README, and the contents of the site."""
+    """README, how much of kdnb its tests run where that was measured, and the contents of the site."""
     text = site_text((ROOT/'README.md').read_text(encoding='utf-8'), 'README.md')
     text = text.replace(f'{WEB}README_files/', 'README_files/')
     there = {Path(p).stem for p in WRITTEN}
-    made = ('/', 'gallery', 'CHANGELOG', 'CONTRIBUTING')
+    made = ('/', 'gallery', 'SECURITY', 'CHANGELOG', 'CONTRIBUTING')
     trees = [
         _toctree([n for n in names if n in there or any(m in n for m in made)],
                  ':hidden:', ':maxdepth: 2', f':caption: {head}')
         for head, names in SECTIONS.items()]
-    return '\n\n'.join([text, *trees]) + '\n'
+    told = os.environ.get('KDNB_COVERAGE', '')                # the workflow measures it
+    covered = [f'The quick tests of kdnb run {told}.'] if told else []
+    return '\n\n'.join([text, *covered, *trees]) + '\n'
 
 def write_methods(pages: Pages) -> None:
     """Write a page for each method, their index, and the gallery."""
-    cards = method_cards(ROOT/'nbs/bench.json')
+    cards = method_cards(machines(ROOT/'nbs')[0].path)
     for card in cards:
         pages.add(f'methods/{page_name(card)}.md', site_text(method_page(card, cards), 'methods/x.md'))
     pages.add('methods/index.md', method_index(cards))
@@ -168,6 +178,8 @@ def write_pages() -> int:
         pages.add(f'nbs/{folder}/index.md', folder_page(folder))
     for path in [*WRITTEN, *BESIDE]:
         pages.add(site_path(path), site_text((ROOT/path).read_text(encoding='utf-8'), path))
+    for path in PICTURES:
+        pages.add(site_path(path), (ROOT/path).read_bytes())
     for path in (ROOT/'README_files').iterdir():
         pages.add(f'README_files/{path.name}', path.read_bytes())
     for name, text in reference_pages().items():

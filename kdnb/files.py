@@ -55,13 +55,21 @@ def runs_root() -> Path:
     Path
         `$KDNB_RUNS`, else `runs/` beside the nearest settings.ini or .git upward, else `runs/` in the current folder.
 
+    Raises
+    ------
+    ValueError
+        If `$KDNB_RUNS` is an address such as 's3://bucket/runs'.
+
     Examples
     --------
     >>> from kdnb.files import run_path, runs_root
     >>> run_path('taught') == runs_root()/'taught'
     True
     """
-    if env := os.environ.get('KDNB_RUNS'): return Path(env).expanduser()
+    env = os.environ.get('KDNB_RUNS')
+    if env and '://' in env:
+        raise WrongValue(f'runs are folders, and {env} is an address: mount it, and set $KDNB_RUNS to that folder')
+    if env: return Path(env).expanduser()
     here = Path.cwd()
     top = next((p for p in (here, *here.parents) if (p/'settings.ini').exists() or (p/'.git').exists()), here)
     return top/'runs'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['count_of', 'short_label', 'format_number', 'format_bytes', 'format_time', 'align_lines', 'Column', 'Marked',
            'HtmlTable', 'AsTable', 'Table', 'facts_table', 'Tables', 'has_address', 'plain_number', 'in_reason',
-           'whole_number']
+           'true_or_false', 'whole_number']
 
 # %% ../nbs/00_basics/03_text.ipynb #imports
 import csv
@@ -362,6 +362,12 @@ def plain_number(value: Any) -> Any:
 def in_reason(value: float) -> bool:
     "Whether a setting is at most 1e19: its square is still a number of float32."
     return value <= 1e19
+
+def true_or_false(what: str, value: Any) -> bool:
+    "Return True or False (or 1, 0, of NumPy or torch too) as Python's; refuse anything else."
+    flag = plain_number(value)
+    if isinstance(flag, int) and flag in (0, 1): return bool(flag)
+    raise WrongValue(f'{what} is True or False, not {flag!r:.60}')
 
 def whole_number(what: str, value: Any, low: int = 1, high: int = 10**7) -> int:
     "Return a whole number of a range as Python's int; refuse anything else."

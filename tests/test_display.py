@@ -1,5 +1,6 @@
 """What a notebook shows: one output for a training, for a group and for a sweep; tables and figures in a cell."""
 import re
+import sys
 import time
 import warnings
 from itertools import combinations
@@ -61,6 +62,32 @@ def test_colours_are_the_themes_and_the_height_is_fixed(data, outputs, quiet):
     assert 'var(--jp-content-font-color1' in styles and 'class="kdnb-fit" style="height: 300px' in page(outputs)
     assert not re.search(r'background: #|color: (?!var)\S*#|[^-]color: white', page(outputs))
 
+def test_it_is_as_high_before_the_first_epoch_and_says_what_is_left(data, outputs, quiet, monkeypatch):
+    Learner.callbacks = [Progress]
+    show = board.Board.show
+    monkeypatch.setattr(board.Board, 'show', lambda self, now=False: show(self, True))
+    learner(data).fit(2)
+    seen = outputs[0].seen
+    assert all('class="kdnb-fit" style="height: 300px' in shown['text/html'] for shown in seen)
+    assert '0 of 2 epochs' in seen[0]['text/plain']
+    assert any(re.search(r'1 of 2 epochs · .* · about .* left · .* images/s', shown['text/plain']) for shown in seen)
+
+def test_a_saved_notebook_keeps_one_picture_with_its_words(data, outputs, quiet):
+    nbformat, nbconvert = pytest.importorskip('nbformat'), pytest.importorskip('nbconvert')
+    Learner.callbacks = [Progress]
+    learner(data).fit(3)
+    kept = nbformat.v4.new_output('display_data', outputs[0].seen[-1])
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('learn.fit(3)', outputs=[kept])])
+    shown, _ = nbconvert.HTMLExporter(template_name='basic').from_notebook_node(nb)
+    pictures = re.findall('<img [^>]*>', shown)
+    assert len(pictures) == 1 and 'alt="Losses and scores: 3 of 3 epochs' in pictures[0] and 'best valid' in pictures[0]
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_a_terminal_has_a_bar_and_a_pipe_nothing_that_moves(monkeypatch, capsys, terminal):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: terminal)
+    assert list(board.count_on(None, [1, 2, 3], 3)) == [1, 2, 3]
+    assert bool(capsys.readouterr().out) == terminal
+
 def test_it_is_written_once_a_second_at_most(outputs, monkeypatch):
     now = [0.]
     monkeypatch.setattr(time, 'monotonic', lambda: now[0])
@@ -89,7 +116,9 @@ def test_whole_epochs_and_a_legend_beside_the_curves(data, quiet):
     fig = live_curves(rows, 3)
     fig.canvas.draw()
     assert all(tick == int(tick) for tick in fig.axes[0].get_xticks())
-    assert [ax.get_ylabel() for ax in fig.axes] == ['loss', 'accuracy, %']
+    assert [(ax.get_xlabel(), ax.get_ylabel()) for ax in fig.axes] == [('epoch', 'loss'), ('epoch', 'accuracy, %')]
+    best = max(rows, key=lambda row: row['valid_acc'])
+    assert [list(line.get_xdata()) for line in fig.axes[1].lines if line.get_marker() == 'o'] == [[best['epoch']]]
     legend = fig.legends[0].get_window_extent()
     assert all(legend.x0 > ax.get_window_extent().x1 for ax in fig.axes) and legend.x1 <= fig.bbox.x1
 

@@ -9,7 +9,7 @@ KEPT = ROOT/'tests/reference'
 
 def recorded() -> set[str]:
     "The names of all figures that have a value and a gradient."
-    losses = [json.loads((KEPT/f'{name}.json').read_text())['losses'] for name in ('transfer', 'across')]
+    losses = [json.loads((KEPT/f'{name}.json').read_text())['losses'] for name in ('transfer', 'across', 'stages')]
     figures = [json.loads((KEPT/f'{name}.json').read_text())['figures'] for name in ('logits', 'online')]
     return {name for named in losses + figures for name in named} - {'dot'}
 

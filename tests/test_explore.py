@@ -39,6 +39,12 @@ def test_a_page_without_a_kernel_has_the_still_figure(explorer, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ipywidgets', None)
     assert set(explorer._repr_mimebundle_()) == {'text/html', 'text/plain'}
 
+def test_the_ipywidgets_of_colab_shows_the_knobs(explorer, monkeypatch):
+    "Version 7 has no `_repr_mimebundle_`."
+    widgets = pytest.importorskip('ipywidgets')
+    monkeypatch.delattr(widgets.Widget, '_repr_mimebundle_', raising=False)
+    assert set(explorer._repr_mimebundle_()[WIDGET]) == {'version_major', 'version_minor', 'model_id'}
+
 def test_a_learner_has_its_own_models_and_images(few, quiet):
     learn = Learner(Distill(resnet(8), resnet(14), 'kd', size=16), few)
     assert repr(explore(learn, n=3)) == 'Explorer of teacher, student: 3 images of digits'

@@ -153,6 +153,18 @@ def test_mistakes_are_sentences(here, monkeypatch):
         export('small', 'x.onnx')
 
 
+@pytest.mark.parametrize('path, file', [('small.onnx', 'small.onnx'), ('small.pt2', 'small.pt2'),
+                                        ('hub', 'hub/model.safetensors'), ('hub', 'hub/config.json')])
+def test_a_process_that_dies_leaves_the_old_file(here, monkeypatch, path, file):
+    old = Path(file).read_bytes()
+
+    def die(*_): raise SystemExit
+
+    monkeypatch.setattr('os.replace', die)
+    with pytest.raises(SystemExit): export('small', path)
+    assert Path(file).read_bytes() == old
+
+
 def test_a_run_without_names_of_classes_says_so(here, recwarn):
     from PIL import Image
     Image.fromarray(here[1].test.x[0].permute(1, 2, 0).numpy()).save('0.png')

@@ -2,6 +2,9 @@
 import json
 import sys
 
+import pytest
+
+from bench import gpu
 from bench.gpu import METHODS, commands, run_steps
 from kdnb.cli.options import make_parser
 from kdnb.cli.sweep import asked_commands, sweep_groups
@@ -25,3 +28,13 @@ def test_what_is_done_is_not_done_again_and_what_failed_is_told(tmp_path, capsys
     second = run_steps(dict(tests=step(1), bench=step(0), pair=step(1)), log)
     assert all(how.startswith('done') for how in second.values())
     assert [line.split(':')[0] for line in capsys.readouterr().out.splitlines()] == ['# bench']
+
+
+@pytest.mark.parametrize('content', [b'{"tests": "do', b'[]', b'{"tests": 3}', b'\xff', b'[' * 10**5])
+def test_a_damaged_log_is_one_sentence(tmp_path, monkeypatch, capsys, content):
+    monkeypatch.setenv('KDNB_RUNS', str(tmp_path))
+    monkeypatch.setattr(sys, 'argv', ['gpu', '--device', 'cpu'])
+    (tmp_path/'gpu-cpu.json').write_bytes(content)
+    assert gpu.main() == 1
+    told = capsys.readouterr().err
+    assert 'gpu-cpu.json is damaged: delete it' in told and told.count('\n') == 1

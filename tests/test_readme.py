@@ -1,4 +1,5 @@
 """README.md is nbs/index.ipynb, converted; its tables and the pages are those of today (links: test_links.py)."""
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,19 @@ def test_readme_is_the_index(tmp_path):
 def test_readme_is_short():
     assert len(README.splitlines()) <= 200
     assert [word for word in ('missed', 'goal') if word in README] == []
+
+def test_readme_has_what_it_should_and_no_more():
+    heads = re.findall('^## (.+)', README, re.M)
+    assert heads == ['Two commands', 'Ten lines', 'Ten methods', 'Five systems under one roof', 'Read on']
+    opening, commands, lines, methods, systems, links = re.split('^## .+', README, flags=re.M)
+    assert len(re.findall(r'!\[', opening)) == 1, 'one figure'
+    what = [part for part in opening.split('\n\n') if 'kdnb' in part and part[0] not in '#>!*\n']
+    assert len(re.findall(r'[.?!](?:\s|$)', what[-1])) == 3, 'what kdnb is, in three sentences'
+    assert all(command in commands for command in ('make run', 'make test'))
+    code = re.search('```python\n(.+?)```', lines, re.S)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
+    assert len(re.findall(r'^\| \[', methods, re.M)) == 10 and len(re.findall(r'^\| \[', systems, re.M)) == 5
+    assert len(re.findall('^- ', links, re.M)) == 5
 
 def test_the_tables_of_readme_are_those_of_today():
     shown = README.replace('](nbs/', '](')

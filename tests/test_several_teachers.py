@@ -40,7 +40,7 @@ def test_each_way_is_what_it_says(data):
     assert drawn == {v.item() for v in each}
 
 
-FEATURES = 'fitnet', "ofd(teacher_bn='batch')", 'crd(bank=False)', 'ctkd', 'at+vid+kd'
+FEATURES = 'fitnet', "ofd(teacher_bn='batch')", 'crd(bank=False)', 'ctkd', 'wkd', 'at+vid+kd'
 
 
 @pytest.mark.parametrize('method', FEATURES)
@@ -152,6 +152,8 @@ def test_mistakes_are_one_sentence_before_training(data):
     for how in HOW:
         with pytest.raises(ValueError, match='the student has 10 classes and the teacher 7'):
             Learner(taught(how, teachers=[resnet(8), resnet(8, 7)]), data, cbs=None)
+    with pytest.raises(ValueError, match='wkd reads places inside a teacher'):      # the classifier of one
+        taught(method='wkd')
     with pytest.raises(ValueError, match="at reads places inside a teacher, and the mean of several teachers' logits"):
         taught(method='kd+at')
     with pytest.raises(ValueError, match="combine='losses' is for several teachers: give a list of them"):

@@ -26,6 +26,7 @@ def test_links_stay_on_the_site_where_it_shows_the_file():
     assert site_link('../05_taps', page) == '../05_taps/index.md'
     assert site_link('../../tests/test_links.py', page) == f"{CFG['git_url']}/blob/main/tests/test_links.py"
     assert site_link('nbs/07_losses/01_logit.ipynb#cell-id=kd-loss', 'README.md') == '#01_logit-kd-loss'
+    assert site_link('https://kdnb.github.io/kdnb/methods/index.html', 'docs/which.md') == 'methods/index.md'
     assert site_link('https://a.org', page) == 'https://a.org' and site_link('#x', page) == '#x'
 
 def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):
@@ -33,6 +34,8 @@ def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):
     assert len(pages) == len(cards), 'two methods have one page'
     parts = '## Loss', '## Evidence', '## Cost', '## Three lines'
     assert [n for n in pages if not all(part in pages[n] for part in parts)] == []
+    told = re.compile(r'What came out here: \d+\.\d\d|No run of it with these weights')
+    assert [n for n in pages if not told.search(pages[n].partition('## Loss')[0])] == []
     assert [n for n in pages if f']({n}.md)' not in method_index(cards)] == []
 
 def test_evidence_is_that_of_runs_on_disk():
@@ -72,9 +75,20 @@ def test_home_lists_the_sections():
     pages = [link for link in relative if not site_path(link.removesuffix('/index.md'))]
     assert [link for link in pages if not (ROOT/'docs'/link).exists()] == []
 
+def test_home_shows_the_coverage_that_the_workflow_measured(monkeypatch):
+    assert 'quick tests of kdnb run' not in home_page()
+    monkeypatch.setenv('KDNB_COVERAGE', '93 % of its lines, 2026-12-01')
+    assert 'The quick tests of kdnb run 93 % of its lines, 2026-12-01.' in home_page()
+    jobs = workflow('docs')['jobs']
+    assert '--cov=kdnb' in json.dumps(jobs['coverage']) and jobs['build']['needs'] == 'coverage'
+    assert 'needs.coverage.outputs.told' in json.dumps(jobs['build'])
+
 def test_no_picture_comes_from_elsewhere():
     shown = [notebook_page(path, set()) for path in NOTEBOOKS if path != 'nbs/index.ipynb']
     assert not any(re.search(r'!\[[^]]*\]\(http|<img[^>]+src=\W*http', page) for page in shown)
+
+def test_options_keep_their_two_dashes():
+    assert 'smartquotes = False' in (ROOT/'docs/conf.py').read_text(encoding='utf-8')
 
 def test_code_on_a_page_is_left_alone():
     assert site_text('`[a](../x.md)`', 'docs/a.md') == '`[a](../x.md)`'
@@ -93,6 +107,20 @@ def test_every_python_is_tried():
     assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13'] and matrix['python'][0] == CFG['min_python']
     assert any('torch==2.6' in more['torch'] for more in matrix['include']) and 'torch>=2.6' in CFG['requirements']
     assert workflow('release')['jobs']['demonstration']['strategy']['matrix']['python'] == ['3.10', '3.13']
+
+def test_a_release_is_built_checked_installed_and_tried():
+    jobs = workflow('release')['jobs']
+    steps = {name: '\n'.join(s.get('run', s.get('uses', '')) for s in job['steps']) for name, job in jobs.items()}
+    assert 'python -m build' in steps['build'] and 'twine check --strict' in steps['build']
+    order = [steps['demonstration'].find(word) for word in ('-m venv', 'pip" install dist/*.whl', 'kdnb_demo()')]
+    assert -1 not in order and order == sorted(order) and 'checkout' not in steps['demonstration']
+    assert (jobs['demonstration']['needs'], jobs['publish']['needs']) == ('build', 'demonstration')
+
+@pytest.mark.parametrize('file', [
+    'CITATION.cff', 'CODE_OF_CONDUCT.md', 'CONTRIBUTING.md', 'LICENSE', 'SECURITY.md', 'llms.txt',
+    '.github/PULL_REQUEST_TEMPLATE.md', '.github/ISSUE_TEMPLATE/bug.yml', '.github/ISSUE_TEMPLATE/method.yml'])
+def test_what_a_project_has_is_there(file):
+    assert len((ROOT/file).read_text(encoding='utf-8')) > 200
 
 @pytest.mark.parametrize('form', sorted(p.name for p in (ROOT/'.github/ISSUE_TEMPLATE').glob('*.yml')))
 def test_a_form_can_be_read(form):

@@ -28,6 +28,12 @@ class Draws(Callback):
 
     def after_epoch(self, learn): self.draw('after_epoch')
 
+    def after_fit(self, learn): self.draw('after_fit')
+
+    def change_recipe(self, recipe):
+        self.draw('change_recipe')
+        return recipe
+
     def epochs(self, learn, it):
         self.draw('epochs')
         for e in it:
@@ -51,7 +57,7 @@ def plain(data):
     return weights_hash(made(data).fit(2).student)
 
 
-HOOKS = 'before_fit', 'before_step', 'after_batch', 'after_epoch', 'epochs', 'batches'
+HOOKS = 'change_recipe before_fit before_step after_batch after_epoch after_fit epochs batches'.split()
 
 
 @pytest.mark.parametrize('hook', HOOKS)

@@ -109,6 +109,13 @@ def test_a_disk_that_will_be_full(half, data, monkeypatch):
     with pytest.raises(OSError, match='make room'): Learner(resnet(8), data, run='fresh').fit(1)
 
 
+def test_a_teacher_that_is_gone(half, data, monkeypatch):
+    no_step(monkeypatch)
+    for name in 'best.pt', 'last.pt': (half / name).unlink()
+    for teacher in 'early', 'never-there':
+        with pytest.raises((OSError, ValueError), match=teacher): Distill(resnet(8), teacher, 'kd')
+
+
 def test_a_view_that_is_gone(data):
     known = remember(resnet(8), data, views=2)
     os.remove(known.file(1))

@@ -1,6 +1,7 @@
 "Long runs and many of them: what an epoch, a table and a report cost does not grow with what was there before."
 
 import json
+import os
 import shutil
 import time
 from statistics import median
@@ -51,6 +52,16 @@ def test_saving_costs_the_same_at_the_end(tmp_path):
     sizes = [(long.run.path / 'last.pt').stat().st_size for long in (early, late)]
     assert abs(sizes[1] - sizes[0]) < 300
     assert [r['epoch'] for r in read_history(late.run)] == list(range(1, 2018))
+
+
+def test_a_history_is_appended_and_synced(tmp_path, monkeypatch):
+    long, real, synced = Long(tmp_path / 'long', 5), os.fsync, []
+    long.step()
+    file = long.run.path / 'history.jsonl'
+    before, content = file.stat(), file.read_bytes()
+    monkeypatch.setattr(os, 'fsync', lambda f: (synced.append(os.fstat(f).st_ino), real(f)))
+    long.step()
+    assert file.stat().st_ino == before.st_ino in synced and file.read_bytes().startswith(content)
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,8 @@ from kdnb.experiments import load_results, report_page
 from kdnb.models import resnet
 from kdnb.schemes import Distill
 from kdnb.show import compare, show_history
-from kdnb.train import Learner
+from kdnb.text import Table
+from kdnb.train import Learner, stamp
 
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='file names are bytes on POSIX alone')
 
@@ -48,6 +49,22 @@ def test_tables_in_all_forms():
     table = results.table()
     for text in (table.text(), table.csv(), table.markdown(), table.latex(), table.html(), repr(results)): text.encode()
     assert {row['taught_by'] for row in results if 'taught_by' in row} == {TEACHER}
+
+
+def test_one_epoch_is_no_epochs():
+    text = load_results('*').table().text()
+    assert '1 epoch, 60 images seen' in text and '1 epochs' not in text and ' · 1 epoch · ' in stamp(TEACHER)
+
+
+@pytest.mark.parametrize('name', ['=1+1', '+1-1', '-2+3', '@SUM(A1)', '=cmd|x'])
+def test_a_name_is_no_formula_and_no_markup(name):
+    table = Table([name, 'test'], [[name, -1.5]], name)
+    head, row = table.csv().splitlines()
+    assert head.startswith("'" + name) and row == f"'{name},-1.5"
+    odd = '|a `b` *c* $d$ <e> &f \\input{g} _h_'
+    text = Table([odd], [[odd]])
+    assert '<e>' not in text.html() and '\\input{' not in text.latex() and ' &f' not in text.latex()
+    assert r'\|a \`b\` \*c\* \$d\$ \<e> &f \\input{g} \_h\_' in text.markdown()
 
 
 def test_a_name_that_is_a_pattern_is_a_name_first():

@@ -2,9 +2,10 @@
 
 import pytest
 from torch import nn
+from torch.utils.data import Dataset
 
 from kdnb.cli import kdnb_sweep
-from kdnb.data import load_data
+from kdnb.data import Data, load_data
 from kdnb.experiments import Job, run_jobs, sweep
 from kdnb.models import resnet
 from kdnb.schemes import Alone
@@ -14,7 +15,7 @@ from kdnb.train import Callback, Learner, SomeFailed, fit_together
 pytestmark = pytest.mark.usefixtures('quiet')
 COMMANDS = [f'kdnb_train --data digits --size 8 --n-train 40 --bs 20 --student resnet8 --epochs 1 --device cpu '
             f'--seed {seed} --run alone-{seed}'.split() for seed in (0, 1)]
-ERRORS = KeyError('x'), AssertionError()
+ERRORS = KeyError('x'), AssertionError(), SystemExit(7)
 
 
 @pytest.fixture(scope='module')
@@ -61,6 +62,30 @@ def test_an_error_in_building_or_training_is_noted(few, error):
         Job('waits', 1, lambda: Learner(net(), few, run='waits'), needs=['late'])], say=None)
     assert set(failed) == {'builds-not', 'late', 'waits'} and type(error).__name__ in failed['builds-not']
     assert type(error).__name__ in failed['late'] and '\n' not in failed['late']
+
+
+class Items(Dataset):
+    "Images of which one cannot be had, in the second epoch or as soon as they are asked for."
+    def __init__(self, few, late): self.few, self.left = few, 50 if late else 20
+
+    def __len__(self): return len(self.few.train)
+
+    def __getitem__(self, i):
+        self.left -= 1
+        if self.left < 0: raise ZeroDivisionError('of these data')
+        return self.few.train.x[i], int(self.few.train.y[i])
+
+
+@pytest.mark.parametrize('late', [False, True])
+def test_an_error_of_data_is_noted(few, late):
+    def broken():
+        parts = Items(few, late), None, (few.test.x, few.test.y)
+        data = Data(*parts, few.classes, bs=20, stream=True, workers=0, stats=(few.mean, few.std), device='cpu')
+        return Learner(net(), data, run='broken')
+
+    good = Job('good', 1, lambda: Learner(net(), few, run='good'))
+    failed = run_jobs([Job('broken', 3, broken), good], say=None)
+    assert set(failed) == {'broken'} and 'of these data' in failed['broken']
 
 
 @pytest.mark.parametrize('made', [None, 3], ids=str)

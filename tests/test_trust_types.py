@@ -5,19 +5,21 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 import kdnb.all
-from kdnb.data import check_data
+from kdnb.data import check_data, list_zoo
 from kdnb.errors import Mistake, check_all, check_type
-from kdnb.experiments import Job, mean_std, run_jobs, show_grid, show_tradeoff
+from kdnb.experiments import Job, mean_std, run_jobs, show_grid, show_tradeoff, tune
 from kdnb.losses import ofd_margin_measured
+from kdnb.methods import KD, Term, parse_method
 from kdnb.models import list_models, resnet, weights_hash
 from kdnb.schemes import joint_gate
 from kdnb.train import Run, read_history
 
 ODD = [None, True, 3, -1.5, float('nan'), '', 'nobody', [], [1], {}, {'a': 1}, object(), torch.ones(2, 3), b'x', 10**30,
        lambda: None]
-ASIDE = {'load_data', 'sweep', 'list_zoo', 'Diverged', 'Method'}    # they fetch or train; take any words; are a list
+ASIDE = {'load_data', 'sweep', 'Diverged', 'Method'}    # they fetch or train; take any words; are a list
 NAMES = [n for n in kdnb.all.__all__ if callable(getattr(kdnb.all, n)) and n not in ASIDE]
 
 
@@ -57,6 +59,14 @@ def test_values_of_other_types(name, runs):
     (lambda: Job(3, 1, print), "a job's run is a name or a path, not int"),
     (lambda: Job('a', 0, print), 'epochs must be a whole number from 1 up, not 0'),
     (lambda: Job('a', 1, None), 'make is a function that builds a learner, not NoneType'),
+    (lambda: list_zoo([]), "a pattern is text, such as 'shapes"),
+    (lambda: tune('resnet8', None, 3, {}), "a method is words such as 'kd"),
+    (lambda: Term(lambda s, t, y: 0), r'takes \(s, t, y\), and a loss is called with'),
+    (lambda: KD(standardize=torch.ones(0)), r'standardize is True or False, not tensor'),
+    (lambda: parse_method('crd(bank=2)'), 'bank is True or False, not 2'),
+    (lambda: show_tradeoff({'a': resnet(8)}, []), r"unknown cost '\[\]'"),
+    (lambda: tune('resnet8', None, 'kd', [1]), 'the space is a dict'),
+    (lambda: Term(nn.TripletMarginLoss()), r'takes \(anchor.* write a class of Term with __call__'),
     (lambda: resnet(torch.ones(2)), 'depth'),
     (lambda: resnet(10**6), 'has depth 1,000,000: it takes one from 0 to 1,202')])
 def test_what_is_told(call, told):

@@ -8,6 +8,9 @@ import pytest
 from kdnb.all import Data, Learner, load_results, resnet, seeded, tune
 from kdnb.cli import kdnb_tune
 from kdnb.experiments import write_method
+from kdnb.files import run_path
+from kdnb.methods import parse_method
+from kdnb.systems import sweep_presets
 
 optuna = pytest.importorskip('optuna')
 SPACE = {'kd.T': (1, 16), 'kd.weight': (.1, .99)}
@@ -88,13 +91,42 @@ def test_lists_are_a_grid(asked):
     assert len({tuple(t.params.values()) for t in found.study.trials}) == 4
 
 
+def test_the_published_grid(asked, monkeypatch):
+    "16 trials, which are the students of the preset kd-grid: (weight of the labels, of KD, temperature)."
+    def terms(words):
+        return sorted((t['name'], t['weight'], t.get('T')) for t in (t.describe() for t in parse_method(words)))
+
+    monkeypatch.setattr('kdnb.experiments.tuning._Tuning.valid', lambda self, words, seeds: [0. for _ in seeds])
+    monkeypatch.setattr('kdnb.experiments.tuning._fit_trial', lambda plan, trial, _: (scores[0]*trial.number, False))
+    scores, space = [0.], {'ce.weight, kd.weight': [(.2, .8), (.4, .6), (.6, .4), (.8, .2)], 'kd.T': [2, 4, 8, 16]}
+    found = tune(**asked | dict(method='ce(.1)+kd(.9)', space=space), trials=40)
+    made, published = ([*map(terms, words)] for words in (
+        [t.user_attrs['method'] for t in found.study.trials], sweep_presets['kd-grid'].methods.values()))
+    assert len(made) == 16 and sorted(made) == sorted(published)
+    with pytest.raises(ValueError, match='all trials have the same score'):
+        found.importance()
+    scores[0] = 1.
+    found = tune(**asked | dict(method='ce(.1)+kd(.9)', space=space, name='other'), trials=16)
+    assert set(found.importance()) == set(space) and (run_path('few.optuna')).is_file()
+
+
 def test_mistakes_are_sentences(asked, monkeypatch, capsys):
     for space, says in (
             ({'kd.temperature': (1, 16)}, "unknown option of kd in the space 'temperature'"),
             ({'dkd.T': (1, 16)}, "unknown term of the space 'dkd'"), ({}, 'the space is empty'),
-            ({'kd.T': (16, 1)}, 'kd.T is \\(16, 1\\): give a range'), ({'kd.T': 4}, 'give a range')):
+            ({'kd.T': (16, 1)}, 'kd.T is \\(16, 1\\): give a range'), ({'kd.T': 4}, 'give a range'),
+            ({'kd.T': (1, 'a')}, 'give a range'), ({'kd.T': ('a', 'b')}, 'give a range'),
+            ({'kd.T': [[1]]}, 'give a range'),
+            ({'kd.T': (1, float('inf'))}, 'give a range'), ({'kd.T, kd.weight': [(1, 2, 3)]}, 'tuples of 2 values'),
+            ({'kd.T, kd.weight': (1, 2)}, 'tuples of 2 values'), ({'kd.T, kd.w': [(1, 2)]}, 'unknown option of kd')):
         with pytest.raises(ValueError, match=says):
             tune(**asked | dict(space=space))
+    for wrong, says in (
+            (dict(space=['kd.T']), 'a space is a dict such as'), (dict(space={1: (1, 2)}), "such as 'kd.T', not int"),
+            (dict(method=['kd']), "is words such as 'kd.at', not list"), (dict(epochs=0), 'epochs must be a whole'),
+            (dict(epochs='2'), 'epochs must be a whole number')):
+        with pytest.raises((ValueError, TypeError), match=says):
+            tune(**asked | wrong)
     with pytest.raises(ValueError, match='trials must be a whole number'):
         tune(**asked, trials=0)
     digits = asked['data']

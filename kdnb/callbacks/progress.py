@@ -129,16 +129,15 @@ class _Fit:
     def draw(self) -> tuple[str, str]:
         "HTML and text for the board."
         rows, words = self.learn.history, self.words()
-        bar = html_bar(self.share())
-        if not rows: return f'{bar}{words}', words
+        inside, text = html_bar(self.share()) + words, words
         if len(rows) > self.drawn:
             self.drawn = len(rows)
             self.picture = figure_html(
                 live_curves(rows, self.learn.epochs, self.earlier), f'Losses and scores: {words}', transparent=True)
-        table = _last_epochs(rows)
-        inside = f'{bar}{words}{self.picture}{table.html()}'
-        page = f'{_style}<div class="kdnb-fit" style="height: 300px; overflow: auto">{inside}</div>'
-        return page, f'{words}\n{table.text()}'
+        if rows:
+            table = _last_epochs(rows)
+            inside, text = f'{inside}{self.picture}{table.html()}', f'{words}\n{table.text()}'
+        return f'{_style}<div class="kdnb-fit" style="height: 300px; overflow: auto">{inside}</div>', text
 
 # %% ../../nbs/12_callbacks/01_progress.ipynb #progress-class
 @callback('progress')

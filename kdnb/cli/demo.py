@@ -17,6 +17,7 @@ from ..models import create_model
 from ..schemes import Distill
 from ..seeds import seeded
 from ..show import Comparison, compare
+from ..text import count_of
 from ..train import Callback, Learner
 
 # %% ../../nbs/15_cli/05_demo.ipynb #bar-class
@@ -27,7 +28,7 @@ class _EpochBar(Callback):
     def epochs(self, learn: Learner, it: Iterable) -> Iterable:
         return count_on(None, it, learn.epochs - learn.epoch)
     def after_fit(self, learn: Learner) -> None:
-        say(f"{self.name:16} {learn.epochs} epochs, {sum(r['seconds'] for r in learn.history):.1f} s")
+        say(f"{self.name:16} {count_of(learn.epochs, 'epoch')}, {sum(r['seconds'] for r in learn.history):.1f} s")
 
 # %% ../../nbs/15_cli/05_demo.ipynb #learn
 def _fit_demo(name: str, model, data: Data, epochs: int, seed: int = 0) -> Learner:

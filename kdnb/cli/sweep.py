@@ -7,6 +7,7 @@ __all__ = ['sweep_groups', 'asked_commands', 'kdnb_sweep']
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #imports
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -25,10 +26,21 @@ from kdnb.cli.options import (
 from .train import build_learner, load_asked_data, settle_options, train_parser
 from ..data import check_loading, known_sources
 from ..errors import MISTAKES, WrongValue, say
-from ..experiments import Job, is_finished, load_results, published_table, run_jobs, sweep_commands, training_cost
+from kdnb.experiments import (
+    Engine,
+    Job,
+    engines,
+    is_finished,
+    load_results,
+    pick_engine,
+    published_table,
+    run_jobs,
+    sweep_commands,
+    training_cost,
+)
 from ..schemes import parse_scheme
 from ..systems import find_preset, recipes, sweep_presets
-from ..text import AsTable, Column, Table
+from ..text import AsTable, Column, Table, whole_number
 from ..train import Learner, Run
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #cost
@@ -59,6 +71,10 @@ def _cost_of(a: argparse.Namespace, epochs: int, nets: dict[str, str]) -> float:
         return 0.  # no such model: reported when it is built
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #job-of
+class _Kept(dict):
+    "What was read already, for all runs of a process; another machine reads anew."
+    def __reduce__(self) -> tuple: return _Kept, ()
+
 def _builder(a: argparse.Namespace, kept: dict) -> Callable[[], Learner]:
     "A function that builds the learner of a command."
     def build() -> Learner:
@@ -85,36 +101,85 @@ def _command_lines(heading: str, lines: list[str]) -> list[str]: return [f'# {he
 def _costed(words: list[str], cost: float) -> str:
     return shlex.join(words) + (f'  # {cost / 1e15:.3g} PFLOP' if cost else '')
 
+_CommandJobs = list[tuple[argparse.Namespace, Job]]
+
+def _tell_cost(title: str, jobs: _CommandJobs) -> str:
+    "The head of a script: how many runs, and what they cost."
+    whole = sum(job.cost for _, job in jobs) / 1e15
+    cost = f', about {whole:.3g} PFLOP (1 PFLOP is 17 minutes at 1 TFLOP/s)' if whole else ''
+    return f'# {title}\n# {len(jobs)} runs, {sum(job.epochs for _, job in jobs):,} epochs in all{cost}'
+
 def _print_commands(title: str, commands: list[list[str]]) -> None:
     "Print a script for a shell or a job scheduler: a command a line, and its cost."
     jobs = _make_jobs(commands, {})
     teachers = {run for a, _ in jobs for run in (a.teacher, a.shrink)}
-    whole = sum(job.cost for _, job in jobs) / 1e15
-    cost = f', about {whole:.3g} PFLOP (1 PFLOP is 17 minutes at 1 TFLOP/s)' if whole else ''
-    say(f'# {title}\n# {len(commands)} runs, {sum(job.epochs for _, job in jobs):,} epochs in all{cost}')
+    say(_tell_cost(title, jobs))
     first, then = [], []
     for (a, job), words in zip(jobs, commands):
         (first if a.run in teachers else then).append(_costed(words, job.cost))
     say('\n'.join(_command_lines('the teachers, before all others, in this order', first)
                   + _command_lines('the students, in any order', then)))
 
+# %% ../../nbs/15_cli/03_sweep.ipynb #parts
+def _needs_of(words: list[str]) -> set[str]:
+    "The runs that a command needs."
+    return {words[i + 1] for i, word in enumerate(words) if word in ('--teacher', '--shrink')}
+
+def _part_of(commands: list[list[str]], part: str | None) -> list[list[str]]:
+    "The i-th of n parts of the commands, '0/8', with what they need."
+    if part is None: return commands
+    found = re.fullmatch(r'(\d{1,6})/(\d{1,6})', part)
+    i, n = map(int, found.groups()) if found else (0, 0)
+    if not i < n: raise WrongValue(f'--part {part}: write it as I/N, such as 0/8 for the first of eight parts')
+    needed = set().union(*map(_needs_of, commands))
+    own = [words for words in commands if _run_of(words) not in needed]
+    if n > len(own): raise WrongValue(f'--part {part}: {len(own)} students are too few for {n} parts')
+    names = {_run_of(words) for words in own[len(own)*i//n:len(own)*(i + 1)//n]}
+    for words in reversed(commands):                                  # each stands after what it needs
+        names |= _needs_of(words) if _run_of(words) in names else set()
+    return [words for words in commands if _run_of(words) in names]
+
+# %% ../../nbs/15_cli/03_sweep.ipynb #slurm
+def _typed_again(a: argparse.Namespace) -> list[str]:
+    "The words of this command, without those for a dry run."
+    words = ['kdnb_sweep', a.preset]
+    for option, how in {k: v for _, group in sweep_groups for k, v in group.items()}.items():
+        value = getattr(a, keyword_name(option))
+        if option in ('preset', '--dry-run', '--slurm') or value is False or value == how.get('default'): continue
+        for item in value if isinstance(value, list) else [value]:
+            words += [option, *([] if item is True else item if isinstance(item, list) else [str(item)])]
+    return words
+
+def _print_slurm(a: argparse.Namespace, title: str, commands: list[list[str]]) -> None:
+    "Print a script for SLURM, whose tasks make a part of the runs each."
+    if not a.dry_run: raise WrongValue('--slurm prints a script: add --dry-run')
+    whole_number('slurm', a.slurm, high=1000)
+    _part_of(commands, f'0/{a.slurm}')
+    gpu = [] if a.device == 'cpu' else ['#SBATCH --gpus-per-task=1']
+    say('\n'.join([
+        '#!/bin/bash', f'#SBATCH --job-name=kdnb-{a.preset}', f'#SBATCH --array=0-{a.slurm - 1}', '#SBATCH --ntasks=1',
+        *gpu, '#SBATCH --requeue', _tell_cost(title, _make_jobs(commands, {})),
+        '# submit it where the runs are, in a folder that all machines share; the same command without --part makes',
+        '# what is missing, and prints the table',
+        f'exec {shlex.join(_typed_again(a))} --part "$SLURM_ARRAY_TASK_ID/{a.slurm}"']))
+
 # %% ../../nbs/15_cli/03_sweep.ipynb #run-all
 def _run_of(words: list[str]) -> str: return words[words.index('--run') + 1]
 
-def _run_all(commands: list[list[str]]) -> dict[str, str]:
+def _run_all(commands: list[list[str]], engine: Engine) -> dict[str, str]:
     "Make all runs; {run: why it is missing}, in the order of the commands."
-    kept: dict = {}
+    kept = _Kept()
     asked = _make_jobs(commands, kept)
     kept['data'] = load_asked_data(asked[0][0])
-    failed = run_jobs([job for _, job in asked], lambda text: say(as_options(text)))
+    failed = run_jobs([job for _, job in asked], lambda text: say(as_options(text)), engine=engine)
     return {run: as_options(failed[run]) for run in map(_run_of, commands) if run in failed}
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #sweep-options
 _which: Options = {
     'preset': dict(nargs='?', help=f"one of {', '.join(sweep_presets)}; without it they are listed"),
     '--method': dict(
-        metavar='WORDS', action='append', help="instead of all methods: one of the preset's own by its name, or "
-        "another, such as 'kd(T=2)+sp'; may be given several times"),
+        metavar='WORDS', action='append', help="instead of the preset's methods: one of them by its name, another, "
+        "such as 'kd(T=2)+sp', or all there are, all; may be given several times"),
     '--pair': dict(
         nargs=2, metavar=('TEACHER', 'STUDENT'), action='append', help="instead of all pairs: one of the preset's; may "
         'be given several times'),
@@ -122,7 +187,11 @@ _which: Options = {
     '--seeds': dict(
         metavar='N', type=int, default=1, help='number of seeds of each student, from 0; teachers have one seed '
         '(reducenet: as many as the students); default 1'),
-    '--dry-run': dict(action='store_true', help='print the commands, one a line; needs neither data nor teachers')}
+    '--part': dict(metavar='I/N', help='only one of N equal parts of the students, 0/N to N-1/N, and their teachers'),
+    '--dry-run': dict(action='store_true', help='print the commands, one a line; needs neither data nor teachers'),
+    '--slurm': dict(metavar='N', type=int, help='with --dry-run: print a SLURM array script of N tasks instead')}
+
+# %% ../../nbs/15_cli/03_sweep.ipynb #place-options
 _passed_on: Options = {k: how | dict(default=None) for k, how in DATA_OPTIONS.items()
                        if k not in ('--split-seed', '--device')}
 _passed_on['--data'] = dict(
@@ -130,7 +199,14 @@ _passed_on['--data'] = dict(
 _machine: Options = {
     '--device': DATA_OPTIONS['--device'] | dict(default=None), '--compile': TRAIN_OPTIONS['--compile'],
     '--tensorboard': KEEP_OPTIONS['--tensorboard']}
-sweep_groups = (('which runs', _which), ('the data', _passed_on), ('where they are made', _machine),
+_engine: Options = {
+    '--engine': dict(choices=[*engines], default='local', help='local: this process; ray: a cluster (needs pip install '
+                     "'kdnb[ray]'); default local"),
+    '--address': dict(metavar='HOST:PORT', help="of the Ray cluster, or auto; default one on this machine"),
+    '--gpus': dict(metavar='X', type=float, default=0., help='share of a GPU for each group of runs on Ray, such as '
+                   '.25; default 0'),
+    '--cores': dict(metavar='N', type=int, default=1, help='processors for each group of runs on Ray; default 1')}
+sweep_groups = (('which runs', _which), ('the data', _passed_on), ('where they are made', _machine | _engine),
                 ('for scripts', TALK_OPTIONS))
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #check
@@ -204,22 +280,33 @@ def _print_tables(a: argparse.Namespace, done: list[str]) -> None:
     if theirs:
         say(f'\n{theirs}')
 
+def _tell_missing(failed: dict[str, str], count: int) -> None:
+    "Say which of so many runs are missing, and why."
+    if not failed: return
+    why = [f'  {run}: {reason}' for run, reason in failed.items()]
+    print('\n'.join([f'kdnb_sweep: {len(failed)} of {count} runs are missing', *why]), file=sys.stderr)
+
+def _print_dry(a: argparse.Namespace, commands: list[list[str]]) -> bool:
+    "Print what would be done; False, as nothing is missing."
+    title = f'{find_preset(a.preset).title}; {_tell_departures(a)}'
+    if a.slurm is None:
+        _print_commands(title, commands)
+    else:
+        _print_slurm(a, title, commands)
+    return False
+
 # %% ../../nbs/15_cli/03_sweep.ipynb #sweep-body
 def _make_table(a: argparse.Namespace) -> bool:
     "Make the runs of a preset; True if some are missing."
-    commands = asked_commands(a)
+    commands = _part_of(asked_commands(a), a.part)
     a.answer = dict(preset=a.preset, commands=commands, valid=a.valid)
-    if a.dry_run:
-        _print_commands(f'{find_preset(a.preset).title}; {_tell_departures(a)}', commands)
-        return False
+    if a.dry_run or a.slurm is not None: return _print_dry(a, commands)
+    engine = pick_engine(a.engine, a.address, a.gpus, a.cores)
     say(_tell_departures(a))
-    failed = _run_all(commands)
+    failed = _run_all(commands, engine)
     done = [run for run in map(_run_of, commands) if run not in failed]
     _print_tables(a, done)
-    if failed:
-        why = [f'  {run}: {reason}' for run, reason in failed.items()]
-        missing = f'kdnb_sweep: {len(failed)} of {len(commands)} runs are missing'
-        print('\n'.join([missing, *why]), file=sys.stderr)
+    _tell_missing(failed, len(commands))
     a.answer = _answer(a.preset, done, failed)
     return bool(failed)
 
@@ -237,8 +324,9 @@ def kdnb_sweep(argv: Sequence[str] | None = None) -> int:
     says = ('Make a whole published table: teachers, students alone and taught, for each seed. Finished runs are '
             'loaded, interrupted ones continue.\nThe same command in a second terminal (with --device cuda:1, say) '
             'takes the runs that the first has not begun.\nWithout a preset the tables are listed; with --dry-run the '
-            'commands are printed, one a line, for a job scheduler.')
+            'commands are printed, one a line, for a job scheduler, or with --slurm an array script.')
     example = ('kdnb_sweep cifar100-wrn --seeds 3 --dry-run\n'
                'kdnb_sweep crd --pair resnet56 resnet20 --method kd --method dkd\n'
-               'kdnb_sweep kd-grid --epochs 10 --n-train 10000')
+               'kdnb_sweep kd-grid --epochs 10 --n-train 10000\n'
+               'kdnb_sweep crd --seeds 3 --engine ray --address auto --gpus .25')
     return run_command(_sweep, make_parser('kdnb_sweep', says, example, *sweep_groups), argv)

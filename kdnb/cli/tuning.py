@@ -9,6 +9,7 @@ __all__ = ['read_space', 'kdnb_tune']
 import argparse
 import ast
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from .options import DATA_OPTIONS, MODEL_OPTIONS, TALK_OPTIONS, TRAIN_OPTIONS, Options, make_parser, run_command
@@ -54,8 +55,7 @@ def _tune(a: argparse.Namespace) -> None:
     tuned = tune(a.student, a.teacher, a.method, space, a.trials, a.seeds, a.epochs, data, a.recipe, a.name)
     a.answer = tuned.as_table().records()
     say(str(tuned))
-    whole = [trial for trial in tuned.study.trials if trial.state.name == 'COMPLETE']
-    if len(whole) > 3:
+    with suppress(WrongValue):                                      # too few trials, or all alike
         say('what matters: ' + ', '.join(f'{k} {100*v:.0f} %' for k, v in tuned.importance().items()))
 
 def kdnb_tune(argv: Sequence[str] | None = None) -> int:

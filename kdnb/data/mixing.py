@@ -83,7 +83,7 @@ def _augment_shared(x: Tensor, name: str, first: int, *key: object) -> Tensor:
     own = min(len(x), 8 - first % 8)                        # how many are left of an eight that another process began
     with torch.random.fork_rng([]):
         for i, some in enumerate([x[:own], *x[own:].split(8)], first//8):
-            torch.manual_seed(seed_from(*key, name, i))
+            torch.default_generator.manual_seed(seed_from(*key, name, i))
             out.append(augment(some))
     return torch.cat(out)
 

@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['image_file_endings', 'ImageLabel', 'ImageSource', 'ReadBatch', 'decode_image', 'read_image', 'fit_size',
            'ImageTensors', 'ImageFiles', 'label_tensor', 'Items', 'DatasetItems', 'as_source', 'with_labels',
-           'first_size', 'all_of_size', 'ImageReader', 'BatchOrder', 'make_loader', 'each_batch', 'read_all']
+           'first_size', 'all_of_size', 'cut_windows', 'ImageReader', 'BatchOrder', 'make_loader', 'each_batch',
+           'read_all']
 
 # %% ../../nbs/03_data/02_reading.ipynb #imports
 import os
 import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,23 +67,23 @@ def decode_image(im: 'Image') -> Tensor:
     elif _has_alpha(im):
         x = _lay_over_white(TF.pil_to_tensor(im.convert('RGBA')))
     else:
-        x = TF.pil_to_tensor(im.convert('RGB'))
+        x = TF.pil_to_tensor(im if im.mode == 'RGB' else im.convert('RGB'))  # which would copy it
     return _turn_upright(x, _orientation_of(im))  # asked last: pillow turns a TIFF when it reads its pixels
 
 # %% ../../nbs/03_data/02_reading.ipynb #read-image
 image_file_endings = '.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp'
 
-def _decode_file(file: str | Path) -> Tensor:
-    "Decode an image file to (3, H, W) uint8."
+def _open_file(file: str | Path, use: 'Callable[[Image], Tensor]') -> Tensor:
+    "What `use` makes of an image file."
     from PIL import Image
     if not stat.S_ISREG(os.stat(file).st_mode): raise TypeError('it is no regular file')
     with Image.open(file) as im:
-        return decode_image(im)
+        return use(im)
 
-def read_image(file: str | Path) -> Tensor:
-    "Read an image file as (3, H, W) uint8, or raise an error that names it."
+def read_image(file: str | Path, use: 'Callable[[Image], Tensor]' = decode_image) -> Tensor:
+    "Read an image file as (3, H, W) uint8, or what `use` makes of it; or raise an error that names it."
     try:
-        return _decode_file(file)
+        return _open_file(file, use)
     except Exception as e:
         why = type(e).__name__ if str(file) in str(e) else f'{type(e).__name__}: {e}'
         raise FileTrouble(f'{file} cannot be read as an image ({why})') from e
@@ -320,6 +322,42 @@ def all_of_size(source: ImageSource, size: int) -> bool:
     "Tell whether the images of a source are files of this size; the first of another size ends the search."
     return isinstance(source, ImageFiles) and all(_has_size(source.path(i), size) for i in range(len(source)))
 
+# %% ../../nbs/03_data/02_reading.ipynb #draw-window
+def _draw_window(image: 'Tensor | Image', size: int, seed: int) -> list[int]:
+    "Draw a window, [top, left, height, width]: the same for an image as for its pixels."
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds a GPU as well, which takes .2 ms
+        return [*RandomResizedCrop(size).make_params([image]).values()]
+
+def _stretch_window(x: Tensor, size: int, window: list[int]) -> Tensor:
+    "A window of pixels (3, H, W), (3, size, size)."
+    return TF.resized_crop(x, *window, [size, size], antialias=True)
+
+def _stretch_part(im: 'Image', size: int, window: list[int], by: int) -> Tensor:
+    "A window of an image that is decoded at 1/by of its size."
+    top, left, height, width = window
+    box = left/by, top/by, (left + width)/by, (top + height)/by
+    if by > 1: return TF.pil_to_tensor(im.resize((size, size), 2, box=box).convert('RGB'))  # 2: bilinear
+    return TF.resize(decode_image(im.crop(tuple(map(int, box)))), [size, size], antialias=True)
+
+# %% ../../nbs/03_data/02_reading.ipynb #cut-windows
+def _is_plain(im: 'Image') -> bool:
+    "Tell whether an image is upright, without transparency and of 8 bits a channel, grey or coloured."
+    return im.mode in ('RGB', 'L') and not _has_alpha(im) and _orientation_of(im) == 1
+
+def cut_windows(image: 'Tensor | Image', size: int, seeds: Sequence[int]) -> Tensor:
+    "Random windows of an image, or of its pixels, (n, 3, size, size); a large JPEG is decoded at a part of its size."
+    if not isinstance(image, Tensor) and not _is_plain(image):
+        image = decode_image(image)
+    windows = [_draw_window(image, size, seed) for seed in seeds]
+    if isinstance(image, Tensor): return torch.stack([_stretch_window(image, size, w) for w in windows])
+    least, width = min(side for w in windows for side in w[2:]), image.width
+    by = next((k for k in (8, 4, 2) if least >= k*size), 1)
+    if by > 1:
+        image.draft(None, (image.width//by, image.height//by))  # other files than JPEGs stay as they are
+    by = round(width/image.width)
+    return torch.stack([_stretch_part(image, size, w, by) for w in windows])
+
 # %% ../../nbs/03_data/02_reading.ipynb #reader
 # what a worker gives: images, labels, which of those asked for they are, and (number, why) of the others
 ReadBatch = tuple[Tensor, Tensor, Tensor, list[tuple[int, str]]]
@@ -333,18 +371,19 @@ class ImageReader(Dataset):
         self.how = how
         self.twice = twice
 
-    def _window(self, x: Tensor, seed: int) -> Tensor:
-        "A random window of an image."
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            return RandomResizedCrop(self.size)(x)
+    def _windows(self, i: int, seeds: Sequence[int]) -> tuple[Tensor, ImageLabel]:
+        "Random windows of an image, (n, 3, size, size), and its label."
+        cut = partial(cut_windows, size=self.size, seeds=seeds)
+        if isinstance(self.source, ImageFiles): return read_image(self.source.path(i), cut), self.source.y[i].tolist()
+        x, y = self.source.read(i)
+        return cut(x), y
 
     def one(self, i: int, seed: int = 0) -> tuple[Tensor, ImageLabel]:
         "Read one image and its label."
-        x, y = self.source.read(i)
         if self.how == 'resized':
-            if not self.twice: return self._window(x, seed), y
-            return torch.stack([self._window(x, s) for s in (seed, seed_from(seed, 'view'))]), y
+            x, y = self._windows(i, (seed, seed_from(seed, 'view')) if self.twice else (seed,))
+            return (x if self.twice else x[0]), y
+        x, y = self.source.read(i)
         if self.how == 'exact' and x.shape[1:] != (self.size, self.size):
             sides = f'{self.source.path(i)} has {x.shape[1]} x {x.shape[2]} pixels and others {self.size} x {self.size}'
             raise WrongValue(f'{sides}: give size=, to which all are resized')

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.hub import download_url_to_file
 
-from ..errors import FileTrouble, say, unknown_name
+from ..errors import FileTrouble, check_type, say, unknown_name
 from ..files import run_path, zoo_root
 from ..text import Column, Table, format_bytes
 
@@ -51,6 +51,8 @@ def list_zoo(pattern: str = '*') -> Table:
 
     Raises
     ------
+    TypeError
+        If the pattern is no text.
     ValueError
         If none has such a name.
 
@@ -60,6 +62,7 @@ def list_zoo(pattern: str = '*') -> Table:
     >>> 'run' in list_zoo().records()[0]
     True
     """
+    check_type('a pattern', pattern, str, "text, such as 'shapes-*'")
     zoo, names = read_zoo(), zoo_names(pattern)
     if not names: raise unknown_name('run of the zoo', pattern, zoo_names())
     columns = [Column('run', align='left'), Column('what', align='left'), Column('test', '.2f', '%'),

@@ -8,16 +8,19 @@ __all__ = ['About', 'Answer', 'FORMATS', 'FromPixels', 'need_packages', 'read_on
 # %% ../../nbs/14_deploy/01_formats.ipynb #imports
 import copy
 import importlib.util
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CannotRun, WrongValue, one_sentence
+from ..files import write_atomic
 from ..taps import expect_logits
 
 # %% ../../nbs/14_deploy/01_formats.ipynb #pixels
@@ -64,7 +67,7 @@ def _write_onnx(net: FromPixels, path: Path, about: About) -> None:
                                  output_names=['logits'])
     program = _traced(net, about['size'], 'ONNX', trace)
     program.model.metadata_props['about'] = json.dumps(about)
-    program.save(path, external_data=False)
+    write_atomic(path, program.model_proto.SerializeToString())
 
 def read_onnx(path: Path, net: FromPixels | None = None) -> Answer:
     "A file of ONNX in onnxruntime, on the CPU and with as many threads as PyTorch has."
@@ -86,20 +89,20 @@ def write_int8(path: Path, out: Path, pixels: Tensor) -> None:
             x = next(batches, None)
             return None if x is None else {'images': x.numpy()}
 
-    ready = out.with_suffix('.ready')
-    try:
+    with TemporaryDirectory() as folder:
+        ready, made = Path(folder, 'ready.onnx'), Path(folder, 'made.onnx')
         quant_pre_process(path, ready)
-        quantize_static(ready, out, Batches(), quant_format=QuantFormat.QDQ, per_channel=True,
+        quantize_static(ready, made, Batches(), quant_format=QuantFormat.QDQ, per_channel=True,
                         reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-    finally:
-        ready.unlink(missing_ok=True)
+        write_atomic(out, made.read_bytes())
 
 # %% ../../nbs/14_deploy/01_formats.ipynb #torch
 def _write_torch(net: FromPixels, path: Path, about: About) -> None:
-    program = _traced(net, about['size'], 'torch.export', torch.export.export)
+    program, content = _traced(net, about['size'], 'torch.export', torch.export.export), io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')     # of weights that share memory, which on the CPU may be
-        torch.export.save(program, path, extra_files={'about.json': json.dumps(about)})
+        torch.export.save(program, content, extra_files={'about.json': json.dumps(about)})
+    write_atomic(path, content.getbuffer())
 
 def _read_torch(path: Path, net: FromPixels) -> Answer: return torch.export.load(path).module()
 
@@ -141,10 +144,13 @@ def _write_folder(net: FromPixels, path: Path, about: About) -> None:
     need_packages('a folder of safetensors', 'safetensors')
     from safetensors.torch import save_model
     path.mkdir(parents=True, exist_ok=True)
-    save_model(net.model, str(path/'model.safetensors'), metadata={'format': 'pt'})
-    for file, content in (('config', _hub_config(about)), ('preprocessor_config', _hub_images(about))):
-        (path/f'{file}.json').write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding='utf-8')
-    (path/'README.md').write_text(_hub_card(about), encoding='utf-8')
+    texts = {f'{name}.json': json.dumps(content, indent=2, ensure_ascii=False)
+             for name, content in (('config', _hub_config(about)), ('preprocessor_config', _hub_images(about)))}
+    for name, text in {**texts, 'README.md': _hub_card(about)}.items():
+        write_atomic(path/name, text.encode())
+    with TemporaryDirectory() as folder:
+        save_model(net.model, f'{folder}/made', metadata={'format': 'pt'})
+        write_atomic(path/'model.safetensors', Path(folder, 'made').read_bytes())
 
 def _read_folder(path: Path, net: FromPixels) -> Answer:
     from safetensors.torch import load_model as load_weights

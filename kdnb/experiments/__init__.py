@@ -10,11 +10,13 @@ from .table import *
 from .results import *
 from .sweeps import *
 from .jobs import *
+from .clusters import *
 from .repeat import *
 from .grid import *
 from .tradeoff import *
 from .report import *
 from .tuning import *
+from .budget import *
 
 # a further notebook of this folder may add columns
 for found in iter_modules(__path__):

@@ -19,6 +19,7 @@ from .rows import Row, score_word
 from .statistics import mean_std, paired_difference, scores_by_seed
 from ..methods import parse_method
 from ..seeds import seed_from
+from ..text import count_of
 from ..train import flatten_dict
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #setting
@@ -150,7 +151,7 @@ def _shared_settings(rows: list[Row]) -> Row:
 def _block_head(of: Row) -> str:
     images = ', '.join(filter(None, [f"{of['n_train']:,} training images", of['held_out']]))
     parts = [f"{of['student']} on {of['data']}, {images}", f"recipe {of['recipe']}",
-             f"{of['epochs']} epochs, {of['images']:,} images seen"]
+             f"{count_of(of['epochs'], 'epoch')}, {of['images']:,} images seen"]
     if of['teacher']:
         model = f" ({of['teacher_model']})" if of['teacher_model'] else ''
         parts.append(f"teacher {of['teacher']}{model}")
@@ -194,7 +195,7 @@ def _own_ways(row: Row) -> list[str]:
         other = ', '.join(f'{k} {v}' for k, v in went.items() if k not in ('after', 'date'))
         notes.append(f"{row['run']} went on after epoch {went['after']} with {other}")
     if 'stopped' in row:
-        notes.append(f"{row['run']} was stopped after {row['stopped']} of {row['epochs']} epochs")
+        notes.append(f"{row['run']} was stopped after {row['stopped']} of {count_of(row['epochs'], 'epoch')}")
     return notes
 
 # %% ../../nbs/13_experiments/02_blocks.ipynb #cautions

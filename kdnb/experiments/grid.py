@@ -18,6 +18,7 @@ from .results import Results
 from .rows import Row
 from .statistics import Noise, measure_noise, scores_by_seed
 from ..show import new_figure, tell_figure, write_text
+from ..text import count_of
 from ..train import flatten_dict
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _grid_note(results: Sequence[Row], inside: list[Row], cells: _GridScores, le
     "The lines below a grid: seeds, noise, what goes along, what is not in it, REDUCED."
     row, counts = inside[0], {len(c) for c in cells.values()}
     same = f', n = {min(counts)}' if len(counts) == 1 else ''
-    head = f"{row['student']} on {row['data']}, {row['n_train']:,} training images, {row['epochs']} epochs"
+    head = f"{row['student']} on {row['data']}, {row['n_train']:,} training images, {count_of(row['epochs'], 'epoch')}"
     shown = [r for r in inside if (_method_settings(r)[rows], _method_settings(r)[cols]) in cells]
     return [
         f'{head}; last, % of test{same}', *_noise_in_words(measure_noise(cells, levels)),

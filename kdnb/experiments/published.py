@@ -13,7 +13,7 @@ from .rows import Row
 from ..methods import parse_method
 from ..schemes import parse_scheme
 from ..systems import Preset, Published, find_preset, sweep_presets
-from ..text import Column, Table, Tables
+from ..text import Column, Table, Tables, count_of
 
 # %% ../../nbs/13_experiments/03_published.ipynb #published-table
 def _pairs_table(source: Published, preset: Preset) -> Table:
@@ -88,7 +88,7 @@ def _score_of(source: Published, name: str | None, pairs: Sequence[int]) -> floa
 def _beside_caption(preset: Preset, block: Block, sources: Sequence[Published]) -> str:
     "Whose numbers these are, and why ours may not be comparable."
     of = block['of']
-    ours = f"; ours: {of['n_train']:,} training images, {of['epochs']} epochs"
+    ours = f"; ours: {of['n_train']:,} training images, {count_of(of['epochs'], 'epoch')}"
     if block['reduced']:
         ours = f"; ours are {block['reduced']}"
     if of['held_out']:

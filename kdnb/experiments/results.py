@@ -17,7 +17,7 @@ from .blocks import make_blocks
 from .rows import Row, find_runs, name_teachers, read_row
 from .table import ResultsTable
 from ..files import parse_json, write_atomic
-from ..text import AsTable, Column, Marked, Table
+from ..text import AsTable, Column, Marked, Table, count_of
 from ..train import Run, flatten_dict, read_history
 
 # %% ../../nbs/13_experiments/05_results.ipynb #reason
@@ -27,8 +27,8 @@ def _why_no_row(run: Run, config: dict | None) -> tuple[str, str] | None:
     if config is None or 'about' not in config:
         holds_runs = run.path and any(run.path.glob('*/config.json'))
         return 'not a run', f"it holds runs: say '{run.path.name}/*'" if run.path and holds_runs else ''
-    if 'result.json' not in run: return 'unfinished', f"{len(read_history(run))} of {config['epochs']} epochs"
-    return None
+    if 'result.json' in run: return None
+    return 'unfinished', f"{len(read_history(run))} of {count_of(config['epochs'], 'epoch')}"
 
 def _row_or_reason(run: Run) -> Row | tuple[str, str]:
     "The row of a finished run; of any other folder, why there is none."

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import WrongValue
 from ..files import run_name, run_path
-from ..methods import Term, parse_method
+from ..methods import Term, known_methods, parse_method
 from ..schemes import parse_scheme
 from ..seeds import seed_from
 from ..systems import Preset, find_preset, find_recipe
@@ -119,11 +119,19 @@ def _chain(preset: Preset, setting: _CommandSetting, chain: tuple[str, ...], met
         before = run
 
 # %% ../../nbs/13_experiments/06_sweeps.ipynb #asked-preset
+_OF_ANOTHER_KIND = 'ce', 'ls', 'self', 'bkd'       # no teacher, one like the student, several classes an image
+
+def _every_method(preset: Preset) -> list[str]:
+    "The preset's own, then all others that one teacher of another net gives to a student of one class an image."
+    first = {make: name for name, make in reversed(known_methods.items())}
+    return [*dict.fromkeys([*preset.methods, *(m for m in reversed(first.values()) if m not in _OF_ANOTHER_KIND)])]
+
 def _asked_preset(preset: str, data: str | Path | None, methods: Iterable[str] | None,
                   pairs: Iterable[Sequence[str]] | None) -> Preset:
     "The preset, with other data, methods, or some of its pairs."
     found = find_preset(preset)
     if methods is not None:
+        methods = [m for asked in methods for m in (_every_method(found) if asked == 'all' else [asked])]
         asked = {''.join(m.split()): m for m in methods
                  if m in found.methods or parse_scheme(m) or parse_method(m)}
         found = replace(found, methods={name: found.methods.get(name, words) for name, words in asked.items()})
@@ -170,7 +178,7 @@ def sweep_commands(preset: str, epochs: int | None = None, seeds: int = 1, data:
     augment : str, optional
         Another augmentation; 'none' for none.
     methods : iterable of str, optional
-        Instead of all: names of the preset's own methods, or others as `parse_method` reads them.
+        Instead of the preset's: names of its own methods, others as `parse_method` reads them, or 'all' that there are.
     pairs : iterable of (str, str), optional
         Some of the preset's pairs, (teacher, student). None: all.
 

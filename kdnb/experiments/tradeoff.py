@@ -59,7 +59,7 @@ def _point_of_runs(runs: Sequence[Row], bs: int) -> _CostPoint:
     size = row['config']['data']['size']
     costs = _costs_of_call(json.dumps(row['config']['student']), size, bs, torch.get_num_threads())
     center, std = mean_std(scores_by_seed(runs, 'last').values())
-    budget = f"{row['n_train']:,} images, {row['epochs']} epochs, {row['recipe']}"
+    budget = f"{row['n_train']:,} images, {count_of(row['epochs'], 'epoch')}, {row['recipe']}"
     return costs | dict(name=made_and_typed(row), model=row['student'], budget=budget, accuracy=center, std=std)
 
 def _points_of_runs(results: Sequence[Row], bs: int) -> tuple[list[_CostPoint], dict[str, str]]:
@@ -229,7 +229,7 @@ def show_tradeoff(who: Any, against: str = 'latency', data: Data | None = None, 
     """
     axes = {'latency': f"latency, ms for {count_of(whole_number('bs', bs), 'image')}",
             'MACs': 'multiply-accumulates an image', 'parameters': 'parameters'}
-    if against not in axes: raise unknown_name('cost', against, axes)
+    if against not in [*axes]: raise unknown_name('cost', against, axes)
     if isinstance(who, (str, Path)):
         who = load_results(who)
     missing: dict[str, str] = {}

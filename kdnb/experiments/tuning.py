@@ -8,6 +8,7 @@ __all__ = ['Space', 'write_method', 'Tuned', 'tune']
 # %% ../../nbs/13_experiments/12_tuning.ipynb #imports
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..data import Data, load_data
-from ..errors import CannotRun, WrongValue, say, unknown_name
+from ..errors import CannotRun, WrongValue, check_type, say, unknown_name
 from ..files import run_name, run_path
 from ..methods import known_methods, parse_calls
 from ..models import create_model
 from ..schemes import Distill, Frozen
 from ..seeds import seeded
 from ..systems import Recipe
-from ..text import AsTable, Column, Table, count_of
+from ..text import AsTable, Column, Table, count_of, whole_number
 from ..train import Callback, Diverged, Learner, pick_recipe
 
 if TYPE_CHECKING:
@@ -38,18 +39,41 @@ def _calls_of(method: str) -> dict[str, tuple[Callable, dict[str, Any]]]:
     names: dict[Callable, str] = {make: name for name, make in reversed(known_methods.items())}
     return {names[make]: (make, options) for make, options in parse_calls(method, known_methods)}
 
+def _options_of(key: str) -> list[str]:
+    "'ce.weight, kd.weight' -> ['ce.weight', 'kd.weight']"
+    return [option.strip() for option in key.split(',')]
+
+def _check_option(calls: Mapping[str, tuple[Callable, dict[str, Any]]], key: str) -> None:
+    "Refuse what the terms of a method do not have."
+    term, _, option = key.partition('.')
+    if term not in calls: raise unknown_name('term of the space', term, calls)
+    known = [name for name in inspect.signature(calls[term][0]).parameters]
+    if option not in known: raise unknown_name(f'option of {term} in the space', option, known)
+
+_plain = int, float, str, type(None)
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(type(v) in (int, float) and math.isfinite(v) for v in values)
+
+def _check_values(key: str, values: Any) -> None:
+    "Refuse what is neither a range nor a list of choices."
+    count = len(_options_of(key))
+    if count > 1:
+        if isinstance(values, list) and values and all(isinstance(v, tuple) and len(v) == count for v in values): return
+        raise WrongValue(f'{key} is {values!r}: give a list of tuples of {count} values')
+    if isinstance(values, tuple) and len(values) == 2 and _are_numbers(values) and values[0] < values[1]: return
+    if isinstance(values, list) and values and all(isinstance(v, _plain) for v in values): return
+    raise WrongValue(f'{key} is {values!r}: give a range such as (1, 16), or a list of choices')
+
 def _check_space(method: str, space: Space) -> None:
     "Refuse a space that names what the method does not have."
-    calls = _calls_of(method)
+    calls = _calls_of(check_type('a method that is tuned', method, str, "words such as 'kd+at'"))
+    check_type('a space', space, Mapping, "a dict such as {'kd.T': (1, 16)}")
     if not space: raise WrongValue("the space is empty: say what varies, as {'kd.T': (1, 16)}")
     for key, values in space.items():
-        term, _, option = key.partition('.')
-        if term not in calls: raise unknown_name('term of the space', term, calls)
-        known = [name for name in inspect.signature(calls[term][0]).parameters]
-        if option not in known: raise unknown_name(f'option of {term} in the space', option, known)
-        if isinstance(values, tuple) and len(values) == 2 and values[0] < values[1]: continue
-        if isinstance(values, list) and values: continue
-        raise WrongValue(f'{key} is {values!r}: give a range such as (1, 16), or a list of choices')
+        for option in _options_of(check_type('an option of the space', key, str, "a word such as 'kd.T'")):
+            _check_option(calls, option)
+        _check_values(key, values)
 
 def write_method(method: str, values: Mapping[str, Any]) -> str:
     "The words of a method with other options: 'kd', {'kd.T': 8} -> 'kd(T=8)'."
@@ -60,12 +84,19 @@ def write_method(method: str, values: Mapping[str, Any]) -> str:
     return '+'.join(words)
 
 # %% ../../nbs/13_experiments/12_tuning.ipynb #draw
+def _choices_of(key: str, values: list) -> dict[Any, dict[str, Any]]:
+    "{what Optuna is told: the options that it means}"
+    options = _options_of(key)
+    if len(options) == 1: return {v: {key: v} for v in values}
+    return {', '.join(map(str, v)): dict(zip(options, v)) for v in values}
+
 def _draw(trial: Any, space: Space) -> dict[str, Any]:
     "The values of a trial."
     drawn = {}
     for key, values in space.items():
         if isinstance(values, list):
-            drawn[key] = trial.suggest_categorical(key, values)
+            choices = _choices_of(key, values)
+            drawn |= choices[trial.suggest_categorical(key, [*choices])]
         elif all(type(v) is int for v in values):
             drawn[key] = trial.suggest_int(key, *values)
         else:
@@ -75,7 +106,7 @@ def _draw(trial: Any, space: Space) -> dict[str, Any]:
 
 def _grid_of(space: Space) -> list[dict[str, Any]]:
     "Every combination of a space of lists; [] of another."
-    lists = [v for v in space.values() if isinstance(v, list)]
+    lists = [[*_choices_of(key, v)] for key, v in space.items() if isinstance(v, list)]
     return [dict(zip(space, values)) for values in product(*lists)] if len(lists) == len(space) else []
 
 # %% ../../nbs/13_experiments/12_tuning.ipynb #study
@@ -242,11 +273,12 @@ class Tuned(AsTable):
         Raises
         ------
         ValueError
-            If fewer than four trials ran to the end.
+            If fewer than four trials ran to the end, or all have the same score.
         """
         from optuna.importance import FanovaImportanceEvaluator, get_param_importances
         whole = [trial for trial in self.study.trials if trial.state.name == 'COMPLETE']
         if len(whole) < 4: raise WrongValue(f'{count_of(len(whole), "trial")} ran to the end: importance needs four')
+        if len({trial.value for trial in whole}) == 1: raise WrongValue('all trials have the same score')
         return get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0))
 
     def show_importance(self) -> 'Figure':
@@ -295,7 +327,8 @@ def tune(student: str | Callable[[int], nn.Module], teacher: Any, method: str = 
     method : str
         Words such as 'kd' or 'kd+at'.
     space : dict
-        {'kd.T': (1, 16), 'kd.weight': [.1, .5, .9]}: a range, or a list of choices, for each option that varies.
+        {'kd.T': (1, 16), 'kd.weight': [.1, .5, .9]}: a range, or a list of choices, for each option that varies;
+        {'ce.weight, kd.weight': [(.2, .8), (.8, .2)]} for those that vary together.
     trials : int
         How many, those of earlier calls included. All have seed 0.
     seeds : int
@@ -331,7 +364,7 @@ def tune(student: str | Callable[[int], nn.Module], teacher: Any, method: str = 
     _check_space(method, space)
     _check_trials(trials=trials, seeds=seeds)
     data = _data_with_valid(data)
-    epochs = epochs or pick_recipe(recipe).epochs
+    epochs = pick_recipe(recipe).epochs if epochs is None else whole_number('epochs', epochs)
     who = student if isinstance(student, str) else getattr(student, '__name__', 'student')
     name = name or run_name('tune', data.name, len(data.train.y), who, method, epochs)
     study = _open_study(name, space, epochs)

@@ -20,6 +20,7 @@ from .logit import warm_up
 from .schedules import Weight, fall
 from .term import FeatureList, TapSpelling, Term, method
 from ..taps import Reading
+from ..text import true_or_false
 
 # %% ../../nbs/08_methods/09_channels.ipynb #ickd
 def _channel_embedding(s: Tensor, t: Tensor) -> nn.Module:
@@ -250,7 +251,8 @@ class CAT(_OfClasses):
 
     def __init__(self, weight: Weight = 400., pixels: int = 2, normalize: bool = True):
         super().__init__(cat_loss, weight, _last_and_pooled, name='cat')
-        self.options = dict(pixels=int(check_number('pixels', pixels, 'from 1 up')), normalize=bool(normalize))
+        pixels = int(check_number('pixels', pixels, 'from 1 up'))
+        self.options = dict(pixels=pixels, normalize=true_or_false('normalize', normalize))
 
     def __call__(self, s: Any, t: Any, y: Any) -> Tensor: return self.loss(*s[0], **self.options)
 

@@ -20,6 +20,7 @@ from .schedules import Weight
 from .term import TapSpelling, Term, method
 from ..parallel import gather
 from ..taps import Reading
+from ..text import true_or_false
 
 # %% ../../nbs/08_methods/07_contrast.ipynb #embed
 def _embed(project: nn.Module, f: Tensor) -> Tensor:
@@ -214,6 +215,7 @@ class CRD(Term):
 
     def __init__(self, weight: Weight = .8, taps: TapSpelling = 'embedding', k: int = 16384, T: float = .07,
                  momentum: float = .5, width: int = 128, bank: bool = True, reading: Reading = 'post'):
+        bank = true_or_false('bank', bank)
         own = dict(
             k=int(check_number('the number k of negatives', k, 'from 1 up')),
             T=check_number('the temperature T', T, 'above 0'),

@@ -15,11 +15,13 @@ from torch import Tensor
 from ..losses import bkd_loss, check_number, dist_loss, dkd_loss, kd_loss, standardize_logits, wttm_loss
 from .schedules import Weight, rise
 from .term import Term, method
+from ..text import true_or_false
 
 # %% ../../nbs/08_methods/03_logit.ipynb #kd-term
 def logits_loss(loss: Callable[..., Tensor], standardize: bool, **options: Any) -> Callable[..., Tensor]:
     "A loss on logits with its options; with `standardize` each image's logits get mean 0 and deviation 1 first."
-    return partial(_standardized, loss=loss, **options) if standardize else partial(loss, **options)
+    wanted = true_or_false('standardize', standardize)
+    return partial(_standardized, loss=loss, **options) if wanted else partial(loss, **options)
 
 def _standardized(s: Tensor, t: Tensor, *y: Tensor, loss: Callable[..., Tensor], **options: Any) -> Tensor:
     return loss(standardize_logits(s), standardize_logits(t), *y, **options)
@@ -204,6 +206,7 @@ class WTTM(Term):
     def __init__(self, weight: Weight = 4., T: float = 5., weighted: bool = True,
                  standardize: bool = False):
         T = check_number('the temperature T', T, 'above 0')
+        weighted = true_or_false('weighted', weighted)
         loss = logits_loss(wttm_loss, standardize, T=T, weighted=weighted)
         super().__init__(loss, weight, taps=None, name='wttm')
         self.options = dict(T=T) | ({} if weighted else {'weighted': False}) | said_if(standardize)

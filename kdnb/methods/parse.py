@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import WrongValue, unknown_name
+from ..errors import WrongValue, check_type, unknown_name
 from .schedules import after, fall, ramp, rise, until
 
 # %% ../../nbs/08_methods/01_parse.ipynb #literal
@@ -63,6 +63,7 @@ def _summands(node: ast.expr) -> list[ast.expr]:
 # %% ../../nbs/08_methods/01_parse.ipynb #parse-calls
 def parse_calls(words: str, among: Mapping[str, Callable[..., _Made]]) -> list[_Call[_Made]]:
     "Read 'kd(T=4)+at': what each name stands for `among` these, and the options that are given."
+    check_type('a method', words, str, "words such as 'kd+at'")
     wrong = WrongValue(f"{words[:200]!r} is not a method, such as 'kd', 'kd(T=16)' or 'ce(.5)+kd(.5)'")
     if len(words) > 10_000: raise wrong
     try:

@@ -239,6 +239,19 @@ def _is_batchwise(name: str, loss: Any, said: bool | None) -> bool:
     raise WrongValue(f'{name} calls {inside}, which compares images with each other: say batchwise=True, or '
                      'batchwise=False if each image counts by itself')
 
+# %% ../../nbs/08_methods/02_term.ipynb #check-arguments
+def _check_arguments(loss: Callable[..., Tensor]) -> None:
+    "Refuse a loss that cannot be called with the student's and the teacher's output."
+    try:
+        known = inspect.signature(getattr(loss, 'forward', loss))
+    except (TypeError, ValueError): return          # without a signature it is tried in training
+    try:
+        known.bind(None, None, **dict.fromkeys(asked_by(loss)))
+    except TypeError:
+        raise WrongType(f"{_loss_name(loss)} takes {str(known):.80}, and a loss is called with (student's, teacher's): "
+                        'give other arguments a default; for the labels write a class of Term with '
+                        '__call__(self, s, t, y)') from None
+
 # %% ../../nbs/08_methods/02_term.ipynb #term-class
 class Term(HtmlTable):
     """
@@ -296,6 +309,8 @@ class Term(HtmlTable):
         reading_pair(reading)                       # raises an error if it is none
         if taps is not None and not all(tap != '' for pair in tap_pairs(taps) or [('', '')] for tap in pair):
             raise WrongValue(f'taps={taps!r} are no places: name one or more, or say None for the logits')
+        if type(self).__call__ is Term.__call__:
+            _check_arguments(loss)
         self.loss, self.taps, self.adapt = loss, taps, adapt
         self.reading = reading if isinstance(reading, str) else list(reading)
         self.options: dict[str, Any] = {}

@@ -7,13 +7,14 @@ __all__ = ['built_by', 'describe_model', 'model_record', 'save_model', 'rebuild_
 
 # %% ../../nbs/04_models/11_store.ipynb #imports
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import FileTrouble, Mistake, WrongValue, one_sentence, unknown_name
-from ..files import write_atomic
+from ..files import parse_config, write_atomic
 from .checks import check_module
 from .create import build_called, known_builders
 from .pretrained import describe_own_images, own_images, read_own_images, set_own_images
@@ -109,6 +110,12 @@ def _take_file(model: nn.Module, saved: dict, where: object) -> nn.Module:
         set_own_images(model, read_own_images(saved['own_images']))
     return model
 
+def _refuse_later(config: Path) -> None:
+    "Refuse a run of a later format; other odds of a configuration say nothing of its weights."
+    with suppress(ValueError):
+        if config.is_file():
+            parse_config(config.read_bytes(), config)
+
 def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = None) -> nn.Module:
     """
     Read a model back, running nothing that the file says.
@@ -145,6 +152,7 @@ def load_model(path: str | Path, which: str = 'best', model: nn.Module | None = 
     7
     """
     file = model_file(path, which)
+    _refuse_later(file.with_name('config.json'))
     saved = read_weights(file)
     where = f"{file} ({saved['format']})" if 'format' in saved else file
     model = rebuild_model(saved.get('call'), where, saved.get('changed')) if model is None else check_module(model)

@@ -15,7 +15,7 @@ import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +184,14 @@ def _keys_in_words(saved: object) -> str:
     keys = [str(k) for k in saved]
     return f"a dict of {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}" if keys else 'an empty dict'
 
+def _is_ours(saved: object, file: str | Path) -> TypeGuard[dict]:
+    "Whether this is a model file of kdnb; one of a later format is refused."
+    number = saved.get('kdnb') if isinstance(saved, dict) and isinstance(saved.get('state'), dict) else None
+    if isinstance(number, int) and number > 1:
+        raise FileTrouble(f'{file} is a model file of format {number}, and this kdnb reads format 1: it needs a newer '
+                          'kdnb')
+    return number == 1
+
 def read_weights(file: str | Path) -> dict:
     """Read a model file, running nothing that it says: {'call', 'state', ...}.
 
@@ -198,7 +206,7 @@ def read_weights(file: str | Path) -> dict:
     except Mistake: raise
     except Exception as e:  # a broken file may raise anything
         raise FileTrouble(f'{file} is cut short, damaged or not a model file: copy it anew, or train again') from e
-    if isinstance(saved, dict) and saved.get('kdnb') == 1 and isinstance(saved.get('state'), dict): return saved
+    if _is_ours(saved, file): return saved
     found = _state_in(saved)
     if found: return {'call': None, 'state': found[0], 'format': f'{kind}, {found[1]}'}
     places = f"neither bare nor under {', '.join(_wrappers)}"

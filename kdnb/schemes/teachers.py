@@ -73,7 +73,7 @@ def combined_teacher(teacher: Frozen, combine: str, remembered: bool, method: It
         raise WrongValue(f'combine={combine!r} is for several teachers: give a list of them')
     if remembered and combine != 'logits':
         raise WrongValue(f"the mean of the teachers' logits is what is remembered: leave combine={combine!r} out")
-    inside = next((t.name for t in method if t.taps is not None), None)
+    inside = next((t.name for t in method if t.taps is not None or type(t).prepare is not Term.prepare), None)
     if inside and combine == 'logits':
         raise WrongValue(f"{inside} reads places inside a teacher, and the mean of several teachers' logits has none: "
                          "say combine='losses' or 'random', or take a method that reads logits: kd, dkd, dist, wttm")

@@ -163,8 +163,9 @@ class Explorer:
         return f"Explorer of {', '.join(self.asked.logits)}: {len(self.asked.y)} images of {self.asked.data.name}"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        live = self.widgets()._repr_mimebundle_() if importlib.util.find_spec('ipywidgets') else {}
-        return live | {'text/html': figure_html(self.draw()), 'text/plain': repr(self)}
+        still = {'text/html': figure_html(self.draw()), 'text/plain': repr(self)}
+        if not importlib.util.find_spec('ipywidgets'): return still
+        return {'application/vnd.jupyter.widget-view+json': self.widgets().get_view_spec()} | still
 
 # %% ../../nbs/11_show/08_looking.ipynb #explore-fn
 def explore(models: Any, data: Data | None = None, n: int = 24) -> Explorer:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..data import Data, TrainSplit, draw_lots
+from ..data import Data, TrainSplit, check_data, draw_lots
 from ..errors import Interrupted, WrongValue, say, unknown_name
 from ..measure import predict
 from kdnb.models import (
@@ -55,7 +55,7 @@ from kdnb.train.checks import (
     warn_of_heavy,
 )
 from .dot import check_apart, take_teachers
-from .hooks import Callback, call_back, change_gradients, check_callbacks, step_hooks, wrap_with
+from .hooks import Callback, call_back, change_gradients, check_callbacks, random_kept, step_hooks, wrap_with
 from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
 from kdnb.train.recipe import (
@@ -404,11 +404,12 @@ def _train_on(learn: 'Learner') -> None:
     call_back(learn, 'after_fit')
 
 # %% ../../nbs/10_train/06_loop.ipynb #take-recipe
-def _take_recipe(learn: 'Learner', recipe: str | Recipe, cbs: Sequence[Callback], lr: float | None, wd: float | None,
-                 **own: Callable | None) -> None:
+def _take_recipe(learn: 'Learner', recipe: str | Recipe, cbs: Sequence[Callback] | None, lr: float | None,
+                 wd: float | None, **own: Callable | None) -> None:
     "Say how a learner trains: a recipe, what callbacks make of it, and factories that take the place of its parts."
+    check_callbacks(cbs)
     learn.recipe_name, learn.recipe = name_recipe(recipe), pick_recipe(recipe, lr, wd)
-    for cb in cbs:
+    for cb in cbs or ():
         learn.recipe = cb.change_recipe(learn.recipe)
     asked = {name: plain_number(v) for name, v in dict(lr=lr, wd=wd).items() if v is not None}
     learn.own = dict(own, asked=asked)
@@ -507,8 +508,8 @@ class Learner(HtmlTable):
                  sched: Callable | None = None, amp: str = 'auto', compile: bool = False, seed: int = 0,
                  cbs: Sequence[Callback] | None = ()):
         fit_threads()
-        check_callbacks(cbs)
-        _take_recipe(self, recipe, cbs or (), lr, wd, opt=opt, sched=sched)
+        with random_kept(check_data(data).device):
+            _take_recipe(self, recipe, cbs, lr, wd, opt=opt, sched=sched)
         check_loaded(data, self.recipe_name)
         self.data, self.run, self.seed = data, Run(run), check_seed(seed)
         self.scheme = ready_scheme(model, data)

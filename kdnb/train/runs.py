@@ -600,7 +600,7 @@ def stamp(*runs) -> str:
     >>> from kdnb.train import stamp
     >>> learn = Learner(resnet(8), load_data('digits', size=8, n_train=100, device='cpu'), cbs=None).fit(1)
     >>> stamp(learn)
-    'digits (100 training images, 10 % held out) · 1 epochs · ... · REDUCED: 1 of 240 epochs, 100 of ... images'
+    'digits (100 training images, 10 % held out) · 1 epoch · ... · REDUCED: 1 of 240 epochs, 100 of ... images'
     """
     found = [r if isinstance(r, Run) else getattr(r, 'run', None) or Run(r) for r in runs]
     parts = []
@@ -608,6 +608,7 @@ def stamp(*runs) -> str:
         config = run.json('config.json')
         if config is None: raise WrongValue(f'{run} has no config.json: fit it first, or look for a misspelt name')
         parts.append(_stamp_parts(config))
-    forms = '{}', '{} epochs', 'seeds {}', '{}', '{}', 'torch {}', '{}', '{}'
+    epochs = '{} epoch' if {part[1] for part in parts} == {'1'} else '{} epochs'
+    forms = '{}', epochs, 'seeds {}', '{}', '{}', 'torch {}', '{}', '{}'
     told = [(form, ', '.join(dict.fromkeys(values))) for form, values in zip(forms, zip(*parts))]
     return ' · '.join(form.format(text) for form, text in told if text)

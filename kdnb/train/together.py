@@ -163,7 +163,7 @@ class LearnerGroup:
         asks = dict.fromkeys(name for learn in learners for name in learn.scheme.asks)
         self.train = learners[0].train.asking([*asks])
         self.history: list[dict] = []
-        self.failed: dict[Learner, Exception] = {}
+        self.failed: dict[Learner, BaseException] = {}
         self.cbs = make_callbacks(cbs)
         paths = [learn.run.path for learn in learners]
         names = [path.name if path else f'learner {i}' for i, path in enumerate(paths, 1)]
@@ -184,7 +184,7 @@ class LearnerGroup:
         "What goes wrong with one learner ends its training and no other's; `alike`: all processes do this alike."
         try:
             yield
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             if world_size() > 1 and not (alike or isinstance(e, Diverged)): raise
             self.failed[learn] = e
             if isinstance(e, Diverged):

@@ -15,18 +15,18 @@ from statistics import median
 import pytest
 import torch
 
-from bench import benchmark, levers, methods, parts, ways
+from bench import benchmark, growth, levers, methods, parts, ways
 from bench.benchmark import SECTIONS, bench_all, run_benchmark
 from bench.plain import PlainWay, bench_data, named_nets, plain_loader, plain_optimiser, plain_step
 from bench.rows import table_line, table_row
-from bench.speed import Speed
+from bench.speed import Line, Speed, machines
 from bench.timing import Way, peak_memory, resident_bytes, spread_of, time_pairs, time_rounds
 from docs.cards import method_cards
 from kdnb.losses import kd_loss
 from kdnb.methods import CE, Term
 from kdnb.models import num_params, weights_hash
 from kdnb.schemes import Distill
-from kdnb.train import Learner, begin_fit, open_epoch, train_step
+from kdnb.train import Learner, begin_fit, name_dtype, open_epoch, train_step
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = '--quick --device cpu --threads 1'.split()
@@ -290,9 +290,23 @@ def test_operations_and_bytes_are_counted(tiny):
     operations, moved = parts.counted(ways.our_kd(*tiny))
     assert operations > 2*8*12e6 and moved > 0          # resnet8 has 12 million multiply-accumulates at 32 pixels
 
-def test_a_card_has_limits(tiny):
-    assert [r['why'] for r in parts.bench_card(*tiny)] == ['not measured: no GPU']*2
-    assert all(v > 0 for v in parts.card_limits(torch.device('cpu'), n=64, size=2**16))
+def test_the_hardware_has_limits_and_a_step_its_share_of_them(tiny):
+    limits = parts.hardware_limits(torch.device('cpu'), n=64, size=2**16)
+    assert {'float32', 'copy'} <= limits.keys() and all(v > 0 for rates in limits.values() for v in rates)
+    own = name_dtype(ways.our_kd(*tiny).learn.dtype)
+    made_up = {own: [1e15], 'copy': [1e15]}                                 # a limit that nothing reaches
+    rows = parts.bench_shares(*tiny, made_up, rounds=2, seconds=0, compiled=False)
+    assert [r['name'] for r in rows] == [f'{way}, {of}' for way in ('kdnb', 'the student alone')
+                                         for of in (f'operations in {own}', 'bytes of a copy')]
+    for r in rows:
+        assert 0 < r['ratio']['median'] < .1 and r['ratio']['max'] == pytest.approx(r['value']['max']*1e9/1e15)
+    assert rows[0]['value']['median'] > 0
+
+def test_a_step_grows(monkeypatch):
+    monkeypatch.setattr(growth, 'VALUES', dict(classes=(10, 20_000), methods=(1, 2)))
+    rows = [*growth.bench_growth(4, 2, 1, 0, 'cpu')]
+    assert [r['name'] for r in rows] == ['classes 10', 'classes 20,000', 'methods 1', 'methods 2', 'batch 4', 'batch 8']
+    assert all(r['value']['median'] > 0 for r in rows)
 
 def test_a_section_that_fails_is_a_row(monkeypatch):
     def fails(plan): raise RuntimeError('out of memory')
@@ -321,7 +335,7 @@ def test_the_file_holds_what_tables_are_made_of(whole):
     found = json.loads(whole[3].read_text())
     wanted = 'device torch torchvision python kdnb date command threads cores pairs data quick minutes'.split()
     assert {*wanted} <= found['about'].keys() and found['about']['command'].startswith('python -m bench --quick')
-    assert {r['section'] for r in found['rows']} == {*benchmark.sections, 'kinds', 'bound'}
+    assert {r['section'] for r in found['rows']} == {*benchmark.sections, 'kinds', 'bound', 'shares'}
     for r in found['rows']:
         assert {'section', 'name', 'to', 'ratio', 'value', 'unit'} <= r.keys()
         if r['ratio'] is None:
@@ -337,6 +351,7 @@ def test_readme_can_be_made_of_it(whole):
     speed = Speed(whole[3])
     assert 'QUICK' in speed.paragraph() and speed.goals().count('not measured: no GPU') == 3
     assert 'backward' in speed.profile() and 'without channels last' in speed.levers()
+    assert 'operations in' in speed.limits() and '| width² | 1 | 2 |' in speed.growth()
     assert f"{speed.rows('speed', way='kdnb')[0]['ratio']['median']:.2f}" in speed.paragraph()
 
 def test_ctrl_c_is_one_sentence_and_nothing_is_written(tmp_path):
@@ -407,7 +422,9 @@ SAMPLE = [
       for section, name, share in (('parts', 'teacher', .3), ('parts', 'backward', .7), ('kinds', 'convolution', .6),
                                    ('bound', 'no faster than the student alone', 3.5))),
     made_up('levers', 'without x', 2, gives=dict(min=1, median=1.5, max=2)),
-    dict(section='card', name='card', to='', ratio=None, value=None, unit='', why='not measured: no GPU')]
+    made_up('limits', 'a copy', 1, 20, 'GB/s'),
+    *(made_up('growth', 'x', v, (5 + 2*v*v)/1000, 's/step', what='width', at=v) for v in (1, 2, 4)),
+    dict(section='shares', name='compiled', to='', ratio=None, value=None, unit='', why='not measured: no compiler')]
 
 def told(folder, rows=SAMPLE, **about):
     path = folder / 'bench.json'
@@ -416,12 +433,26 @@ def told(folder, rows=SAMPLE, **about):
 
 def test_a_file_is_told(tmp_path):
     speed = told(tmp_path)
-    assert (len(speed.rows('speed', way='kdnb')), speed.rows('card')) == (2, [])
+    assert (len(speed.rows('speed', way='kdnb')), speed.rows('shares')) == (2, [])
     text = speed.paragraph()
     assert '| resnet56 → resnet20 | 64 | 1, 400/s | **2.40** (2.16 to 2.64), 960/s |' in text
     assert '8 students beside one teacher take **0.60** (0.54 to 0.66)' in text and '0.0005' in text
     assert speed.levers().splitlines()[-1] == '| without x | **2.00** (1.80 to 2.20) | **1.50** (1.00 to 2.00) |'
     assert '| teacher | **30%** (27% to 33%) | **30%** (27% to 33%) |' in speed.profile()
+
+def test_growth_over_the_work_is_a_line(tmp_path):
+    line = Line.through(told(tmp_path).rows('growth'))
+    assert (line.work, line.base, line.slope, line.off) == ([1, 4, 16], *map(pytest.approx, (5, 2)), pytest.approx(0))
+    assert told(tmp_path).growth().splitlines()[-1] == '| width² | 1 | 4 | 7 to 37 | 5.0 + 2 · width² | 0% |'
+    assert told(tmp_path, []).growth() == ''
+
+def test_each_file_is_a_machine(tmp_path):
+    told(tmp_path)
+    other = dict(about=ABOUT | dict(machine='Linux x86_64, AVX2'), rows=[], methods=dict(rows=[{}, {}]))
+    (tmp_path/'bench-other.json').write_text(json.dumps(other))
+    both = machines(tmp_path)
+    assert [s.path.name for s in both] == ['bench-other.json', 'bench.json']           # the most methods first
+    assert both[0].machine == 'CPU, 4 threads, 4 cores, Linux x86_64, AVX2' and both[1].machine.endswith('4 cores')
 
 def test_goals_are_met_or_missed_or_not_measured(tmp_path):
     lines = told(tmp_path).goals().splitlines()[2:]
