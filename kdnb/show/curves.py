@@ -44,7 +44,7 @@ def _panel_axes(titles: Sequence[str], wide: float, x: str, y: str, log: bool = 
         ax.tick_params(labelsize=8)
         ax.grid(alpha=.3)
     axes[0].set_ylabel(y, fontsize=8, **as_written(y))
-    if log: axes[0].set_yscale('log')
+    axes[0].set_yscale('log' if log else 'linear')
     return fig, axes
 
 # %% ../../nbs/11_show/10_curves.ipynb #legend
