@@ -331,14 +331,16 @@ def _draw_window(image: 'Tensor | Image', size: int, seed: int) -> list[int]:
 
 def _stretch_window(x: Tensor, size: int, window: list[int]) -> Tensor:
     "A window of pixels (3, H, W), (3, size, size)."
-    return TF.resized_crop(x, *window, [size, size], antialias=True)
+    top, left, height, width = window
+    return TF.resized_crop(x, top, left, height, width, [size, size], antialias=True)
 
 def _stretch_part(im: 'Image', size: int, window: list[int], by: int) -> Tensor:
     "A window of an image that is decoded at 1/by of its size."
     top, left, height, width = window
     box = left/by, top/by, (left + width)/by, (top + height)/by
     if by > 1: return TF.pil_to_tensor(im.resize((size, size), 2, box=box).convert('RGB'))  # 2: bilinear
-    return TF.resize(decode_image(im.crop(tuple(map(int, box)))), [size, size], antialias=True)
+    part = im.crop((left, top, left + width, top + height))
+    return TF.resize(decode_image(part), [size, size], antialias=True)
 
 # %% ../../nbs/03_data/02_reading.ipynb #cut-windows
 def _is_upright(im: 'Image') -> bool:
