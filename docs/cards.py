@@ -299,70 +299,70 @@ _typed = (
         r'$\sum 2^{-n} \mathrm{mean} (o(s) - o(t))^2$; $o$: outline $n$, $s$ fused with deeper stages',
         "another pair's rate, batch and weight ([issue "
         "39](https://github.com/megvii-research/mdistiller/issues/39): 63.5 to 69.9)",
-        'review-loss', '11_modern', 'test_methods_that_never_ran_take_a_step'),
+        'review-loss', '11b_newer', 'test_methods_that_never_ran_take_a_step'),
     Typed(
         'vid', 'VID', 'Ahn et al. 2019', '1904.05835',
         r'$\mathrm{mean} ((\mu(s) - t)^2 / v + \ln v) / 2$; $\mu$: the guess, $v$: its variance, both learnt',
         'unlike nets (70.30 from resnet50 to vgg8, alone 70.36)',
-        'vid-loss', '11_modern', 'test_ten_steps_fall'),
+        'vid-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'ab', 'AB', 'Heo et al. 2019', '1811.03233',
         r'$\sum (1 - c(s))^2$ where $t \gt 0$, $\sum (1 + c(s))^2$ elsewhere, each above 0; $c$: the connector',
         'how strong a neuron is is lost; beside the labels it is another method than its two stages',
-        'ab-loss', '11_modern', 'test_ten_steps_fall'),
+        'ab-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'ft', 'FT', 'Kim et al. 2018', '1802.04977',
         r'$\mathrm{mean} \vert a(p(s)) - a(q(t)) \vert$; $p$: translator, $q$: paraphraser, $a$ of AT',
         'the paraphraser learns beside the student; some unlike nets (61.78 †)',
-        'ft-loss', '11_modern', 'test_ten_steps_fall'),
+        'ft-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'fsp', 'FSP', 'Yim et al. 2017',
         'openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html',
         r'$\sum \mathrm{mean} (G(s) - G(t))^2$; $G$: channels of a place by those of the next',
         'other widths, where its table has gaps; below alone on wrn-40-2 to wrn-16-2 (72.91, alone 73.26)',
-        'fsp-fn', '11_modern', 'test_ten_steps_fall'),
+        'fsp-fn', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'kdsvd', 'KDSVD', 'Lee et al. 2018', '1807.06819',
         r'$\sum (R(s) - R(t))^2$; $R$: a Gaussian kernel of the first singular vectors of two places',
         'a decomposition for each image and place: slow; not in the table of its code',
-        'kdsvd-fn', '11_modern', 'test_ten_steps_fall'),
+        'kdsvd-fn', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'ickd', 'ICKD', 'Liu et al. 2021', '2202.03680',
         r'$\sum (g(s) - g(t))^2 / C$; $g(f)$: $f f^\top$ of the channels of an image, rows of length 1',
         'where a channel is strong is lost; wide last stages: C x C numbers an image',
-        'ickd-loss', '11_modern', 'test_ten_steps_fall'),
+        'ickd-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'wkdf', 'WKD-F', 'Lv et al. 2024', '2412.08139',
         r'$\sum r (\mu(s) - \mu(t))^2 + (\sigma(s) - \sigma(t))^2$ of each channel over its places',
         'weight, ratio and grid vary with the pair; where a channel is strong is lost within a cell',
-        'wkdf-loss', '11_modern', 'test_ten_steps_fall'),
+        'wkdf-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'cat', 'CAT-KD', 'Guo et al. 2023', '2304.14777',
         r'$\mathrm{mean} (\mathrm{pool}(W f(s)) - \mathrm{pool}(W f(t)))^2$, each map of length 1; $W$: the classifier',
         'heads that are no linear layer on the mean of the last stage; weight varies with the pair (.7 to 600)',
-        'cat-loss', '11_modern', 'test_ten_steps_fall'),
+        'cat-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'sdd', 'SDD', 'Wei et al. 2024', '2403.13512',
         r'DKD of the logits of 1, 4 and 16 regions; a region that contradicts the whole image counts twice',
         'heads that are no linear layer on the mean of the last stage',
-        'sdd-loss', '11_modern', 'test_ten_steps_fall'),
+        'sdd-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'ofa', 'OFA', 'Hao et al. 2023', '2310.19444',
         r'$-((1 + p(y))^\gamma - 1) \ln q(y) - \sum p(c)^\gamma \ln q(c)$ of each stage, by exits, and of the student',
         r'many parameters beside the student; the best $\gamma$ varies with the pair (1 to 1.5 in its commands)',
-        'ofa-loss', '11_modern', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
+        'ofa-loss', '11b_newer', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
     Typed(
         'vkd', 'VkD', 'Miles et al. 2024', '2403.06213',
         r'$\mathrm{smooth}\ L1(P s, n(t))$; $P$: orthonormal, $n$: normalised, each image by itself',
         'a teacher that is narrower: what does not fit is lost; its code for transformers has a second head with KD',
-        'vkd-loss', '11_modern', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
+        'vkd-loss', '11b_newer', 'test_every_method_takes_ten_falling_steps_on_pairs_of_kinds'),
     # how it relates images
     Typed(
         'cc', 'CC', 'Peng et al. 2019', '1904.01802',
         r'$\mathrm{mean}\ \delta^\top \delta\prime$; $\delta = \vert e(s) - e(t) \vert$ of an image, '
         r'$\delta\prime$ of the next, $e$: a layer each',
         'the teacher has a layer that learns: the loss alone is least where both give zero',
-        'cc-loss', '11_modern', 'test_ten_steps_fall'),
+        'cc-loss', '11b_newer', 'test_ten_steps_fall'),
     Typed(
         'sp', 'SP', 'Tung & Mori 2019', '1907.09682',
         r'$\mathrm{mean} (g(s) - g(t))^2$; $g(f)$: $f f^\top$, rows of length 1',
@@ -378,35 +378,35 @@ _typed = (
         'pkt', 'PKT', 'Passalis & Tefas 2018', '1803.10837',
         r'$\mathrm{mean}\ p(t) \ln(p(t)/p(s))$; $p \propto 1 + \cos$ of two images',
         'small batches: neighbours are looked for within them',
-        'pkt-loss', '11_modern', 'test_without_gathering_it_is_another_loss'),
+        'pkt-loss', '11b_newer', 'test_without_gathering_it_is_another_loss'),
     # how it tells images apart
     Typed(
         'crd', 'CRD', 'Tian et al. 2020', '1910.10699',
         r'$\ell(u(s), v(t)) + \ell(v(t), u(s))$, $\ell = -\ln h(i) - \sum \ln(1 - h(j))$, $h = p/(p + K/n)$, '
         r'$p \propto e^{u^\top v/\tau}$; $u$, $v$: projections',
         'images without numbers in train; the bank grows with their number (51 MB for 50,000)',
-        'crd-loss', '11_modern', 'test_crd_is_repdistillers_with_its_constants_and_rows'),
+        'crd-loss', '11b_newer', 'test_crd_is_repdistillers_with_its_constants_and_rows'),
     Typed(
         'srd', 'SRD', 'Miles & Mikolajczyk 2023', '2303.11098',
         r'$\ln \sum (p(s) - n(t))^4$; $p$: projected and normalised over the batch, $n$: normalised',
         'batches of one, which have no spread',
-        'srd-loss', '11_modern', 'test_ten_steps_fall'),
+        'srd-loss', '11b_newer', 'test_ten_steps_fall'),
     # controls, which are there to fail
     Typed(
         'ls', 'label smoothing', 'Szegedy et al. 2016', '1512.00567',
         r'$\mathrm{CE}(s, (1 - \epsilon) y + \epsilon/C)$',
         'control: soft targets that know no class from another',
-        'ce-loss', '11_modern', 'test_a_step_of_every_card'),
+        'ce-loss', '11b_newer', 'test_a_step_of_every_card'),
     Typed(
         'kd_shuffled', 'shuffled KD', 'Furlanello et al. 2018', '1805.04770',
         r'KD of $\pi(t)$; $\pi$: the other classes permuted',
         "control: the teacher's softness without its knowledge",
-        'shuffle-rest', '11_modern', 'test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone'),
+        'shuffle-rest', '11b_newer', 'test_shuffling_is_the_same_for_the_same_seed_and_leaves_the_rest_alone'),
     Typed(
         'self', 'self', 'Furlanello et al. 2018', '1805.04770',
         'KD; $t$: a twin of another seed',
         'control: a teacher no better than the student',
-        'kd-loss', '11_modern', 'test_self_needs_a_twin'))
+        'kd-loss', '11b_newer', 'test_self_needs_a_twin'))
 
 def typed_card(method: str) -> Typed:
     "What is typed of a method."

@@ -25,8 +25,10 @@ def shrink_pictures(path: Path) -> None:
     nb = json.loads(path.read_text(encoding='utf-8'))
     for out in [out for cell in nb['cells'] for out in cell.get('outputs', [])]:
         data = out.get('data', {})
-        if 'image/png' in data: data['image/png'] = smaller(data['image/png'])
+        if 'image/png' not in data: continue
+        data['image/png'] = smaller(data['image/png'])
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 if __name__ == '__main__':
-    for name in sys.argv[1:]: shrink_pictures(Path(name))
+    for name in sys.argv[1:]:
+        shrink_pictures(Path(name))

@@ -111,6 +111,16 @@ def test_another_machine_and_precision_are_noted(data, recwarn):
     assert went['machine'] != 'Darwin arm64, DEFAULT' and went['float32_products'] == 'highest' and not went['compiled']
 
 
+def test_another_number_format_is_refused(data):
+    "amp='auto' means bfloat16 on one machine and float32 on another."
+    interrupted(data, 'old')
+    config = Run('old').json('config.json')
+    Run('old').save_json('config.json', config | dict(about=config['about'] | dict(dtype='float16')))
+    with pytest.raises(ValueError, match="run 'old' was begun in float16 and would go on in .*: say amp= as there"):
+        learner(data, 'old').fit(2)
+    assert len(read_history(Run('old'))) == 1
+
+
 def test_what_runs_of_before_did_not_record_is_no_change(data, recwarn):
     interrupted(data, 'old')
     config = Run('old').json('config.json')

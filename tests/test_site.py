@@ -27,6 +27,7 @@ def test_links_stay_on_the_site_where_it_shows_the_file():
     assert site_link('../../tests/test_links.py', page) == f"{CFG['git_url']}/blob/main/tests/test_links.py"
     assert site_link('nbs/07_losses/01_logit.ipynb#cell-id=kd-loss', 'README.md') == '#01_logit-kd-loss'
     assert site_link('https://kdnb.github.io/kdnb/methods/index.html', 'docs/which.md') == 'methods/index.md'
+    assert site_link('static/growth-two-cores.svg', 'docs/speed.md') == 'static/growth-two-cores.svg'
     assert site_link('https://a.org', page) == 'https://a.org' and site_link('#x', page) == '#x'
 
 def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):

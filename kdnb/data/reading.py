@@ -341,13 +341,13 @@ def _stretch_part(im: 'Image', size: int, window: list[int], by: int) -> Tensor:
     return TF.resize(decode_image(im.crop(tuple(map(int, box)))), [size, size], antialias=True)
 
 # %% ../../nbs/03_data/02_reading.ipynb #cut-windows
-def _is_cut_as_it_is(im: 'Image') -> bool:
+def _is_upright(im: 'Image') -> bool:
     "Tell whether an image is upright, without transparency and of 8 bits a channel, grey or coloured."
     return im.mode in ('RGB', 'L') and not _has_alpha(im) and _orientation_of(im) == 1
 
 def cut_windows(image: 'Tensor | Image', size: int, seeds: Sequence[int]) -> Tensor:
     "Random windows of an image, or of its pixels, (n, 3, size, size); a large JPEG is decoded at a part of its size."
-    if not isinstance(image, Tensor) and not _is_cut_as_it_is(image):
+    if not isinstance(image, Tensor) and not _is_upright(image):
         image = decode_image(image)
     windows = [_draw_window(image, size, seed) for seed in seeds]
     if isinstance(image, Tensor): return torch.stack([_stretch_window(image, size, w) for w in windows])

@@ -364,11 +364,15 @@ def run_jobs(jobs: Iterable[Job], say: SayLine | None = say, wait: float = 5.,
 
     Raises
     ------
+    TypeError
+        If a job is none, or `say` or `engine` is no function.
     ValueError
         If the process is one of torchrun's.
     """
-    book = JobBook(jobs)
-    engine(book, say or logger.debug, wait)
+    book, told = JobBook(jobs), logger.debug if say is None else say
+    for name, given in dict(say=told, engine=engine).items():
+        if not callable(given): raise WrongType(f'{name} is a function, not {type(given).__name__}')
+    engine(book, told, wait)
     return book.failed
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #names

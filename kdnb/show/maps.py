@@ -31,7 +31,6 @@ from .places import check_images
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 # %% ../../nbs/11_show/09_maps.ipynb #draw-group
 def _draw_group(axes: np.ndarray, group: Mapping[str, np.ndarray]) -> None:
@@ -108,17 +107,26 @@ def show_maps(images: Tensor, groups: Mapping[str, Mapping[str, Tensor]], data: 
     return tell_figure(fig, f'Maps of {len(photos)} images')
 
 # %% ../../nbs/11_show/09_maps.ipynb #draw-matrices
-def _draw_matrices(axes: Sequence['Axes'], group: Mapping[str, np.ndarray]) -> tuple['AxesImage', list[float]]:
-    "Matrices on one scale; returns one of the images, and the ticks of the scale."
-    low = min(float(np.nanmin(m)) for m in group.values())
-    high = max(float(np.nanmax(m)) for m in group.values())
-    ticks = [low, high] if low >= 0 else [-max(-low, high), 0, max(-low, high)]
-    cmap = shades_of('viridis' if low >= 0 else 'RdBu_r')
+def _matrix_scale(group: Mapping[str, Tensor]) -> tuple[str, list[float]]:
+    "The colour map of matrices and the ticks of its scale, around zero where some values are negative."
+    low = min(m[~m.isnan()].min().item() for m in group.values())
+    high = max(m[~m.isnan()].max().item() for m in group.values())
+    return ('viridis', [low, high]) if low >= 0 else ('RdBu_r', [-max(-low, high), 0, max(-low, high)])
+
+def _draw_matrices(fig: 'Figure', axes: Sequence['Axes'], title: str, group: Mapping[str, Tensor]) -> None:
+    "Matrices on one scale, which stands beside the last, and the title of the group above the first."
+    cmap, ticks = _matrix_scale(group)
     for ax, (name, m) in zip(axes, group.items()):
-        image = ax.imshow(m, cmap=cmap, vmin=ticks[0], vmax=ticks[-1], aspect='auto', interpolation='nearest')
+        shown = m.detach().cpu().float().numpy()
+        image = ax.imshow(shown, cmap=shades_of(cmap), vmin=ticks[0], vmax=ticks[-1], aspect='auto',
+                          interpolation='nearest')
         short = fit_name(ax, name)
         ax.set_title(short, fontsize=8, pad=4, **as_written(short))
-    return image, ticks
+    wide, high = fig.get_size_inches()
+    last, top = axes[-1].get_position().x1*wide, (1 - axes[-1].get_position().y1)*high
+    draw_colour_bar(fig, (last + .32, top + .1, .8, .09), image, '', ticks)
+    lines = max(ax.get_title().count('\n') for ax in axes)
+    write_text(fig, axes[0].get_position().x0*wide, top - .4 - .15*lines, title, weight='bold')
 
 def _name_blocks(axes: Sequence['Axes'], names: Sequence[str], below: bool) -> None:
     "Names at the rows of the first axes and, if wanted, below all, and lines between blocks of rows."
@@ -169,16 +177,12 @@ def show_matrices(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[st
     if not matrices or any(m.ndim != 2 for m in matrices):
         raise WrongValue('show_matrices needs matrices (n, m) by name: {title: {name: matrix}}')
     columns = max(map(len, groups.values()))
-    side = pixel_side(min(2.2, 7/columns - .15), len(matrices[0]))
     left = .1 + .075*max(map(len, names), default=0)
+    side = pixel_side(min(2.2, (8.1 - left)/columns - .12), len(matrices[0]))
     fig = new_figure(left + columns*(side + .12) + 1.3, len(groups)*(side + .65) + left)
     for r, (title, group) in enumerate(groups.items()):
-        top = .55 + r*(side + .65)
-        axes = square_axes(fig, left, top, 1, len(group), side, (.12, 0))[0]
-        image, ticks = _draw_matrices(axes, {name: m.detach().cpu().float().numpy() for name, m in group.items()})
+        axes = square_axes(fig, left, .55 + r*(side + .65), 1, len(group), side, (.12, 0))[0]
+        _draw_matrices(fig, axes, title, group)
         if names: _name_blocks(axes, names, r == len(groups) - 1)
-        draw_colour_bar(fig, (left + len(group)*(side + .12) + .2, top + .1, .8, .09), image, '', ticks)
-        lines = max(ax.get_title().count('\n') for ax in axes)
-        write_text(fig, left, top - .4 - .15*lines, title, weight='bold')
     means = [f'{name} {m.nanmean():.3g}' for group in groups.values() for name, m in group.items()]
     return tell_figure(fig, f'Matrices with the means {", ".join(means)}')
