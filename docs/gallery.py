@@ -34,8 +34,8 @@ FIGURES = (
     Figure('ofd', '07_ofd', 'histogram-figure', "The teacher's numbers before the activation, and the margin"),
     Figure('rkd', '05_rkd', 'scatter', 'How far two images are apart: for the teacher, and for the students'),
     Figure('sp', '06_sp', 'blocks-figure', 'Which images a net finds alike'),
-    Figure('reducenet', '08_reducenet', 'figure', 'ReduceNet: accuracy before the cut, at it, and after it'),
-    Figure('jointrd', '09_jointrd', 'gradient-figure', 'JointRD: the gradient along the depth, path by path'),
+    Figure('reducenet', '08_reducenet', 'figure-shown', 'ReduceNet: accuracy before the cut, at it, and after it'),
+    Figure('jointrd', '09_jointrd', 'gradient-figure', 'JointRD: the gradient at each stage, path by path'),
     Figure('online', '10_online', 'agree-shown', 'Online: how often students that learn together agree'))
 
 def figure_of(method: str) -> Figure | None:

@@ -361,7 +361,7 @@ def tune(student: str | Callable[[int], nn.Module], teacher: Any, method: str = 
     Traceback (most recent call last):
     kdnb.errors.WrongValue: unknown option of kd in the space 'temperature': ...
     """
-    space = space or {}
+    space = {} if space is None else space
     _check_space(method, space)
     _check_trials(trials=trials, seeds=seeds)
     data = _data_with_valid(data)
