@@ -183,6 +183,7 @@ def show_matrices(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[st
     for r, (title, group) in enumerate(groups.items()):
         axes = square_axes(fig, left, .55 + r*(side + .65), 1, len(group), side, (.12, 0))[0]
         _draw_matrices(fig, axes, title, group)
-        if names: _name_blocks(axes, names, r == len(groups) - 1)
+        if names:
+            _name_blocks(axes, names, r == len(groups) - 1)
     means = [f'{name} {m.nanmean():.3g}' for group in groups.values() for name, m in group.items()]
     return tell_figure(fig, f'Matrices with the means {", ".join(means)}')
