@@ -31,12 +31,12 @@ FIGURES = (
     Figure('fitnet', '02_fitnets', 'channel', 'One channel: of the teacher, of the student behind its regressor'),
     Figure('at', '03_at', 'grid', 'Where teacher, alone and taught look'),
     Figure('nst', '04_nst', 'matrix', "Which of the student's channels are like which of the teacher's"),
-    Figure('ofd', '07_ofd', 'histogram', "The teacher's numbers before the activation, and the margin"),
+    Figure('ofd', '07_ofd', 'histogram-figure', "The teacher's numbers before the activation, and the margin"),
     Figure('rkd', '05_rkd', 'scatter', 'How far two images are apart: for the teacher, and for the students'),
-    Figure('sp', '06_sp', 'blocks', 'Which images a net finds alike'),
-    Figure('reducenet', '08_reducenet', 'figure', 'ReduceNet: accuracy before the cut, at it, and after it'),
-    Figure('jointrd', '09_jointrd', 'gradient-figure', 'JointRD: the gradient along the depth, path by path'),
-    Figure('online', '10_online', 'agree-figure', 'Online: how often students that learn together agree'))
+    Figure('sp', '06_sp', 'blocks-figure', 'Which images a net finds alike'),
+    Figure('reducenet', '08_reducenet', 'figure-shown', 'ReduceNet: accuracy before the cut, at it, and after it'),
+    Figure('jointrd', '09_jointrd', 'gradient-figure', 'JointRD: the gradient at each stage, path by path'),
+    Figure('online', '10_online', 'agree-shown', 'Online: how often students that learn together agree'))
 
 def figure_of(method: str) -> Figure | None:
     """The figure of a method, or None."""

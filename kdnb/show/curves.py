@@ -32,18 +32,19 @@ def check_panels(panels: Panels, kind: type | tuple[type, ...], form: str) -> li
         raise WrongValue(f'give one panel or more, {form}, not {panels!r:.80}')
     return list(dict.fromkeys(name for panel in panels.values() for name in panel))
 
-def _panel_axes(titles: Sequence[str], wide: float, x: str, y: str, log: bool = False) -> 'tuple[Figure, list[Axes]]':
+def _panel_axes(titles: Sequence[str], wide: float, x: str, y: str, log: bool = False,
+                ratios: Sequence[float] | None = None) -> 'tuple[Figure, list[Axes]]':
     "A figure with axes for each title."
     fig = new_figure(wide, 2.9)
     fig.set_layout_engine('constrained')
-    axes = list(fig.subplots(1, len(titles), sharey=True, squeeze=False)[0])
+    axes = list(fig.subplots(1, len(titles), sharey=True, squeeze=False, width_ratios=ratios)[0])
     for ax, title in zip(axes, titles):
         ax.set_title(title, fontsize=9, **as_written(title))
         ax.set_xlabel(x, fontsize=8, **as_written(x))
         ax.tick_params(labelsize=8)
         ax.grid(alpha=.3)
     axes[0].set_ylabel(y, fontsize=8, **as_written(y))
-    if log: axes[0].set_yscale('log')
+    axes[0].set_yscale('log' if log else 'linear')
     return fig, axes
 
 # %% ../../nbs/11_show/10_curves.ipynb #legend
@@ -119,12 +120,12 @@ def show_curves(curves: Mapping[str, Mapping[str, Curve]], x: str = '', y: str =
 # %% ../../nbs/11_show/10_curves.ipynb #draw-bars
 def _draw_bars(ax: 'Axes', groups: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[str]:
     "The groups of a panel, and their numbers in words."
-    wide = .84/len(names)
+    wide, paper = .84/len(names), dict(facecolor='white', edgecolor='none', pad=.4, alpha=.8)
     for i, name in enumerate(names):
         at = [k + (i - (len(names) - 1)/2)*wide for k, group in enumerate(groups.values()) if name in group]
         values = [group[name] for group in groups.values() if name in group]
         bars = ax.bar(at, values, wide*.94, color=colour_of(name, i), label=name, zorder=2)
-        ax.bar_label(bars, [f'{v:.3g}' for v in values], fontsize=8, padding=1)
+        ax.bar_label(bars, [f'{v:.3g}' for v in values], fontsize=8, padding=2, bbox=paper)
     ax.set_xticks(range(len(groups)), [textwrap.fill(group, 12) for group in groups])
     ax.grid(visible=False, axis='x')
     ax.margins(y=.12)
@@ -167,8 +168,7 @@ def show_bars(bars: Mapping[str, Mapping[str, Mapping[str, float]]], y: str = ''
     check_panels(bars, Mapping, '{title: {group: {name: value}}}')
     names = list(dict.fromkeys(name for panel in bars.values() for group in panel.values() for name in group))
     many = [len(panel)*len(names) for panel in bars.values()]
-    fig, axes = _panel_axes(list(bars), max(.8 + .4*sum(many), 4.), '', y, log)
-    axes[0].get_gridspec().set_width_ratios(many)
+    fig, axes = _panel_axes(list(bars), max(.8 + .4*sum(many), 4.), '', y, log, many)
     numbers = [f'{title}, {", ".join(_draw_bars(ax, panel, names))}' for ax, (title, panel) in zip(axes, bars.items())]
     numbers += _draw_marks(axes, marks or {}, across=True)
     return _tell_panels(fig, 'Bars', numbers)

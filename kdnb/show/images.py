@@ -55,7 +55,8 @@ def _add_scales(fig: 'Figure', maps: 'Sequence[AxesImage]', labels: Sequence[str
         ends = [round(v, 2) for v in image.get_clim()]
         draw_colour_bar(fig, (.35, fig.get_figheight() - .35, 1.2, .08), image, '', ends)
     patches = [Patch(color=c) for c in _mask_colours[:len(labels)]]
-    if labels: fig.legend(patches, labels, loc='lower right', ncols=len(labels), fontsize=8)
+    if labels:
+        fig.legend(patches, labels, loc='lower right', ncols=len(labels), fontsize=8)
 
 # %% ../../nbs/11_show/10b_images.ipynb #show-images
 def show_images(images: Mapping[str, Mapping[str, Tensor | np.ndarray]], labels: Sequence[str] = ()) -> 'Figure':
