@@ -30,7 +30,7 @@ FIGURES = (
     Figure('dkd', '11_modern', 'parts-figure', "The parts of the loss: the label's class, and the others"),
     Figure('fitnet', '02_fitnets', 'channel', 'One channel: of the teacher, of the student behind its regressor'),
     Figure('at', '03_at', 'grid', 'Where teacher, alone and taught look'),
-    Figure('nst', '04_nst', 'matrix', "Which of the student's channels are like which of the teacher's"),
+    Figure('nst', '04_nst', 'matrix-figure', "Which of the student's channels are like which of the teacher's"),
     Figure('ofd', '07_ofd', 'histogram-figure', "The teacher's numbers before the activation, and the margin"),
     Figure('rkd', '05_rkd', 'scatter', 'How far two images are apart: for the teacher, and for the students'),
     Figure('sp', '06_sp', 'blocks-figure', 'Which images a net finds alike'),

@@ -130,9 +130,9 @@ def _draw_matrices(fig: 'Figure', axes: Sequence['Axes'], title: str, group: Map
 
 def _name_blocks(axes: Sequence['Axes'], names: Sequence[str], below: bool) -> None:
     "Names at the rows of the first axes and, if wanted, below all, and lines between blocks of rows."
-    style = dict(fontsize=8, **as_written(''.join(names)))
+    style = as_written(''.join(names)) | {'fontsize': 8}
     for ax in axes:
-        rows = len(ax.images[0].get_array())
+        rows = round(ax.get_ylim()[0] + .5)
         edges = np.arange(len(names) + 1)*rows/len(names) - .5
         middles = (edges[1:] + edges[:-1])/2
         ax.set_xticks(middles, names if below else [''] * len(names), rotation=90, **style)
@@ -183,6 +183,7 @@ def show_matrices(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[st
     for r, (title, group) in enumerate(groups.items()):
         axes = square_axes(fig, left, .55 + r*(side + .65), 1, len(group), side, (.12, 0))[0]
         _draw_matrices(fig, axes, title, group)
-        if names: _name_blocks(axes, names, r == len(groups) - 1)
+        if names:
+            _name_blocks(axes, names, r == len(groups) - 1)
     means = [f'{name} {m.nanmean():.3g}' for group in groups.values() for name, m in group.items()]
     return tell_figure(fig, f'Matrices with the means {", ".join(means)}')
