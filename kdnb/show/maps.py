@@ -7,7 +7,7 @@ __all__ = ['show_maps', 'show_matrices']
 
 # %% ../../nbs/11_show/09_maps.ipynb #imports
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -130,7 +130,7 @@ def _draw_matrices(fig: 'Figure', axes: Sequence['Axes'], title: str, group: Map
 
 def _name_blocks(axes: Sequence['Axes'], names: Sequence[str], below: bool) -> None:
     "Names at the rows of the first axes and, if wanted, below all, and lines between blocks of rows."
-    style = as_written(''.join(names)) | {'fontsize': 8}
+    style: dict[str, Any] = as_written(''.join(names)) | {'fontsize': 8}
     for ax in axes:
         rows = round(ax.get_ylim()[0] + .5)
         edges = np.arange(len(names) + 1)*rows/len(names) - .5
