@@ -96,10 +96,14 @@ def take_gradient_step(learn: 'Learner') -> None:
     if moves_each_step(learn.sched):
         learn.sched.step()
 
+def _begin_step(learn: 'Learner') -> None:
+    "Tell a compiled program that what the last step left may be written over."
+    if learn.program is not learn.scheme:               # the compiler's import takes seconds
+        torch.compiler.cudagraph_mark_step_begin()
+
 def train_step(learn: 'Learner', *batch) -> None:
     "Learn from what a batch holds: images, labels, and all else that the scheme asked for."
-    if learn.program is not learn.scheme:               # seconds go into its import
-        torch.compiler.cudagraph_mark_step_begin()      # what the last step left may be written over
+    _begin_step(learn)
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
