@@ -83,7 +83,7 @@ def test_wheel_says_what_settings_say(built):
     runtime = [r for r in m.get_all('Requires-Dist') if 'extra' not in r]
     assert len(runtime) == len(CFG['requirements'].split()) and not any(
         w in r for r in runtime for w in ('nbdev', 'jupyter', 'fastcore'))
-    assert set(m.get_all('Provides-Extra')) == {'dev', 'export', 'lab', 'tensorboard', 'timm', 'tune', 'wandb'}
+    assert set(m.get_all('Provides-Extra')) == {'dev', 'export', 'lab', 'ray', 'tensorboard', 'timm', 'tune', 'wandb'}
     assert '](README_files' not in m.get_payload() and '# kdnb' in m.get_payload()  # PyPI sees no files beside the page
 
 
