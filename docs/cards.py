@@ -478,9 +478,9 @@ class Cards(list):
         cost = (f"Time and memory of a step are relative to plain KD: {about['teacher']} to {about['student']}, batch "
                 f"{about['bs']}, {about['dtype']}, {where}, median of {about['pairs']} pairs, {about['date']}")
         former = ' ReviewKD was timed before it had its fourth level.' if about['date'] < '2026-11-30' else ''
-        return f'{_legend}\n\n{cost}{self._noise()}.{former}'
+        return f'{_legend}\n\n{cost}{self.noise()}.{former}'
 
-    def _noise(self) -> str:
+    def noise(self) -> str:
         "What the machine's noise does to a ratio: the spread of KD beside KD."
         for card in self:
             if card['method'] == 'kd' and card['spread']:

@@ -131,8 +131,8 @@ def which_page() -> str:
         'small batches tell little. *index*: the number of each image in train. *view*: a second augmentation, which '
         'both models see. *extra parameters*: trained beside the student and thrown away, resnet56 to resnet20. *time* '
         f"and *memory*: of a step, by those of KD; {about.get('teacher')} to {about.get('student')}, batch "
-        f"{about.get('bs')}, {about.get('dtype')}, {priced.machine}, {about.get('date')}"
-        f"{about.get('busy', '')}; – where it was not measured.",
+        f"{about.get('bs')}, {about.get('dtype')}, {about.get('device')}, {about.get('machine')}, {about.get('date')}"
+        f"{cards.noise()}; – where it was not measured.",
         _needs_table(cards).markdown(raw=True),
         '## Without a teacher trained before, and what goes with any method', 'The whole of what is trained counts: '
         'extra parameters are all beside the one student that is kept.', _others_table(priced.path).markdown(raw=True),
