@@ -164,3 +164,8 @@ def test_colours_differ_for_the_colour_blind(kind):
         seen = np.clip(linear @ np.array(SEEN[kind]).T, 0, 1)**(1/2.2)
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + np.eye(len(seen))
         assert apart.min() > .15, colours
+
+@pytest.mark.parametrize('call', [
+    lambda: show_matrices(3), lambda: show_maps(torch.rand(2, 3, 8, 8), 3), lambda: show_points(torch.rand(3), 2, 3)])
+def test_what_is_no_dict_is_refused_in_words(call):
+    with pytest.raises(TypeError, match=r'a dict \{.*\}, not int'): call()

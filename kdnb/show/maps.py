@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data import Data
-from ..errors import WrongValue
+from ..errors import WrongValue, check_type
 from kdnb.show.canvas import (
     as_photos,
     as_written,
@@ -47,6 +47,7 @@ def _draw_group(axes: np.ndarray, group: Mapping[str, np.ndarray]) -> None:
 # %% ../../nbs/11_show/09_maps.ipynb #show-maps
 def _checked_groups(count: int, groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, np.ndarray]]:
     "The groups as arrays."
+    groups = check_type('what show_maps shows', groups, Mapping, 'a dict {title: {name: map}}')
     for name, m in [item for group in groups.values() for item in group.items()]:
         if isinstance(m, Tensor) and m.ndim == 3 and len(m) == count: continue
         raise WrongValue(f'{name} needs a map for each of {count} images: a tensor ({count}, h, w)')
@@ -173,7 +174,8 @@ def show_matrices(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[st
     >>> [ax.get_title() for ax in fig.axes]
     ['teacher', 'alone', '', 'alone', '']
     """
-    matrices = [m for group in groups.values() for m in group.values()]
+    matrices = [m for group in check_type('what show_matrices shows', groups, Mapping,
+                                          'a dict {title: {name: matrix}}').values() for m in group.values()]
     if not matrices or any(m.ndim != 2 for m in matrices):
         raise WrongValue('show_matrices needs matrices (n, m) by name: {title: {name: matrix}}')
     columns = max(map(len, groups.values()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..errors import WrongValue
+from ..errors import WrongValue, check_type
 from .canvas import as_written, new_figure, tell_figure
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ def _draw_cloud(ax: 'Axes', x: Tensor, y: Tensor, groups: Mapping[str, Tensor]) 
     ax.tick_params(labelsize=8)
 
 # %% ../../nbs/11_show/09b_points.ipynb #show-points
+def _check_points(x: Tensor, panels: object, groups: object) -> None:
+    "Refuse what is no dict of a value for each point."
+    both = [check_type('panels, as groups,', given, Mapping, 'a dict {name: tensor}') for given in (panels, groups)]
+    if not all(both) or any(v.shape != x.shape for given in both for v in given.values()):
+        raise WrongValue(f'each panel and each group needs a value for each of {len(x)} points: {{name: tensor}}')
+
 def show_points(x: Tensor, panels: Mapping[str, Tensor], groups: Mapping[str, Tensor], xlabel: str = '',
                 ylabel: str = '') -> 'Figure':
     """
@@ -67,8 +73,7 @@ def show_points(x: Tensor, panels: Mapping[str, Tensor], groups: Mapping[str, Te
     >>> [ax.get_title() for ax in fig.axes]
     ['alone', 'taught']
     """
-    if not panels or not groups or any(v.shape != x.shape for v in [*panels.values(), *groups.values()]):
-        raise WrongValue(f'each panel and each group needs a value for each of {len(x)} points: {{name: tensor}}')
+    _check_points(x, panels, groups)
     fig = new_figure(max(2.3*len(panels) + .4, 3.6), 3)
     fig.set_layout_engine('constrained')
     axes = fig.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
