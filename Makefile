@@ -17,7 +17,7 @@ setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clon
 .venv/installed: settings.ini setup.py
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -e '.[dev]'
 	@if [ -e .git ]; then git config merge.nbdev-merge.name 'conflicts become notebook cells'; \
 	    git config merge.nbdev-merge.driver '$(BIN)/nbdev_merge %O %A %B %P'; fi
 	@touch $@
@@ -59,7 +59,7 @@ notebooks: setup ## Every notebook, each in a process of its own; one: make note
 
 slow: setup ## The tests marked slow: what starts processes, ranks, commands, trains or compiles.
 	@rm -rf $(KDNB_RUNS)
-	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m slow tests
+	$(QUIET) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow tests
 
 fix: setup ## Let ruff mend what it can, in the notebooks and in scripts; then export.
 	$(BIN)/ruff check --fix --select I,UP nbs
