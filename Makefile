@@ -12,6 +12,8 @@ SUMS := find nbs kdnb -name '.?*' -prune -o \( -name '*.ipynb' -o -name '*.py' \
 help:     ## What there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
+unexport PYTHONDONTWRITEBYTECODE         # what is imported is compiled once: pip, told so below, compiles nothing
+
 setup: .venv/installed ## Make .venv with kdnb and its tools, and tell this clone's git how to merge notebooks.
 
 .venv/installed: settings.ini setup.py
