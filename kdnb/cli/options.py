@@ -108,7 +108,9 @@ TRAIN_OPTIONS: Options = {
     '--wd': _number("weight decay; default the recipe's", float),
     '--seed': _number('of initial weights, order and augmentation; default 0', int, 0),
     '--amp': _word('FORMAT', 'number format of the forward pass: auto, bf16, fp16 or off; default auto', 'auto'),
-    '--compile': _switch('compile the models first: half a minute or more, then faster steps on a GPU')}
+    '--compile': _switch('compile the models first: half a minute or more, then faster steps'),
+    '--exact': _switch('ask the teacher as it is: in a long run its BatchNorms may be folded, or it is compiled, where '
+                       'that pays')}
 
 KEEP_OPTIONS: Options = {
     '--run': _word('NAME', 'name or folder of the run; default made of data, student, method and seed'),

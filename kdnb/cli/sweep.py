@@ -45,7 +45,7 @@ from ..train import Learner, Run
 
 # %% ../../nbs/15_cli/03_sweep.ipynb #cost
 _data_keys = ('data', 'root', 'size', 'bs', 'valid', 'n_train', 'augment', 'recipe', 'split_seed', 'stream', 'strict',
-              'workers', 'device', 'compile')
+              'workers', 'device', 'compile', 'exact')
 _known_sizes = dict(digits=(1_078, 8), shapes=(8_000, 32), cifar10=(50_000, 32), cifar100=(50_000, 32),
                     cinic10=(90_000, 32), imagenet=(1_281_167, 224))  # training images, side in pixels
 _own_valid = {'cinic10'}                                              # its valid images are no training images
@@ -197,8 +197,8 @@ _passed_on: Options = {k: how | dict(default=None) for k, how in DATA_OPTIONS.it
 _passed_on['--data'] = dict(
     metavar='NAME', help=f"a data set instead of the preset's: {', '.join(known_sources)}, a folder, or an .npz")
 _machine: Options = {
-    '--device': DATA_OPTIONS['--device'] | dict(default=None), '--compile': TRAIN_OPTIONS['--compile'],
-    '--tensorboard': KEEP_OPTIONS['--tensorboard']}
+    '--device': DATA_OPTIONS['--device'] | dict(default=None),
+    **{k: TRAIN_OPTIONS[k] for k in ('--compile', '--exact')}, '--tensorboard': KEEP_OPTIONS['--tensorboard']}
 _engine: Options = {
     '--engine': dict(choices=[*engines], default='local', help='local: this process; ray: a cluster (needs pip install '
                      "'kdnb[ray]'); default local"),

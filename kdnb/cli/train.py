@@ -52,7 +52,7 @@ from ..train import Learner, device_name, differences, pick_recipe, remember, ru
 
 # %% ../../nbs/15_cli/01_train.ipynb #run-name
 _same_run = {*KEEP_OPTIONS, *TALK_OPTIONS, '--labels', '--root', '--device', '--stream', '--workers', '--strict',
-             '--compile'}
+             '--compile', '--exact'}
 
 def _name_again(a: argparse.Namespace) -> str:
     "The name of a repetition: the old run's, 'again', and what is changed."
@@ -256,7 +256,7 @@ def build_learner(a: argparse.Namespace, quiet: bool = False) -> Learner:
     data = _kept(a, 'data', lambda: load_asked_data(a))
     with seeded(a.seed):
         scheme = _asked_scheme(a, data)
-    how = {k: getattr(a, k) for k in 'recipe lr wd amp compile seed'.split()}
+    how = {k: getattr(a, k) for k in 'recipe lr wd amp compile exact seed'.split()}
     names = [*(a.callback or ()), *(['tensorboard'] if a.tensorboard else ())]
     learn = Learner(scheme, data, run=a.run or _name_run(a), cbs=[create_callback(name) for name in names], **how)
     learn.about['options'] = _record_options(a)

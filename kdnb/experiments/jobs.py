@@ -501,7 +501,7 @@ def _loading_word(recipe: str | Recipe) -> str | None:
 def _sweep_name(data: Data, recipe: str | Recipe, epochs: int, learner: dict[str, Any]) -> str:
     "Data, recipe, epochs and what was changed."
     fewer = [data.reduced.split()[0]] if 'training images' in data.reduced else []
-    changed = [f'{k}{v}' for k, v in learner.items() if v not in (None, 'auto')]
+    changed = [f'{k}{v}' for k, v in learner.items() if k != 'exact' and v not in (None, 'auto')]
     return run_name(data.name, *fewer, _recipe_word(recipe), epochs, *changed)
 
 def _make_plan(data: Data | str | Path, recipe: str | Recipe, epochs: int | None, name: str | None, teacher: Any,
@@ -583,7 +583,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
           seeds: int | Sequence[int] = 3, epochs: int | None = None, data: Data | str | Path = 'cifar100',
           recipe: str | Recipe = 'crd', weights: str | None = None, name: str | None = None, dry_run: bool = False,
           lr: float | None = None, wd: float | None = None, amp: str = 'auto', engine: str = 'local',
-          address: str | None = None, gpus: float = 0., cores: int = 1) -> Results:
+          address: str | None = None, gpus: float = 0., cores: int = 1, exact: bool = False) -> Results:
     """
     Make all runs of a table: students times methods times seeds, and the students alone.
 
@@ -627,6 +627,8 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
         The share of a GPU that a task of Ray gets, such as .25. 0: it learns on processors.
     cores : int
         The processors that a task of Ray gets.
+    exact : bool
+        Ask the teacher as it is, as of `Learner`.
 
     Returns
     -------
@@ -651,7 +653,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     if not isinstance(data, (Data, str, Path)):
         raise WrongType(f'data is what load_data gives, or a name for it, not {data!r}')
     seeds, make = _list_seeds(seeds), pick_engine(engine, address, gpus, cores)
-    plan = _make_plan(data, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp)
+    plan = _make_plan(data, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp, exact=exact)
     jobs = _plan_jobs(plan, _as_list(student), _as_list(method), seeds)
     if dry_run:
         say(_describe_jobs(jobs))

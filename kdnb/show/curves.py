@@ -124,6 +124,7 @@ def _draw_bars(ax: 'Axes', groups: Mapping[str, Mapping[str, float]], names: Seq
     for i, name in enumerate(names):
         at = [k + (i - (len(names) - 1)/2)*wide for k, group in enumerate(groups.values()) if name in group]
         values = [group[name] for group in groups.values() if name in group]
+        if not values: continue                         # another panel's
         bars = ax.bar(at, values, wide*.94, color=colour_of(name, i), label=name, zorder=2)
         ax.bar_label(bars, [f'{v:.3g}' for v in values], fontsize=8, padding=2, bbox=paper)
     ax.set_xticks(range(len(groups)), [textwrap.fill(group, 12) for group in groups])
@@ -168,7 +169,7 @@ def show_bars(bars: Mapping[str, Mapping[str, Mapping[str, float]]], y: str = ''
     check_panels(bars, Mapping, '{title: {group: {name: value}}}')
     names = list(dict.fromkeys(name for panel in bars.values() for group in panel.values() for name in group))
     many = [len(panel)*len(names) for panel in bars.values()]
-    fig, axes = _panel_axes(list(bars), max(.8 + .4*sum(many), 4.), '', y, log, many)
+    fig, axes = _panel_axes(list(bars), max(.8 + .46*sum(many), 4.), '', y, log, many)
     numbers = [f'{title}, {", ".join(_draw_bars(ax, panel, names))}' for ax, (title, panel) in zip(axes, bars.items())]
     numbers += _draw_marks(axes, marks or {}, across=True)
     return _tell_panels(fig, 'Bars', numbers)

@@ -4,6 +4,7 @@ from .state import *
 from .memory import *
 from .recipe import *
 from .dot import *
+from .faster import *
 from .checks import *
 from .scoring import *
 from .words import *

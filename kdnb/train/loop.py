@@ -43,7 +43,7 @@ from kdnb.parallel import (
 from ..schemes import Scheme, meet_data, trial_batch
 from ..seeds import check_seed, seed_from, seeded
 from ..systems import Recipe
-from ..text import HtmlTable, Table, count_of, facts_table, plain_number, whole_number
+from ..text import HtmlTable, Table, count_of, facts_table, plain_number, true_or_false, whole_number
 from .average import Average, make_average
 from kdnb.train.checks import (
     Diverged,
@@ -55,6 +55,7 @@ from kdnb.train.checks import (
     warn_of_heavy,
 )
 from .dot import check_apart, take_teachers
+from .faster import hasten_own
 from .hooks import Callback, call_back, change_gradients, check_callbacks, random_kept, step_hooks, wrap_with
 from .keeping import check_progress, load_progress, save_progress, start_over, steps_an_epoch, write_progress
 from .memory import keep_freed_memory, note_memory, watch_memory
@@ -96,14 +97,10 @@ def take_gradient_step(learn: 'Learner') -> None:
     if moves_each_step(learn.sched):
         learn.sched.step()
 
-def _begin_step(learn: 'Learner') -> None:
-    "Tell a compiled program that what the last step left may be written over."
-    if learn.program is not learn.scheme:               # the compiler's import takes seconds
-        torch.compiler.cudagraph_mark_step_begin()
-
 def train_step(learn: 'Learner', *batch) -> None:
     "Learn from what a batch holds: images, labels, and all else that the scheme asked for."
-    _begin_step(learn)
+    if learn.program is not learn.scheme:               # what the last step left may be written over
+        torch.compiler.cudagraph_mark_step_begin()
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
@@ -234,8 +231,7 @@ def run_config(learn: 'Learner') -> dict:
         init=weights_hash(learn.init['state']), params=num_params(first), reduced=learn.reduced,
         dtype=name_dtype(learn.dtype)) | fetched
     own = describe_own_images(first)
-    further = {'made': made} if made else {}
-    further |= {'own_images': own} if own else {}
+    further = {k: v for k, v in dict(made=made, own_images=own).items() if v}
     return dict(
         student=describe_model(first), **further, **learn.scheme.describe(), **begins,
         data=learn.data.describe(), recipe=learn.recipe_name, optimiser=learn.optimising, epochs=learn.epochs,
@@ -275,6 +271,7 @@ def _prepare_device(learn: 'Learner') -> None:
     watch_memory(learn.data.device)
     if learn.data.device.type == 'cpu':
         keep_freed_memory()
+    hasten_own(learn)
 
 # %% ../../nbs/10_train/06_loop.ipynb #spread
 def _leaves_unused(learn: 'Learner', epoch: int) -> bool:
@@ -455,6 +452,9 @@ class Learner(HtmlTable):
         inside `seeded`.
     cbs : list of Callback, optional
         Further callbacks beside the progress bar. None: no callbacks, and nothing is reported.
+    exact : bool
+        Ask a frozen teacher as it is. False: in a long run its BatchNorms may be folded, or it is compiled, where that
+        was measured to pay on this machine; its answers are the same up to rounding, see `kdnb.train.faster`.
 
     Attributes
     ----------
@@ -510,7 +510,7 @@ class Learner(HtmlTable):
     def __init__(self, model: nn.Module, data: Data, run: str | Path | None = None, recipe: str | Recipe = 'crd',
                  lr: float | None = None, wd: float | None = None, opt: Callable | None = None,
                  sched: Callable | None = None, amp: str = 'auto', compile: bool = False, seed: int = 0,
-                 cbs: Sequence[Callback] | None = ()):
+                 cbs: Sequence[Callback] | None = (), exact: bool = False):
         fit_threads()
         with random_kept(check_data(data).device):
             _take_recipe(self, recipe, cbs, lr, wd, opt=opt, sched=sched)
@@ -522,7 +522,7 @@ class Learner(HtmlTable):
         self.program, train = _compile_parts(*plain, self.recipe.accumulate) if compile else plain
         self.forward, self.train = self.program, train.of_part(rank(), world_size()).asking(self.scheme.asks)
         self.cbs, self.on_step = make_callbacks(cbs), step_hooks(cbs, self.recipe.clip)
-        self.average = make_average(self.scheme, self.recipe.ema)
+        self.average, self.exact = make_average(self.scheme, self.recipe.ema), true_or_false('exact', exact)
         self.init, self.logged = copy_weights(self.scheme), {}
         self.about: dict[str, object] = {}      # further entries of config.json's 'about', which is not compared
         start_over(self)

@@ -14,10 +14,11 @@ import torch
 
 from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
-from ..schemes import Distill, Ensemble, Frozen
+from ..schemes import Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
+from .faster import hasten, own_teacher
 from .hooks import Callback, call_back, check_callbacks, random_states, set_random_states, wrap_with
 from kdnb.train.loop import (
     Learner,
@@ -62,18 +63,11 @@ def _common_teacher(own: list[Frozen]) -> Frozen:
     teacher.tap(teacher.model, places, logits=any(t.net.logits for t in own))
     return teacher
 
-def _own_teacher(learn: Learner) -> Frozen | None:
-    "The teacher that a learner asks in each step and could share."
-    scheme = learn.scheme
-    if not isinstance(scheme, Distill) or scheme.stream or not scheme.needs_teacher(): return None
-    if isinstance(scheme.teacher.model, Ensemble): return None      # each combines them in its own way
-    return scheme.teacher
-
 def shared_teachers(learners: list[Learner]) -> dict[Learner, Frozen]:
     "{learner: the teacher that it shares with others}"
     groups: dict[tuple, dict[Learner, Frozen]] = {}
     for learn in learners:
-        own = _own_teacher(learn)
+        own = own_teacher(learn.scheme)
         if own is None: continue
         groups.setdefault((id(own.model), own.bn, id(own.prepare), learn.dtype), {})[learn] = own
     shared: dict[Learner, Frozen] = {}
@@ -164,6 +158,8 @@ class LearnerGroup:
         self.train = learners[0].train.asking([*asks])
         self.history: list[dict] = []
         self.failed: dict[Learner, BaseException] = {}
+        self.asking: list[Learner] = []                 # those that `shared` is for
+        self.shared: dict[Learner, Frozen] = {}
         self.cbs = make_callbacks(cbs)
         paths = [learn.run.path for learn in learners]
         names = [path.name if path else f'learner {i}' for i, path in enumerate(paths, 1)]
@@ -200,6 +196,14 @@ class LearnerGroup:
             with self.excuse(learn), random[learn]:
                 train_step(learn, x, y, own | _ask_once(learn, shared.get(learn), x, own.get('view'), answers))
 
+    def teachers(self, now: list[Learner]) -> dict[Learner, Frozen]:
+        "The teachers that several of these share, each asked in its quickest way; found once for the same learners."
+        if now != self.asking:
+            self.asking, self.shared = now, shared_teachers(now)
+            for teacher in dict.fromkeys(self.shared.values()):
+                hasten(teacher, [learn for learn in now if self.shared.get(learn) is teacher])
+        return self.shared
+
     def one_epoch(self, now: list[Learner]) -> None:
         "Pass once over the training images with the learners that are at this epoch; the time is shared out."
         start = time.perf_counter()
@@ -210,7 +214,7 @@ class LearnerGroup:
         now = [learn for learn in now if learn not in self.failed]
         if not now: return
         random = {learn: OwnRandom(dropout_seed(learn), learn.data.device) for learn in now}
-        shared = shared_teachers(now)
+        shared = self.teachers(now)
         for batch in wrap_with(self, 'batches', epoch_batches(now[0], self.train)):
             self.step(batch, now, shared, random)
         self.close(now, start)
