@@ -127,7 +127,9 @@ def _draw_bars(ax: 'Axes', groups: Mapping[str, Mapping[str, float]], names: Seq
         if not values: continue                         # another panel's
         bars = ax.bar(at, values, wide*.94, color=colour_of(name, i), label=name, zorder=2)
         ax.bar_label(bars, [f'{v:.3g}' for v in values], fontsize=8, padding=2, bbox=paper)
-    ax.set_xticks(range(len(groups)), [textwrap.fill(group, 12) for group in groups])
+    tilt = dict(rotation=30, ha='right', rotation_mode='anchor') if len(groups) > 6 else {}
+    words = [group if tilt else textwrap.fill(group, 12, break_long_words=False) for group in groups]
+    ax.set_xticks(range(len(groups)), words, **tilt)
     ax.grid(visible=False, axis='x')
     ax.margins(y=.12)
     return [f'{k} {n} {v:.3g}' for k, group in groups.items() for n, v in group.items()]
