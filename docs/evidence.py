@@ -8,8 +8,6 @@ from kdnb.experiments import load_results
 from kdnb.methods import parse_method
 from kdnb.systems import find_preset
 
-from .links import ROOT
-
 class Evidence(NamedTuple):
     """What came out for one method in one setting; accuracies in percent, the last epoch."""
     setting: str                # net, data, epochs, teacher
@@ -17,11 +15,10 @@ class Evidence(NamedTuple):
     last: str
     minus_alone: str
     n: int
-    kept: str                   # where the runs are
     head: float                 # mean of the last epoch
     gain: float | None
 
-PLACES = {'zoo:shapes-*': 'zoo', 'zoo:minute-*': 'zoo', str(ROOT/'nbs/results.json'): 'results.json'}
+KINDS = 'short', 'shapes', 'minute-few', 'minute-cheap', 'minute-joint', 'minute-reduce', 'minute-headless'
 
 def _mean(value: tuple) -> str:
     mean, std = value
@@ -33,20 +30,20 @@ def _difference(found: dict | None) -> str:
     interval = '' if found['n'] < 2 else f' ({low:+.2f} to {high:+.2f})'
     return f"{found['mean']:+.2f}{interval}"
 
-def _read_line(block: dict, line: dict, kept: str) -> Evidence:
+def _read_line(block: dict, line: dict) -> Evidence:
     of, found = block['of'], line['difference']
     teacher = f" from {of['teacher_model']}" if of['teacher_model'] else ''
     setting = f"{of['student']}{teacher}, {of['data']}, {of['n_train']:,} images, {of['epochs']} epochs"
-    return Evidence(setting, line['means'], _mean(line['last']), _difference(found), line['n'], kept,
+    return Evidence(setting, line['means'], _mean(line['last']), _difference(found), line['n'],
                     line['last'][0], found['mean'] if found else None)
 
 @cache
 def all_evidence() -> list[Evidence]:
     """Each method in each setting of the runs that kdnb keeps."""
     found = []
-    for runs, kept in PLACES.items():
-        blocks = load_results(runs).table().blocks
-        found += [_read_line(b, line, kept) for b in blocks for line in b['lines'] if b['base'] and not line['made']]
+    for kind in KINDS:
+        blocks = load_results(f'zoo:{kind}-*').table().blocks
+        found += [_read_line(b, line) for b in blocks for line in b['lines'] if b['base'] and not line['made']]
     return found
 
 def _kind(means: str) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdnb.data import manifest_file, read_zoo
 from kdnb.experiments import load_run_data, student_name
-from kdnb.files import zoo_root
+from kdnb.files import run_name, zoo_root
 from kdnb.measure import accuracy, predict
 from kdnb.models import load_model
 from kdnb.train import Run, load_state, read_config
@@ -84,6 +84,7 @@ def main() -> None:
     a = parser.parse_args()
     for name in a.runs:
         run = Run(name)
+        if run_name(run.path.name) != run.path.name: parser.error(f'{run.path.name} has signs that names of the zoo lack: copy it')
         folder = copy_run(run, run.path.name, not a.without_weights)
         list_run(folder, a.command)
         print(folder.name)

@@ -66,3 +66,6 @@ def test_budgets_are_written_once():
     for path, cell in CELLS.items():
         rows = [n for n in ast.walk(ast.parse(house.text(cell['source']))) if isinstance(n, ast.Dict)]
         assert [k.value for k in rows[0].keys] == ['test', 'minute', 'hour', 'gpu'], path
+
+def test_minutes_are_numbers():
+    with pytest.raises(TypeError, match="minute= is a number of minutes, not 'six'"): choose_budget('six', 1, 1)

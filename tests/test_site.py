@@ -40,10 +40,11 @@ def test_a_method_has_a_page_with_its_code_and_its_numbers(cards):
     assert [n for n in pages if f']({n}.md)' not in method_index(cards)] == []
 
 def test_evidence_is_that_of_runs_on_disk():
-    kd = [e for e in evidence_of('kd') if e.kept == 'zoo']
+    kd = evidence_of('kd')
     assert max(e.n for e in kd) >= 5 and all('KD(' in e.means and 'standardize' not in e.means for e in kd)
-    assert {e.means for e in evidence_of('at')} >= {'CE(1) + AT(1000, p=2)', 'CE(1) + AT(100, p=2)'}
-    assert {e.kept for e in all_evidence()} == {'zoo', 'results.json'}
+    assert 'CE(1) + AT(1000, p=2)' in {e.means for e in evidence_of('at')}
+    settings = {e.setting for e in all_evidence()}
+    assert any('cifar100' in s for s in settings) and any('shapes' in s for s in settings)
 
 def test_what_was_published_says_by_whom():
     claim, = published_of('kd', ('resnet56', 'resnet20'))

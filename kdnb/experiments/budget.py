@@ -10,7 +10,7 @@ import os
 
 import torch
 
-from ..errors import WrongValue, say
+from ..errors import WrongType, WrongValue, say
 from ..text import format_time
 
 # %% ../../nbs/13_experiments/13_budget.ipynb #budget
@@ -39,6 +39,8 @@ def choose_budget(minute: float, hour: float, gpu: float) -> str:
     ------
     ValueError
         If `KDNB_BUDGET` is none of the four.
+    TypeError
+        If minutes are no number.
 
     Examples
     --------
@@ -46,6 +48,9 @@ def choose_budget(minute: float, hour: float, gpu: float) -> str:
     >>> choose_budget(minute=6, hour=120, gpu=70) in ('test', 'minute', 'hour', 'gpu')
     True
     """
+    minutes = dict(minute=minute, hour=hour, gpu=gpu)
+    for name, value in minutes.items():
+        if not isinstance(value, (int, float)): raise WrongType(f'{name}= is a number of minutes, not {value!r:.60}')
     budget = os.environ.get('KDNB_BUDGET') or ('gpu' if torch.cuda.is_available() else 'minute')
     if budget not in BUDGETS: raise WrongValue(f"KDNB_BUDGET is {budget!r}: set it to one of {', '.join(BUDGETS)}")
     times = {'test': 'under a minute', 'minute': f'about {format_time(60*minute)} on one core',
