@@ -84,7 +84,8 @@ def main() -> None:
     a = parser.parse_args()
     for name in a.runs:
         run = Run(name)
-        if run_name(run.path.name) != run.path.name: parser.error(f'{run.path.name} has signs that names of the zoo lack: copy it')
+        if run_name(run.path.name) != run.path.name:
+            parser.error(f'{run.path.name} has signs that names of the zoo lack: give a copy under another name')
         folder = copy_run(run, run.path.name, not a.without_weights)
         list_run(folder, a.command)
         print(folder.name)

@@ -93,6 +93,13 @@ def test_students_together_share_a_quick_teacher(few, teacher, monkeypatch):
     alone = student(few, teacher, run='by itself').fit(EPOCHS)
     assert [r['kd'] for r in together[0].history] == pytest.approx([r['kd'] for r in alone.history], rel=1e-4)
 
+def test_a_teacher_of_one_in_a_group(few, teacher, monkeypatch):
+    choose(monkeypatch, 'folded')
+    with seeded(1): net = resnet(8)
+    alone = Learner(net, few, amp='off', cbs=None, run='alone')
+    fit_together([student(few, teacher, run='kd'), alone], EPOCHS, cbs=None)
+    assert (asked('kd'), asked('alone')) == ('folded', None)
+
 class Odd(nn.Module):
     """A net whose path depends on its images, so that it cannot be traced."""
     def __init__(self):

@@ -383,7 +383,7 @@ CODE = {m: house.code_lines(s) for m, s in TEXTS.items()}
 
 def test_the_wheel_is_small():
     assert {m: len(lines) for m, lines in CODE.items() if len(lines) > 400} == {}
-    assert sum(map(len, CODE.values())) <= 16_630      # why: see CONTRIBUTING
+    assert sum(map(len, CODE.values())) <= 16_640      # why: see CONTRIBUTING
 
 def test_functions_are_short():
     sizes = sorted(len(CODE[m] & {*range(f.lineno, f.end_lineno + 1)}) for m in MODULES for _, f in named_functions(m))

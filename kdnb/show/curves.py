@@ -118,6 +118,13 @@ def show_curves(curves: Mapping[str, Mapping[str, Curve]], x: str = '', y: str =
     return _tell_panels(fig, 'Curves', numbers)
 
 # %% ../../nbs/11_show/10_curves.ipynb #draw-bars
+def _name_groups(ax: 'Axes', groups: Sequence[str]) -> None:
+    "The names of groups below a panel, tilted where there are many."
+    tilted = len(groups) > 6
+    ax.set_xticks(range(len(groups)), [k if tilted else textwrap.fill(k, 12, break_long_words=False) for k in groups])
+    for text in ax.get_xticklabels() if tilted else ():
+        text.set(rotation=30, ha='right', rotation_mode='anchor')
+
 def _draw_bars(ax: 'Axes', groups: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[str]:
     "The groups of a panel, and their numbers in words."
     wide, paper = .84/len(names), dict(facecolor='white', edgecolor='none', pad=.4, alpha=.8)
@@ -127,9 +134,7 @@ def _draw_bars(ax: 'Axes', groups: Mapping[str, Mapping[str, float]], names: Seq
         if not values: continue                         # another panel's
         bars = ax.bar(at, values, wide*.94, color=colour_of(name, i), label=name, zorder=2)
         ax.bar_label(bars, [f'{v:.3g}' for v in values], fontsize=8, padding=2, bbox=paper)
-    tilt = dict(rotation=30, ha='right', rotation_mode='anchor') if len(groups) > 6 else {}
-    words = [group if tilt else textwrap.fill(group, 12, break_long_words=False) for group in groups]
-    ax.set_xticks(range(len(groups)), words, **tilt)
+    _name_groups(ax, list(groups))
     ax.grid(visible=False, axis='x')
     ax.margins(y=.12)
     return [f'{k} {n} {v:.3g}' for k, group in groups.items() for n, v in group.items()]

@@ -156,8 +156,8 @@ def hasten(teacher: Frozen, learners: Sequence[Any]) -> None:
     for learn in learners:
         _note_way(learn, way)
 
-def hasten_own(learn: Any) -> None:
-    "The same for a learner by itself; a compiled one has its teacher in its program."
+def hasten_own(learn: Any, together: bool = False) -> None:
+    "The same for a teacher that no other learner shares; a compiled learner has it in its program."
     teacher = own_teacher(learn.scheme)
-    if teacher and 'together' not in learn.about and learn.program is learn.scheme:
+    if teacher and ('together' in learn.about) == together and learn.program is learn.scheme:
         hasten(teacher, [learn])

@@ -518,8 +518,8 @@ class Learner(HtmlTable):
         self.data, self.run, self.seed = data, Run(run), check_seed(seed)
         self.scheme = ready_scheme(model, data)
         self.amp, self.dtype, self.mixing = amp, pick_amp(amp, data.device), pick_mixing(self.scheme, self.recipe, data)
-        plain = self.scheme, data.train
-        self.program, train = _compile_parts(*plain, self.recipe.accumulate) if true_or_false('compile', compile) else plain
+        plain, asked = (self.scheme, data.train), true_or_false('compile', compile)
+        self.program, train = _compile_parts(*plain, self.recipe.accumulate) if asked else plain
         self.forward, self.train = self.program, train.of_part(rank(), world_size()).asking(self.scheme.asks)
         self.cbs, self.on_step = make_callbacks(cbs), step_hooks(cbs, self.recipe.clip)
         self.average, self.exact = make_average(self.scheme, self.recipe.ema), true_or_false('exact', exact)

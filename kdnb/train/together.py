@@ -18,7 +18,7 @@ from ..schemes import Frozen
 from ..seeds import seed_from, seeded
 from ..text import plain_number
 from .checks import Diverged
-from .faster import hasten, own_teacher
+from .faster import hasten, hasten_own, own_teacher
 from .hooks import Callback, call_back, check_callbacks, random_states, set_random_states, wrap_with
 from kdnb.train.loop import (
     Learner,
@@ -197,11 +197,14 @@ class LearnerGroup:
                 train_step(learn, x, y, own | _ask_once(learn, shared.get(learn), x, own.get('view'), answers))
 
     def teachers(self, now: list[Learner]) -> dict[Learner, Frozen]:
-        "The teachers that several of these share, each asked in its quickest way; found once for the same learners."
+        "The teachers that several of these share; all are asked in their quickest way. Found once for the same."
         if now != self.asking:
             self.asking, self.shared = now, shared_teachers(now)
             for teacher in dict.fromkeys(self.shared.values()):
                 hasten(teacher, [learn for learn in now if self.shared.get(learn) is teacher])
+            for learn in now:
+                if learn not in self.shared:
+                    hasten_own(learn, together=True)
         return self.shared
 
     def one_epoch(self, now: list[Learner]) -> None:
