@@ -31,12 +31,11 @@ def _dagger(card: dict) -> str:
 def _ours(card: dict) -> str:
     found = evidence_of(card['method'])
     if not found: return 'No run of this method comes with kdnb yet.'
-    rows = [f'| {e.setting} | `{e.means}` | {e.last} | {e.minus_alone} | {e.n} | {e.kept} |' for e in found]
-    heads = ('| setting | method in full | test %, last epoch | minus alone | seeds | runs |\n'
-             '|---|---|---:|---:|---:|---|')
-    note = ("These are reduced runs, far shorter than the 240 epochs of the protocol. `zoo`: the runs come with kdnb "
-            "(`load_results('zoo:*')`); `results.json`: their results do, in "
-            "[nbs/results.json](../nbs/results.json). The interval is of 95 % over seeds; one seed has none.")
+    rows = [f'| {e.setting} | `{e.means}` | {e.last} | {e.minus_alone} | {e.n} |' for e in found]
+    heads = ('| setting | method in full | test %, last epoch | minus alone | seeds |\n'
+             '|---|---|---:|---:|---:|')
+    note = ("These are reduced runs, far shorter than the 240 epochs of the protocol; the runs come with "
+            "kdnb (`load_results('zoo:*')`). The interval is of 95 % over seeds; one seed has none.")
     return '\n'.join([heads, *rows]) + f'\n\n{note}'
 
 def _theirs(card: dict) -> str:

@@ -57,26 +57,24 @@ def five_page() -> str:
         '`--run` is what a later command calls the result.')
     return f'{intro}\n\n{five_sections()}\n'
 
+RESULTS = {
+    'short': ('All of CIFAR-100', 'resnet20 teaches resnet8 on all training images but the held-out tenth, one cycle, '
+              'three seeds, weights of the 240-epoch protocol and nothing tuned.'),
+    'shapes-resnet8': ('Five hundred drawn images', "resnet8 gets 500 of the images of `load_data('shapes')`, its "
+                       'teacher saw 7,200; five seeds, nothing tuned.')}
+
 def results_page() -> str:
-    "A table of longer runs, of which the results are kept."
-    intro = (
-        '# What came out on CIFAR-100\n\nresnet56 teaches resnet20, each method from the same initial weights, with '
-        'the weights of the 240-epoch protocol and nothing tuned. REDUCED to ten epochs on 10,000 images: the table '
-        'says which student learns quickly, and not which is best after the full schedule.')
-    how = (
-        'The teacher had 12 epochs on 45,000 images (56.6 %). After the full 240 epochs the published numbers (last or '
-        'best epoch, as each reports) are 69.06 alone, 70.66 with KD, 71.97 with DKD, '
-        '71.75 with DIST ([RepDistiller](https://github.com/HobbitLong/RepDistiller), '
-        '[mdistiller](https://github.com/megvii-research/mdistiller), [DIST](https://github.com/hunto/DIST_KD)). '
-        'The folders of these runs do not come with kdnb, their results do: [nbs/results.json](../nbs/results.json).'
-        '\n\n'
-        '`ls`, `kd_shuffled` and `self` are controls: smoothed labels without a teacher, KD with the dark knowledge '
-        'shuffled, and a teacher that is only the student of another seed. Each row is three runs (one, where it is '
-        'marked) such as\n\n```sh\nkdnb_distill --data cifar100 --n-train 10000 --epochs 10 --teacher hour-teacher '
-        '--student resnet20 --method at --seed 0 --run hour-few-at-0\n```')
-    table = load_results(ROOT/'nbs/results.json').table().markdown()
-    short = re.sub(r'\d\.\d{5,}', lambda number: f'{float(number[0]):.3g}', table)
-    return f'{intro}\n\n{short}\n\n{how}\n'
+    "The tables of runs that come with kdnb."
+    parts = ['# What came out', 'Each run behind these tables comes with kdnb and can be opened: its configuration, '
+             'the history of its epochs and its result, of teachers and one seed of each student the weights, too '
+             '([list](../nbs/03_data/00b_zoo.ipynb)). `ls` (smoothed labels without a teacher) and `kd_shuffled` (KD '
+             'with its dark knowledge shuffled) are controls. What can be read from the tables and what cannot: '
+             '[all methods, one budget](../nbs/tutorials/91_compare.ipynb).']
+    for runs, (title, how) in RESULTS.items():
+        table = load_results(f'zoo:{runs}-*').table().markdown()
+        short = re.sub(r'\d\.\d{5,}', lambda number: f'{float(number[0]):.3g}', table)
+        parts += [f'## {title}', how, short, f"`load_results('zoo:{runs}-*').table()`"]
+    return '\n\n'.join(parts) + '\n'
 
 PAGES = {'docs/clusters.md': clusters_page, 'docs/five.md': five_page, 'docs/results.md': results_page,
          'docs/speed.md': speed_page, 'docs/which.md': which_page}

@@ -15,7 +15,7 @@ def _plain_setting(e: Evidence) -> str:
     return ','.join([e.setting.partition(' from ')[0].partition(',')[0], *e.setting.split(',')[1:]])
 
 def _of_the_zoo(means: str) -> list[Evidence]:
-    return [e for e in all_evidence() if e.kept == 'zoo' and e.means == means]
+    return [e for e in all_evidence() if e.means == means]
 
 @cache
 def shown_setting() -> str:

@@ -138,8 +138,8 @@ def which_page() -> str:
         'extra parameters are all beside the one student that is kept.', _others_table(priced.path).markdown(raw=True),
         '## What our runs say', 'Points on test of a resnet8 on 500 drawn images (`load_data(\'shapes\')`), last '
         'epoch, each seed beside the student alone of the same seed. A small data set and one pair: it says '
-        'that a teacher helps and that its softness alone does not. Shorter runs of more '
-        'methods on CIFAR-100, REDUCED, are in [results](results.md).',
+        'that a teacher helps and that its softness alone does not. Runs on all of '
+        'CIFAR-100 are in [results](results.md).',
         _own_table().markdown(raw=True),
         '## What others published', '**Published, not ours**: mean gain in points over the student alone on CIFAR-100, '
         'over the seven pairs of nets alike and the six unlike of the preset `crd`. The student alone is '
