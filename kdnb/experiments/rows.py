@@ -124,7 +124,7 @@ def read_row(run: Run, known: dict | None = None) -> Row:
         student=student_name(config['student']), teacher=_teacher_of(config), seed=config['seed'],
         data=data['name'], n_train=data['n_train'], held_out=held_out(config), recipe=config['recipe'], epochs=epochs)
     row |= _scores_of(result) | (dict(stopped=trained) if trained < epochs else {})
-    row |= dict(images=_images_seen(config, trained), seconds=round(sum(r['seconds'] for r in history), 1))
+    row |= dict(images=_images_seen(config, trained), seconds=round(sum(r['seconds'] for r in history), 3))
     row |= _about_of(config['about'])
     _check_row(row, history)
     return row | dict(config={k: v for k, v in config.items() if k != 'about'})

@@ -29,6 +29,9 @@ from kdnb.train import Callback, Learner, copy_weights, fit_together, score_spli
 ROOT = Path(__file__).resolve().parents[2]
 DATA = dict(size=8, n_train=100, bs=20, device='cpu')
 EPOCHS, LR = 2, 0.01
+# float32 kernels round a batch of 10 and one of 20 otherwise; ten steps of two joined nets make 1e-3 of it on some
+# processors, and 2e-15 where the same steps are taken in float64
+ROUNDING = dict(jointrd=5e-3, jointrd_learning=5e-3)
 
 # --- what one process and each of two do alike
 
@@ -299,7 +302,7 @@ def test_two_processes_learn_what_one_learns(ranks, alone, kind):
     assert expected['moved'].norm() > 1e-3
     for r in ranks:
         found = r['trained'][kind]
-        assert near(found['moved'], expected['moved']) < 1e-4 and found['keys'] == expected['keys']
+        assert near(found['moved'], expected['moved']) < ROUNDING.get(kind, 1e-4) and found['keys'] == expected['keys']
         same_rows(found['history'], expected['history'])
         assert found['result'] == expected['result']
     assert torch.equal(*(r['trained'][kind]['moved'] for r in ranks))
