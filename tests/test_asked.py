@@ -48,7 +48,7 @@ class Bank(Term):
         assert index.dtype == torch.int64
         said = self.bank[0].said
         loss = (s[0] - said[index]).square().mean()
-        with torch.no_grad(): said[index] = s[0].detach()
+        with torch.no_grad(): said[index] = s[0].detach().to(said.dtype)
         return loss
 
 

@@ -44,7 +44,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path, how):
 def test_delta_of_zero_is_sgd_of_the_sum():
     ends = []
     for opt in (partial(DOT, lr=.05, delta=0), partial(torch.optim.SGD, lr=.05, momentum=.9, weight_decay=5e-4)):
-        learn = Learner(scheme(), DATA, opt=opt, cbs=None).fit(1)
+        learn = Learner(scheme(), DATA, opt=opt, amp='off', cbs=None).fit(1)
         ends.append(torch.cat([p.detach().flatten() for p in learn.student.parameters()]))
     assert ((ends[0] - ends[1]).norm()/ends[1].norm()).item() < 1e-5
 

@@ -129,9 +129,11 @@ def test_another_script_is_written_in_a_font_that_has_it():
 
     from kdnb.show import new_figure, write_text
     own = set(get_font(findfont(FontProperties())).get_charmap())
-    fonts = {f.name: set(get_font(f.fname).get_charmap()) - own for f in fontManager.ttflist if f.name != 'Last Resort'}
-    name, missing = next((name, chars) for name, chars in fonts.items() if chars and isinstance(name, str))
-    text = f'a{chr(max(c for c in missing if chr(c).isprintable()))}'
+    files = {f.name: f.fname for f in fontManager.ttflist if f.name != 'Last Resort'}
+    theirs = {name: set(get_font(file).get_charmap()) - own for name, file in files.items()}
+    fonts = {name: [c for c in chars if chr(c).isprintable()] for name, chars in theirs.items()}
+    name, missing = next((name, chars) for name, chars in fonts.items() if chars)
+    text = f'a{chr(max(missing))}'
     fonts_for.cache_clear()
     assert fonts_for('a') == () and fonts_for(text)
     assert as_written(text)['family'][0] == 'sans-serif' and as_written(text, 'monospace')['family'][0] == 'monospace'

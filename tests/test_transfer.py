@@ -86,7 +86,8 @@ def test_the_figures_are_of_known_commits_and_of_inputs_that_tell():
 @pytest.mark.parametrize('name', CASES)
 def test_value_and_gradient_are_those_of_the_authors_code(name):
     value, gradient = errors(name)
-    assert value < 1e-5 and gradient < 2e-5, (value, gradient)
+    # an SVD's gradient divides by differences of singular values: 1e-5 or 4e-5 of it, as the processor rounds
+    assert value < 1e-5 and gradient < (1e-4 if name == 'kdsvd' else 2e-5), (value, gradient)
 
 
 @pytest.mark.parametrize('name', CASES)

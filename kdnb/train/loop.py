@@ -104,8 +104,7 @@ def train_step(learn: 'Learner', *batch) -> None:
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
-    total = take_teachers(learn.opt, learn.scheme, losses, terms, parts)
-    learn.scaler.scale(total if parts == 1 else total/parts).backward()
+    learn.scaler.scale(take_teachers(learn.opt, learn.scheme, losses, terms, parts)/parts).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
     if len(learn.tally.steps) % parts == 0:
         take_gradient_step(learn)
