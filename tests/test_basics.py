@@ -159,6 +159,7 @@ def end(p):
     p.kill()
     p.communicate()
 
+@pytest.mark.slow
 @needs_flock
 @pytest.mark.parametrize('kind', ['folder', 'file'])
 def test_a_lock_ends_with_its_process_and_not_with_the_child_of_that(tmp_path, kind):

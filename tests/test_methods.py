@@ -69,11 +69,11 @@ def step(scheme, data):
     'teacher,student,size',
     [
         (lambda: torchvision('resnet18'), lambda: torchvision('mobilenet_v2'), 64),
-        (lambda: torchvision('densenet121'), lambda: resnet(20), 64),
+        pytest.param(lambda: torchvision('densenet121'), lambda: resnet(20), 64, marks=pytest.mark.slow),
         (lambda: torchvision('shufflenet_v2_x1_0'), lambda: resnet(8), 64),
         (lambda: torchvision('resnet18'), lambda: torchvision('shufflenet_v2_x0_5'), 64),
         (lambda: create_model('wrn_40_2', 10), lambda: create_model('shufflenetv2_1.0', 10), 32),
-        (lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64)],
+        pytest.param(lambda: timm('efficientnet_lite0'), lambda: resnet(8), 64, marks=pytest.mark.slow)],
     ids=[
         'resnet18-mobilenet_v2',
         'densenet121-resnet20',
@@ -97,7 +97,7 @@ def resnet32x4(): return resnet(32, width=4, stem_width=32)
         (resnet32x4, lambda: shufflenetv2(1.0, preact=False)),
         (lambda: vgg(13), lambda: mobilenetv2(0.5)),
         (lambda: vgg(13), lambda: vgg(8)),
-        (lambda: resnet(50), lambda: mobilenetv2(0.5)),
+        pytest.param(lambda: resnet(50), lambda: mobilenetv2(0.5), marks=pytest.mark.slow),
         (lambda: shufflenetv2(0.5), shufflenetv1)],
     ids=[
         'resnet32x4-shufflenetv1',

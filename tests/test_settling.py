@@ -159,6 +159,7 @@ def test_a_run_is_the_same_with_and_without_a_size(digits, tmp_path, monkeypatch
     assert torch.equal(again.scheme.adapters['fitnet'][0][0].weight, given.scheme.adapters['fitnet'][0][0].weight)
 
 
+@pytest.mark.slow
 def test_a_compiled_scheme_is_settled_by_its_first_batch():
     scheme = Distill(resnet(8), resnet(14), 'kd+at')
     with seeded(0):
