@@ -113,12 +113,13 @@ class DOT(Optimizer):
 
 # %% ../../nbs/10_train/03b_dot.ipynb #backward
 def take_teachers(opt: Optimizer, scheme: Scheme, names: Iterable[str], losses: Tensor, parts: int) -> Tensor:
-    "The sum of the losses whose gradient is still to be found; DOT takes that of the teacher's here."
-    if not isinstance(opt, DOT): return losses.sum()
-    of_labels = [name in scheme.task for name in names]
-    taught = [loss for loss, own in zip(losses, of_labels, strict=True) if not own]
-    opt.take_apart(torch.stack(taught).sum()/parts)
-    return torch.stack([loss for loss, own in zip(losses, of_labels, strict=True) if own]).sum()
+    "A step's part of the losses whose gradient is still to be found; DOT takes that of the teacher's here."
+    if isinstance(opt, DOT):
+        of_labels = [name in scheme.task for name in names]
+        taught = [loss for loss, own in zip(losses, of_labels, strict=True) if not own]
+        opt.take_apart(torch.stack(taught).sum()/parts)
+        losses = torch.stack([loss for loss, own in zip(losses, of_labels, strict=True) if own])
+    return losses.sum() if parts == 1 else losses.sum()/parts
 
 def check_apart(learn: Any, epochs: int) -> None:
     "Refuse DOT where there is one gradient only, or where two cannot be taken apart."

@@ -104,7 +104,7 @@ def train_step(learn: 'Learner', *batch) -> None:
     with learn.autocast():
         losses, logits = learn.forward(*batch[:2], **dict(*batch[2:]))
     terms, parts = torch.stack([*losses.values()]), learn.recipe.accumulate
-    learn.scaler.scale(take_teachers(learn.opt, learn.scheme, losses, terms, parts)/parts).backward()
+    learn.scaler.scale(take_teachers(learn.opt, learn.scheme, losses, terms, parts)).backward()
     learn.tally.add([*losses], terms.detach(), next(iter(logits.values())).detach(), batch[1])
     if len(learn.tally.steps) % parts == 0:
         take_gradient_step(learn)
