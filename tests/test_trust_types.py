@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import kdnb.all
-from kdnb.data import check_data, list_zoo
+from kdnb.data import check_data, list_zoo, load_data
 from kdnb.errors import Mistake, check_all, check_type
-from kdnb.experiments import Job, mean_std, run_jobs, show_grid, show_tradeoff, tune
+from kdnb.experiments import Job, mean_std, run_jobs, show_grid, show_tradeoff, sweep, tune
 from kdnb.losses import ofd_margin_measured
 from kdnb.methods import KD, Term, parse_method
-from kdnb.models import list_models, resnet, weights_hash
-from kdnb.schemes import joint_gate
-from kdnb.train import Run, read_history
+from kdnb.models import list_models, plainnet, reducenet, resnet, shrink, shufflenetv2, weights_hash, wrn
+from kdnb.schemes import JointRD, joint_gate
+from kdnb.train import Learner, Run, fit_together, read_history
 
 ODD = [None, True, 3, -1.5, float('nan'), '', 'nobody', [], [1], {}, {'a': 1}, object(), torch.ones(2, 3), b'x', 10**30,
        lambda: None]
@@ -43,6 +43,11 @@ def test_values_of_other_types(name, runs):
                 assert str(e)
 
 
+def learners():
+    """One that would train."""
+    return [Learner(resnet(8), load_data('digits', size=8, n_train=60, bs=20, device='cpu'), cbs=None)]
+
+
 @pytest.mark.parametrize('call, told', [
     (lambda: read_history('taught'), 'a run is a Run, such as learn.run or Run'),
     (lambda: check_data('digits'), 'data is what load_data gives, .* not str'),
@@ -64,6 +69,15 @@ def test_values_of_other_types(name, runs):
     (lambda: Term(lambda s, t, y: 0), r'takes \(s, t, y\), and a loss is called with'),
     (lambda: KD(standardize=torch.ones(0)), r'standardize is True or False, not tensor'),
     (lambda: parse_method('crd(bank=2)'), 'bank is True or False, not 2'),
+    (lambda: wrn(16, 2, preact=torch.ones(2)), 'preact is True or False'),
+    (lambda: shufflenetv2(preact='no'), "preact is True or False, not 'no'"),
+    (lambda: plainnet(20, dirac='no'), "dirac is True or False, not 'no'"),
+    (lambda: shrink(reducenet(8), inherit='no'), "inherit is True or False, not 'no'"),
+    (lambda: load_data('digits', strict='no'), "strict is True or False, not 'no'"),
+    (lambda: JointRD(plainnet(20), resnet(20), train_teacher='no'), "train_teacher is True or False, not 'no'"),
+    (lambda: sweep('resnet8', method='ls', data='digits', dry_run='no'), "dry_run is True or False, not 'no'"),
+    (lambda: fit_together(learners(), 1, fresh='no'), "fresh is True or False, not 'no'"),
+    (lambda: learners()[0].fit(1, fresh='no'), "fresh is True or False, not 'no'"),
     (lambda: show_tradeoff({'a': resnet(8)}, []), r"unknown cost '\[\]'"),
     (lambda: tune('resnet8', None, 'kd', [1]), 'a space is a dict'),
     (lambda: tune('resnet8', None, 'kd', torch.ones(0)), 'a space is a dict'),

@@ -39,7 +39,7 @@ from ..errors import FileTrouble, WrongType, WrongValue, check_type, printable, 
 from ..files import data_root
 from ..parallel import count_cores
 from ..systems import Loading, find_loading
-from ..text import Column, HtmlTable, Table, plain_number
+from ..text import Column, HtmlTable, Table, plain_number, true_or_false
 
 # %% ../../nbs/03_data/07_loading.ipynb #cut-valid
 def _cut_valid(y: Tensor, valid: float, split_seed: int) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ def _is_streamed(
     files = [s for s in sources if s is not None and not isinstance(s, ImageTensors)]
     if stream and not files:
         raise WrongValue('stream=True is for files and Datasets: these images are in memory already')
-    if stream is not None: return stream, 'as asked'
+    if stream is not None: return true_or_false('stream', stream), 'as asked'
     if not files: return False, ''
     pixels = sum(map(len, files))*3*size*size
     limit = f'{_held_limit/2**30:g}'
@@ -340,7 +340,7 @@ class Data(HtmlTable):
         how = fitting(size, self.augment)
         self.streams, self._why = _is_streamed(stream, sources, self.size, how)
         (self.mean, self.std), self.measured = stats or _measure_stats(sources[0], self.size, how), stats is None
-        self._fill(sources, how, strict, workers)
+        self._fill(sources, how, true_or_false('strict', strict), workers)
         _check_multi_labels(self._held_labels(), self.classes)
         self._counts = [0 if s is None else len(s) for s in sources]  # with those that cannot be read
         self._split = split or self._own_split()
@@ -668,7 +668,7 @@ def load_data(
     size = size or found.size
     pixels = size or first_size(train)
     augment = _usual_augment(pixels, found.augment, loading.padding) if augment == 'auto' else augment
-    tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, strict)
+    tr, va, cut, full = _cut_source(train, own, valid, n_train, split_seed, true_or_false('strict', strict))
     stated = loading.stats.get(name) if isinstance(name, str) else None
     data = Data(
         tr, va, test, classes, loading.bs if bs is None else bs, augment, device, size=size, stream=stream,

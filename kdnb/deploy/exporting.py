@@ -21,7 +21,7 @@ from ..measure import agreement, measure_latency, profile, score
 from ..models import built_by, load_model, model_name, own_images
 from ..show import bare_student
 from ..taps import fuse
-from ..text import AsTable, Column, Table, format_bytes
+from ..text import AsTable, Column, Table, format_bytes, true_or_false
 from ..train import Run, device_name, read_config
 
 # %% ../../nbs/14_deploy/02_exporting.ipynb #student
@@ -254,7 +254,7 @@ def export(model: Any, path: str | Path, format: str | None = None, data: Data |
     """
     path = Path(check_type('path', path, (str, Path), 'the name of a file'))
     name = _pick_format(path, format)
-    if int8 and name != 'onnx': raise WrongValue('int8 is made from ONNX: end the path in .onnx')
+    if true_or_false('int8', int8) and name != 'onnx': raise WrongValue('int8 is made from ONNX: end the path in .onnx')
     _check_place(path, name)
     net, data = _model_and_data(model, data, which)
     whole, about, how = _with_pixels(net, data), _about_model(net, data), FORMATS[name]

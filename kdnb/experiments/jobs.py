@@ -41,16 +41,8 @@ from kdnb.schemes import (
 )
 from ..seeds import seed_from, seeded
 from ..systems import Recipe
-from ..text import count_of, format_time, plain_number, whole_number
-from kdnb.train import (
-    Learner,
-    SomeFailed,
-    fit_together,
-    name_recipe,
-    optimiser_config,
-    pick_amp,
-    pick_recipe,
-)
+from ..text import count_of, format_time, plain_number, true_or_false, whole_number
+from ..train import Learner, SomeFailed, fit_together, name_recipe, optimiser_config, pick_amp, pick_recipe
 
 # %% ../../nbs/13_experiments/07_jobs.ipynb #job
 class Job:
@@ -655,7 +647,7 @@ def sweep(student: _StudentBuild | Sequence[_StudentBuild], teacher: Any = None,
     seeds, make = _list_seeds(seeds), pick_engine(engine, address, gpus, cores)
     plan = _make_plan(data, recipe, epochs, name, teacher, weights, lr=lr, wd=wd, amp=amp, exact=exact)
     jobs = _plan_jobs(plan, _as_list(student), _as_list(method), seeds)
-    if dry_run:
+    if true_or_false('dry_run', dry_run):
         say(_describe_jobs(jobs))
         return Results()
     failed = _make_on_board(jobs, make) if in_notebook() else run_jobs(jobs, engine=make)

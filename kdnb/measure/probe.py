@@ -30,9 +30,9 @@ class _Features(nn.Module):
         remedy = "name tokens with their size, such as 'blocks.1:7x7'"
         raise WrongValue(f'a probe reads features (B, C) or maps (B, C, H, W), not {(*f.shape,)}: {remedy}')
 
-def _features_of(model: nn.Module, place: str | int, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, ...]:
+def _features_of(reader: _Features, split: Iterable[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, ...]:
     "Features (N, C) and labels (N,) of a split."
-    x, y = predict(_Features(model, place), split)
+    x, y = predict(reader, split)
     if y.ndim != 1: raise WrongValue(f'a probe needs one class an image: labels (N,), not {(*y.shape,)}')
     return x.cpu().numpy(), y.cpu().numpy()
 
@@ -76,7 +76,8 @@ def linear_probe(model: nn.Module, fit_on: Iterable[tuple[Tensor, Tensor]], scor
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    x, y = _features_of(model, place, fit_on)
+    reader = _Features(model, place)
+    x, y = _features_of(reader, fit_on)
     if len(set(y)) < 2: raise WrongValue('the images to fit on are of one class: a probe needs two or more')
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
-    return 100*float(probe.score(*_features_of(model, place, score_on)))
+    return 100*float(probe.score(*_features_of(reader, score_on)))

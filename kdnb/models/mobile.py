@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import WrongValue
 from .registry import model
 from .resnets import Add, StagedNet, make_head, name_layers
+from ..text import true_or_false
 
 # %% ../../nbs/04_models/05_mobile.ipynb #brick
 def conv_block(ni: int, nf: int, size: int = 1, stride: int = 1, groups: int = 1, bias: bool = False,
@@ -170,7 +171,7 @@ def shufflenetv2(ratio: float = 1.0, num_classes: int = 10, preact: bool = True)
     Linear(in_features=1024, out_features=7, bias=True)
     """
     w = _widths_v2(ratio)
-    stem = conv_block(3, 24, 3, bias=True, act=False) if preact else conv_block(3, 24)
+    stem = conv_block(3, 24, 3, bias=True, act=False) if true_or_false('preact', preact) else conv_block(3, 24)
     stages = nn.Sequential(*[_stage_v2(w[i], w[i + 1], n, preact) for i, n in enumerate((4, 8, 4))])
     return StagedNet(stem, stages, _head_v2(w[3], w[4], num_classes, preact))
 

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from .registry import model
 from .resnets import BasicBlock, Bottleneck, ResNet, resnet
+from ..text import true_or_false
 
 # %% ../../nbs/04_models/04_plain.ipynb #no-sum
 class NoSum(nn.Module):
@@ -90,4 +91,4 @@ def plainnet(depth: int, num_classes: int = 10, stem: str = 'cifar', dirac: bool
         for block in list(stage.children())[i > 0:]:
             block.short = nn.Identity()
             block.add = NoSum()
-    return _with_dirac(net) if dirac else net
+    return _with_dirac(net) if true_or_false('dirac', dirac) else net

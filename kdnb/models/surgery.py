@@ -20,6 +20,7 @@ from ..errors import WrongValue, unknown_name
 from .checks import check_module, eval_mode
 from .registry import known_models, model
 from .resnets import Add, name_layers, resnet
+from ..text import true_or_false
 
 # %% ../../nbs/04_models/07_surgery.ipynb #branch
 def _branch_beside(conv: nn.Conv2d, expansion: int) -> nn.Sequential:
@@ -228,7 +229,7 @@ def shrink(model: nn.Module, inherit: bool = True, refit: Iterable | None = None
         _refit_all(student, model, {b: c.kept for b, c in zip(branches, cut)}, refit)
     if not any(p.requires_grad for p in student.parameters()):
         student.requires_grad_(True)  # it was frozen to teach
-    if inherit:
+    if true_or_false('inherit', inherit):
         vars(student)['made'] = 'shrunk' if refit is None else 'refitted'  # for a run's configuration
     else:
         _draw_anew(student)

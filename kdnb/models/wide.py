@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import WrongType, WrongValue
 from .registry import model
 from .resnets import Add, BasicBlock, ResNet, make_head, make_stages, make_stem, padded_conv, scaled_width
+from ..text import true_or_false
 
 # %% ../../nbs/04_models/03_wide.ipynb #pre-act-block
 class PreActBlock(nn.Module):
@@ -90,5 +91,5 @@ def wrn(depth: int, width: float = 1, num_classes: int = 10, preact: bool = True
     """
     n = wrn_blocks(depth)
     widths = [16, *(scaled_width(16, width) * 2**i for i in range(3))]
-    if preact: return _preact_net(n, widths, num_classes)
+    if true_or_false('preact', preact): return _preact_net(n, widths, num_classes)
     return ResNet(make_stem('cifar', 16), make_stages(BasicBlock, [n] * 3, widths), make_head(widths[-1], num_classes))

@@ -33,6 +33,7 @@ from kdnb.schemes.scheme import (
 from .seen import check_teacher_data
 from .teachers import check_models
 from ..taps import Pixels, Tail, Tapped, expect_logits, find_taps, pixels_of, tail
+from ..text import true_or_false
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #gate
 def joint_gate(epoch: float, epochs: float, fade_to: float = 0.5, ramp: float = 60) -> float:
@@ -92,7 +93,8 @@ def _check_joint_options(fade_to: float, ramp: float, weight: float, train_teach
         raise WrongValue('the weight of the feature loss is a number: the gate is what changes with the epoch')
     if ramp == 0:
         raise WrongValue('ramp is above 0: for a gate that is open in the first epoch only, take a small share, 1e-9')
-    if train_teacher and as_released: raise WrongValue('as_released has a trained teacher: leave train_teacher out')
+    if all([true_or_false('train_teacher', train_teacher), true_or_false('as_released', as_released)]):
+        raise WrongValue('as_released has a trained teacher: leave train_teacher out')
 
 # %% ../../nbs/09_schemes/04_joint.ipynb #hold
 def _joint_teacher(teacher: Teacher, learns: bool) -> tuple[Tapped | Frozen, dict | None]:

@@ -19,14 +19,7 @@ from torch import Tensor, nn
 
 from ..data import Data, check_data
 from ..errors import WrongValue
-from kdnb.measure import (
-    accuracy,
-    agreement,
-    calibration_error,
-    predict,
-    rescued_broken,
-    similarity_matrix,
-)
+from ..measure import accuracy, agreement, calibration_error, predict, rescued_broken, similarity_matrix
 from .attention import draw_attention, map_likeness
 from kdnb.show.canvas import (
     as_photos,

@@ -21,13 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..data import Data, TrainSplit, check_data, draw_lots
 from ..errors import Interrupted, WrongValue, say, unknown_name
 from ..measure import predict
-from kdnb.models import (
-    describe_model,
-    describe_own_images,
-    model_record,
-    num_params,
-    weights_hash,
-)
+from ..models import describe_model, describe_own_images, model_record, num_params, weights_hash
 from kdnb.parallel import (
     copy_rank_0,
     fit_threads,
@@ -240,7 +234,8 @@ def run_config(learn: 'Learner') -> dict:
 def _check_fit(learn: 'Learner', epochs: int, fresh: bool) -> None:
     "Refuse what cannot be trained, while nothing is written or removed."
     whole_number('epochs', epochs)
-    if not fresh and learn.run.json('result.json') is not None and not asks_for_more(learn.run, epochs): return
+    again = true_or_false('fresh', fresh) or learn.run.json('result.json') is None
+    if not again and not asks_for_more(learn.run, epochs): return
     if not any(p.requires_grad for p in learn.scheme.parameters()):
         raise WrongValue('every parameter of this model is frozen (it has become a teacher): train a model of its own')
     config, now = None if fresh else learn.run.json('config.json'), name_dtype(learn.dtype)

@@ -16,7 +16,7 @@ from ..errors import CannotRun, WrongType, WrongValue, one_sentence
 from ..parallel import noticing, world_size
 from ..schemes import Frozen
 from ..seeds import seed_from, seeded
-from ..text import plain_number
+from ..text import plain_number, true_or_false
 from .checks import Diverged
 from .faster import hasten, hasten_own, own_teacher
 from .hooks import Callback, call_back, check_callbacks, random_states, set_random_states, wrap_with
@@ -333,7 +333,7 @@ def fit_together(learners: Iterable[Learner], epochs: int, fresh: bool = False,
     check_callbacks(cbs)
     group, own = LearnerGroup(learners, plain_number(epochs), cbs), [learn.cbs for learn in learners]
     try:
-        _begin_group(group, fresh)
+        _begin_group(group, true_or_false('fresh', fresh))
         if group.live():
             group.run()
     finally:
