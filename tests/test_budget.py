@@ -10,7 +10,7 @@ from house import ROOT, TUTORIALS
 from kdnb.data import read_zoo
 from kdnb.experiments import choose_budget
 
-TIMES = re.compile(r"budget = choose_budget\(minute=(\d+), hour=(\d+), gpu=(\d+)\)")
+TIMES = re.compile(r"budget = choose_budget\((?:zoo=[\d.]+, )?minute=(\d+), hour=(\d+), gpu=(\d+)\)")
 CELLS = {p: c for p, nb in TUTORIALS.items() for c in nb['cells'] if c['id'] == 'knobs'}
 
 @pytest.mark.parametrize('word', ['test', 'minute', 'hour', 'gpu'])
@@ -29,6 +29,16 @@ def test_without_a_word_the_machine_decides(monkeypatch, there, word):
     monkeypatch.setattr('torch.cuda.is_available', lambda: there)
     assert choose_budget(6, 150, 70) == word
 
+def test_with_runs_of_the_zoo_these_are_loaded(monkeypatch, caplog):
+    monkeypatch.delenv('KDNB_BUDGET', raising=False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    with caplog.at_level('INFO', 'kdnb'): assert choose_budget(6, 150, 70, zoo=.5) == 'zoo:minute'
+    assert "budget 'zoo': about 30 s, nothing is trained" in caplog.text and 'minute, about 6 min' in caplog.text
+    monkeypatch.setenv('KDNB_BUDGET', 'zoo')
+    assert choose_budget(6, 150, 70, zoo=.5) == 'zoo:minute'
+    with pytest.raises(ValueError, match="KDNB_BUDGET is 'zoo': set it to one of test, minute, hour, gpu"):
+        choose_budget(6, 150, 70)
+
 def test_an_unknown_word_is_refused(monkeypatch):
     monkeypatch.setenv('KDNB_BUDGET', 'minutes')
     with pytest.raises(ValueError, match="KDNB_BUDGET is 'minutes': set it to one of test, minute, hour, gpu"):
@@ -44,7 +54,7 @@ def test_a_tutorial_tells_its_budget_before_it_trains(path):
     told = ''.join(house.text(o.get('text', '')) for o in cell['outputs'])
     assert nb['cells'].index(cell) < first_fit(nb)
     minute = TIMES.search(house.text(cell['source']))[1]
-    assert re.match("budget '(minute|hour)': ", told) and f'about {minute} min on one core' in told
+    assert re.match("budget '(zoo|minute|hour)': ", told) and f'about {minute} min on one core' in told
 
 def test_minutes_are_those_of_the_zoo():
     """What the runs took that come with kdnb; beside them a notebook loads or makes up to a dozen shared ones."""
@@ -64,8 +74,10 @@ def test_the_others_say_that_there_is_nothing_to_choose():
 def test_budgets_are_written_once():
     """The rows of a budget's cell are named as the budgets are."""
     for path, cell in CELLS.items():
-        rows = [n for n in ast.walk(ast.parse(house.text(cell['source']))) if isinstance(n, ast.Dict)]
-        assert [k.value for k in rows[0].keys] == ['test', 'minute', 'hour', 'gpu'], path
+        dicts = [n for n in ast.walk(ast.parse(house.text(cell['source']))) if isinstance(n, ast.Dict)]
+        names = next(keys for d in dicts if 'test' in (keys := [k.value for k in d.keys]))
+        assert [n for n in names if n != 'zoo:minute'] == ['test', 'minute', 'hour', 'gpu'], path
+        assert ('zoo:minute' in names) == ('zoo=' in house.text(cell['source'])), path
 
 def test_minutes_are_numbers():
     with pytest.raises(TypeError, match="minute= is a number of minutes, not 'six'"): choose_budget('six', 1, 1)

@@ -14,9 +14,9 @@ from ..errors import WrongType, WrongValue, say
 from ..text import format_time
 
 # %% ../../nbs/13_experiments/13_budget.ipynb #budget
-BUDGETS = 'test', 'minute', 'hour', 'gpu'
+BUDGETS = 'zoo', 'test', 'minute', 'hour', 'gpu'
 
-def choose_budget(minute: float, hour: float, gpu: float) -> str:
+def choose_budget(minute: float, hour: float, gpu: float, zoo: float | None = None) -> str:
     """
     Choose how much a tutorial computes, and say how long that takes before it starts.
 
@@ -28,17 +28,19 @@ def choose_budget(minute: float, hour: float, gpu: float) -> str:
         Minutes that 'hour' takes on a CPU, as estimated.
     gpu : float
         Minutes that 'gpu' takes on one GPU, as estimated.
+    zoo : float, optional
+        Minutes that it takes with the zoo's runs, which are loaded and not trained. None: the zoo has not all of them.
 
     Returns
     -------
     str
-        What the environment variable `KDNB_BUDGET` says: 'test', 'minute', 'hour' or 'gpu'. Without it 'gpu' where
-        there is a GPU, else 'minute'.
+        What the environment variable `KDNB_BUDGET` says: 'test', 'minute', 'hour' or 'gpu', and 'zoo:minute' for
+        'zoo'. Without it the zoo's runs, or else 'gpu' where there is a GPU, and 'minute' where there is none.
 
     Raises
     ------
     ValueError
-        If `KDNB_BUDGET` is none of the four.
+        If `KDNB_BUDGET` is none of these, or 'zoo' where the zoo has not all runs.
     TypeError
         If minutes are no number.
 
@@ -48,14 +50,17 @@ def choose_budget(minute: float, hour: float, gpu: float) -> str:
     >>> choose_budget(minute=6, hour=120, gpu=70) in ('test', 'minute', 'hour', 'gpu')
     True
     """
-    minutes = dict(minute=minute, hour=hour, gpu=gpu)
+    minutes = dict(minute=minute, hour=hour, gpu=gpu) | ({} if zoo is None else dict(zoo=zoo))
     for name, value in minutes.items():
         if not isinstance(value, (int, float)): raise WrongType(f'{name}= is a number of minutes, not {value!r:.60}')
-    budget = os.environ.get('KDNB_BUDGET') or ('gpu' if torch.cuda.is_available() else 'minute')
-    if budget not in BUDGETS: raise WrongValue(f"KDNB_BUDGET is {budget!r}: set it to one of {', '.join(BUDGETS)}")
-    times = {'test': 'under a minute', 'minute': f'about {format_time(60*minute)} on one core',
-             'hour': f'some {format_time(60*hour)} on a CPU', 'gpu': f'some {format_time(60*gpu)} on a GPU'}
-    others = '; '.join(f'{name}, {times[name]}' for name in BUDGETS if name != budget)
-    say(f'budget {budget!r}: {times[budget]}; runs that are finished are loaded in seconds')
+    times = {name: format_time(60*value) for name, value in minutes.items()}
+    told = {'zoo': 'about {}, nothing is trained', 'minute': 'about {} on one core', 'hour': 'some {} on a CPU',
+            'gpu': 'some {} on a GPU', 'test': 'under a minute'}
+    known = {name: told[name].format(times.get(name)) for name in BUDGETS if name == 'test' or name in times}
+    usual = 'zoo' if 'zoo' in known else 'gpu' if torch.cuda.is_available() else 'minute'
+    budget = os.environ.get('KDNB_BUDGET') or usual
+    if budget not in known: raise WrongValue(f"KDNB_BUDGET is {budget!r}: set it to one of {', '.join(known)}")
+    others = '; '.join(f'{name}, {time}' for name, time in known.items() if name != budget)
+    say(f'budget {budget!r}: {known[budget]}; runs that are finished are loaded in seconds')
     say(f'KDNB_BUDGET chooses another (the times of hour and gpu are estimates): {others}')
-    return budget
+    return 'zoo:minute' if budget == 'zoo' else budget
