@@ -55,7 +55,7 @@ SYSTEMS = (
     ('[ReduceNet](https://github.com/ohmydroid/reducenet)',
      'A net trained with extra branches, which are then cut off, gains by a second training: 92.72 for 91.97 '
      '(CIFAR-10, resnet20). No control was run.',
-     'In a short run it was 6.0 points behind a student alone that trained as long '
+     'In a short run it was 2.7 points behind a student alone that trained as long '
      '([08](tutorials/08_reducenet.ipynb)).'),
     ('[KD with PyTorch](https://github.com/Youmin-Kim/Knowledge_Distillation)',
      'Seven methods in one code; no table. FitNets stops at its first batch, OFD before it.',
@@ -67,11 +67,11 @@ SYSTEMS = (
     ('[JointRD](https://github.com/leoozy/JointRD_Neurips2020)',
      'A plain net learns through the shortcuts of a ResNet, and reaches it on ImageNet at 1.4 times its speed. No '
      'table is in its code.',
-     'In a short run of a shallow net the paths through the teacher cost 4 points; OFD alone gained 6.6 '
+     'In a short run of a shallow net the paths through the teacher cost 7.3 and 8.9 points, beside OFD alone '
      '([09](tutorials/09_jointrd.ipynb)).'),
     ('[OD-cheap-convolution](https://github.com/EthanZhangYC/OD-cheap-convolution)',
      'Nets of cheap convolutions that teach each other gain. No table is in its code.',
-     'In a short run +.4 points, where two seeds are 3.1 apart ([10](tutorials/10_online.ipynb)).'))
+     'In a short run +.7 points (95 % interval -1.2 to +2.6; [10](tutorials/10_online.ipynb)).'))
 
 def five_systems() -> str:
     """The five systems that kdnb brings under one roof: what each claims, what came out here."""
