@@ -65,6 +65,17 @@ def test_minutes_are_those_of_the_zoo():
         seconds = sum(row['seconds'] for row in rows)
         assert seconds - 30 <= 60*minute <= seconds + 800, f'{path}: {seconds:.0f} s'
 
+def test_what_a_tutorial_opens_with_is_in_the_zoo():
+    """The runs that a tutorial loads have their weights; 90 and 91 read scores only."""
+    zoo = read_zoo()
+    for path, cell in CELLS.items():
+        if 'zoo:minute' not in house.text(cell['source']): continue
+        told = ''.join(house.text(o.get('text', '')) for c in TUTORIALS[path]['cells'] for o in c.get('outputs', []))
+        loaded = set(re.findall(r"run 'zoo:([\w-]+)': finished", told))
+        of_it = {n for n, run in zoo.items() if n and 'BUDGET=minute' in run['command'] and path in run['command']}
+        if '90_' not in path and '91_' not in path: loaded |= of_it
+        assert of_it and not [n for n in loaded if 'last.pt' not in zoo[n]['files']], path
+
 def test_the_others_say_that_there_is_nothing_to_choose():
     for path, nb in TUTORIALS.items():
         if path in CELLS: continue
